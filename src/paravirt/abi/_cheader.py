@@ -1,8 +1,10 @@
 """Turns the constants of this package into a C header and a Cython declaration file.
 
-The Python modules are the one place where the numbers stand; the compiled parts get them from here at build
-time. Only the standard library is needed and the rest of paravirt is not imported, so that ``setup.py`` can run
-this file before anything is built: ``python -m paravirt.abi._cheader OUTDIR`` or :func:`render`.
+The Python modules are the one place where the numbers stand; the compiled parts get them from here at
+build time. Only the standard library is needed and the rest of paravirt is not imported, so that ``setup.py``
+can run this file before anything is built: ``runpy.run_path(...)["write"](directory)``, or
+``python -m paravirt.abi._cheader OUTDIR``. (Not ``python _cheader.py``: that would put this folder in front
+of the standard library, whose ``platform`` and ``io`` have namesakes here.)
 """
 
 import importlib
@@ -68,7 +70,7 @@ def _names(module: str, key: str) -> tuple[str, str]:
 
 
 def render() -> tuple[str, str]:
-    """Make both texts: the C header ``paravirt_abi.h``, and the Cython file ``constants.pxd`` that declares it.
+    """Make both texts: the C header ``paravirt_abi.h`` and ``constants.pxd``, which declares it to Cython.
 
     Every constant is ``const long long``, or ``const unsigned long long`` from 2^63 on. In Cython the leading
     ``__`` of a name is dropped (``HYPERVISOR_iret``), and errors have their plain name (``EINVAL``).

@@ -7,7 +7,19 @@ there use :data:`HYPERCALLS`, or import it under another name.
 """
 
 from collections.abc import Mapping
+from ctypes import (
+    LittleEndianStructure,
+    LittleEndianUnion,
+    c_char,
+    c_int8,
+    c_uint8,
+    c_uint16,
+    c_uint32,
+    c_uint64,
+)
 from typing import Final
+
+from . import arch_x86
 
 # Hypercall numbers (%rax of `syscall`, or slot of the hypercall page).
 __HYPERVISOR_set_trap_table = 0
@@ -142,14 +154,14 @@ VMASST_TYPE_runstate_update_flag = 5
 VMASST_TYPE_m2p_strict = 32
 
 # Reserved domain identifiers.
-DOMID_FIRST_RESERVED = 0x7ff0
-DOMID_SELF = 0x7ff0
-DOMID_IO = 0x7ff1
-DOMID_XEN = 0x7ff2
-DOMID_COW = 0x7ff3
-DOMID_INVALID = 0x7ff4
-DOMID_IDLE = 0x7fff
-DOMID_MASK = 0x7fff
+DOMID_FIRST_RESERVED = 0x7FF0
+DOMID_SELF = 0x7FF0
+DOMID_IO = 0x7FF1
+DOMID_XEN = 0x7FF2
+DOMID_COW = 0x7FF3
+DOMID_INVALID = 0x7FF4
+DOMID_IDLE = 0x7FFF
+DOMID_MASK = 0x7FFF
 
 # VcpuTimeInfo.flags.
 XEN_PVCLOCK_TSC_STABLE_BIT = 1 << 0
@@ -164,7 +176,7 @@ SIF_INITDOMAIN = 1 << 1
 SIF_MULTIBOOT_MOD = 1 << 2
 SIF_MOD_START_PFN = 1 << 3
 SIF_VIRT_P2M_4TOOLS = 1 << 4
-SIF_PM_MASK = 0xff00
+SIF_PM_MASK = 0xFF00
 
 # Dom0VgaConsoleInfo.video_type.
 XEN_VGATYPE_TEXT_MODE_3 = 0x3
@@ -177,3 +189,217 @@ HYPERCALLS: Final[Mapping[str, int]] = {
     for name, value in list(globals().items())
     if name.startswith("__HYPERVISOR_")
 }
+
+
+class MmuUpdate(LittleEndianStructure):
+    """One request of mmu_update; `ptr` is a machine address with the command in bits 1:0."""
+
+    _fields_ = [
+        ("ptr", c_uint64),
+        ("val", c_uint64),
+    ]
+
+
+class _MmuextArg1(LittleEndianUnion):
+    """First argument, by command."""
+
+    _fields_ = [
+        ("mfn", c_uint64),
+        ("linear_addr", c_uint64),
+    ]
+
+
+class _MmuextArg2(LittleEndianUnion):
+    """Second argument, by command; `vcpumask` is a guest address."""
+
+    _fields_ = [
+        ("nr_ents", c_uint32),
+        ("vcpumask", c_uint64),
+        ("src_mfn", c_uint64),
+    ]
+
+
+class MmuextOp(LittleEndianStructure):
+    """One request of mmuext_op."""
+
+    _fields_ = [
+        ("cmd", c_uint32),
+        ("arg1", _MmuextArg1),
+        ("arg2", _MmuextArg2),
+    ]
+
+
+class MulticallEntry(LittleEndianStructure):
+    """One call of a multicall; `result` is written when it has run."""
+
+    _fields_ = [
+        ("op", c_uint64),
+        ("result", c_uint64),
+        ("args", c_uint64 * 6),
+    ]
+
+
+class VcpuTimeInfo(LittleEndianStructure):
+    """Time record of a vcpu; `version` is odd while it is written. `system_time` in nanoseconds."""
+
+    _fields_ = [
+        ("version", c_uint32),
+        ("pad0", c_uint32),
+        ("tsc_timestamp", c_uint64),
+        ("system_time", c_uint64),
+        ("tsc_to_system_mul", c_uint32),
+        ("tsc_shift", c_int8),
+        ("flags", c_uint8),
+        ("pad1", c_uint8 * 2),
+    ]
+
+
+class VcpuInfo(LittleEndianStructure):
+    """What a vcpu shares with the hypervisor: event delivery, fault address, time (64 bytes)."""
+
+    _fields_ = [
+        ("evtchn_upcall_pending", c_uint8),
+        ("evtchn_upcall_mask", c_uint8),
+        ("evtchn_pending_sel", c_uint64),
+        ("arch", arch_x86.ArchVcpuInfo),
+        ("time", VcpuTimeInfo),
+    ]
+
+
+class SharedInfo(LittleEndianStructure):
+    """The shared-info page: vcpus, event bits, wall clock (when system time was zero)."""
+
+    _fields_ = [
+        ("vcpu_info", VcpuInfo * arch_x86.XEN_LEGACY_MAX_VCPUS),
+        ("evtchn_pending", c_uint64 * 64),
+        ("evtchn_mask", c_uint64 * 64),
+        ("wc_version", c_uint32),
+        ("wc_sec", c_uint32),
+        ("wc_nsec", c_uint32),
+        ("wc_sec_hi", c_uint32),
+        ("arch", arch_x86.ArchSharedInfo),
+    ]
+
+
+class _StartInfoConsoleDomU(LittleEndianStructure):
+    """Console of an ordinary domain: its ring's machine frame and event channel."""
+
+    _fields_ = [
+        ("mfn", c_uint64),
+        ("evtchn", c_uint32),
+    ]
+
+
+class _StartInfoConsoleDom0(LittleEndianStructure):
+    """Console of domain 0: where in the page the video information is, and its size."""
+
+    _fields_ = [
+        ("info_off", c_uint32),
+        ("info_size", c_uint32),
+    ]
+
+
+class _StartInfoConsole(LittleEndianUnion):
+    """One or the other, by SIF_INITDOMAIN."""
+
+    _fields_ = [
+        ("domU", _StartInfoConsoleDomU),
+        ("dom0", _StartInfoConsoleDom0),
+    ]
+
+
+class StartInfo(LittleEndianStructure):
+    """The start-of-day page, whose virtual address a guest kernel gets in %rsi."""
+
+    _fields_ = [
+        ("magic", c_char * 32),
+        ("nr_pages", c_uint64),
+        ("shared_info", c_uint64),
+        ("flags", c_uint32),
+        ("store_mfn", c_uint64),
+        ("store_evtchn", c_uint32),
+        ("console", _StartInfoConsole),
+        ("pt_base", c_uint64),
+        ("nr_pt_frames", c_uint64),
+        ("mfn_list", c_uint64),
+        ("mod_start", c_uint64),
+        ("mod_len", c_uint64),
+        ("cmd_line", c_char * MAX_GUEST_CMDLINE),
+        ("first_p2m_pfn", c_uint64),
+        ("nr_p2m_frames", c_uint64),
+    ]
+
+
+class XenMultibootModList(LittleEndianStructure):
+    """One module of a multiboot package (SIF_MULTIBOOT_MOD)."""
+
+    _fields_ = [
+        ("mod_start", c_uint32),
+        ("mod_end", c_uint32),
+        ("cmdline", c_uint32),
+        ("pad", c_uint32),
+    ]
+
+
+class _VgaTextMode3(LittleEndianStructure):
+    """A text screen, in characters; the font height in pixels."""
+
+    _fields_ = [
+        ("font_height", c_uint16),
+        ("cursor_x", c_uint16),
+        ("cursor_y", c_uint16),
+        ("rows", c_uint16),
+        ("columns", c_uint16),
+    ]
+
+
+class _VgaVesaLfb(LittleEndianStructure):
+    """A linear frame buffer; sizes in pixels, `lfb_size` in units of 64 KiB."""
+
+    _fields_ = [
+        ("width", c_uint16),
+        ("height", c_uint16),
+        ("bytes_per_line", c_uint16),
+        ("bits_per_pixel", c_uint16),
+        ("lfb_base", c_uint32),
+        ("lfb_size", c_uint32),
+        ("red_pos", c_uint8),
+        ("red_size", c_uint8),
+        ("green_pos", c_uint8),
+        ("green_size", c_uint8),
+        ("blue_pos", c_uint8),
+        ("blue_size", c_uint8),
+        ("rsvd_pos", c_uint8),
+        ("rsvd_size", c_uint8),
+        ("gbl_caps", c_uint32),
+        ("mode_attrs", c_uint16),
+        ("pad", c_uint16),
+        ("ext_lfb_base", c_uint32),
+    ]
+
+
+class _VgaMode(LittleEndianUnion):
+    """By video_type."""
+
+    _fields_ = [
+        ("text_mode_3", _VgaTextMode3),
+        ("vesa_lfb", _VgaVesaLfb),
+    ]
+
+
+class Dom0VgaConsoleInfo(LittleEndianStructure):
+    """What domain 0 is told about the screen."""
+
+    _fields_ = [
+        ("video_type", c_uint8),
+        ("u", _VgaMode),
+    ]
+
+
+class XenctlBitmap(LittleEndianStructure):
+    """A bitmap in guest memory, for domctl and sysctl."""
+
+    _fields_ = [
+        ("bitmap", c_uint64),
+        ("nr_bits", c_uint32),
+    ]

@@ -1,0 +1,1 @@
+"""Interfaces of the paravirtual devices: consoles, xenstore, rings."""

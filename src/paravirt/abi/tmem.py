@@ -1,0 +1,35 @@
+"""Transcendent memory, which Xen 4.17 no longer has; the numbers remain reserved.
+
+Public header: ``xen/tmem.h`` (Xen 4.17).
+"""
+
+# The specification's version.
+TMEM_SPEC_VERSION = 1
+
+# tmem_op: commands.
+TMEM_NEW_POOL = 1
+TMEM_DESTROY_POOL = 2
+TMEM_PUT_PAGE = 4
+TMEM_GET_PAGE = 5
+TMEM_FLUSH_PAGE = 6
+TMEM_FLUSH_OBJECT = 7
+TMEM_AUTH = 101
+TMEM_RESTORE_NEW = 102
+
+# TMEM_NEW_POOL: flags.
+TMEM_POOL_PERSIST = 1
+TMEM_POOL_SHARED = 2
+TMEM_POOL_PRECOMPRESSED = 4
+TMEM_POOL_PAGESIZE_SHIFT = 4
+TMEM_POOL_PAGESIZE_MASK = 0xF
+TMEM_POOL_VERSION_SHIFT = 24
+TMEM_POOL_VERSION_MASK = 0xFF
+TMEM_POOL_RESERVED_BITS = 0xFFFF00
+
+# Client flags.
+TMEM_CLIENT_COMPRESS = 1
+TMEM_CLIENT_FROZEN = 2
+
+# Errors of its own.
+EFROZEN = 1000
+EEMPTY = 1001
