@@ -1,0 +1,1 @@
+"""Domain 0: the services and the policy of the control domain."""
