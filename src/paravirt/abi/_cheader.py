@@ -1,4 +1,4 @@
-"""Turns the constants of this package into a C header and a Cython declaration file.
+"""Turns the constants and layouts of this package into a C header and a Cython declaration file.
 
 The Python modules are the one place where the numbers stand; the compiled parts get them from here at
 build time. Only the standard library is needed and the rest of paravirt is not imported, so that ``setup.py``
@@ -7,7 +7,10 @@ can run this file before anything is built: ``runpy.run_path(...)["write"](direc
 of the standard library, whose ``platform`` and ``io`` have namesakes here.)
 """
 
+import ctypes
 import importlib
+import inspect
+import itertools
 import sys
 import types
 from collections.abc import Iterator
@@ -49,6 +52,36 @@ def constants(name: str) -> Iterator[tuple[str, int]]:
             yield key, value
 
 
+Layout = type[ctypes.Structure] | type[ctypes.Union]
+
+
+def structures(name: str) -> Iterator[Layout]:
+    """The public structures and unions that module ``name`` defines, in its order."""
+    module = _load(name)
+    for key, value in vars(module).items():
+        if key.startswith("_") or not inspect.isclass(value) or value.__module__ != module.__name__:
+            continue
+        if issubclass(value, ctypes.Structure | ctypes.Union):
+            yield value
+
+
+def members(layout: Layout, path: str = "", base: int = 0) -> Iterator[tuple[str, int, int]]:
+    """Every member of a layout, those of nested layouts included, as (dotted path, offset, size) in bytes."""
+    for key, kind, *_ in layout._fields_:
+        offset = base + getattr(layout, key).offset
+        yield path + key, offset, ctypes.sizeof(kind)
+        if issubclass(kind, ctypes.Structure | ctypes.Union):
+            yield from members(kind, f"{path}{key}.", offset)
+
+
+def _layout_numbers(name: str) -> Iterator[tuple[str, int]]:
+    """Sizes and offsets of the structures of module ``name``, as further constants."""
+    for layout in structures(name):
+        yield f"SIZEOF_{layout.__name__}", ctypes.sizeof(layout)
+        for path, offset, _ in members(layout):
+            yield f"OFFSETOF_{layout.__name__}_{path.replace('.', '_')}", offset
+
+
 def _literal(value: int) -> str:
     """A C literal: ``long long`` where it fits, else ``unsigned long long``."""
     if not -(1 << 63) < value < 1 << 64:
@@ -74,6 +107,7 @@ def render() -> tuple[str, str]:
 
     Every constant is ``const long long``, or ``const unsigned long long`` from 2^63 on. In Cython the leading
     ``__`` of a name is dropped (``HYPERVISOR_iret``), and errors have their plain name (``EINVAL``).
+    Structures appear as ``SIZEOF_VcpuInfo`` and ``OFFSETOF_StartInfo_console_domU_mfn``, in bytes.
 
     Raises:
         ValueError: two constants claim one name with different values, or a value needs more than 64 bits.
@@ -86,7 +120,7 @@ def render() -> tuple[str, str]:
     for module in MODULES:
         header.append(f"\n/* {module} */")
         pxd.append(f"\n    # {module}")
-        for key, value in constants(module):
+        for key, value in itertools.chain(constants(module), _layout_numbers(module)):
             c_name, cython_name = _names(module, key)
             if in_c.setdefault(c_name, value) != value or in_cython.get(cython_name, value) != value:
                 raise ValueError(f"{module}.{key} has two values")
