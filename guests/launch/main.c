@@ -274,18 +274,29 @@ static void build(const char *elf, u64 size)
 
 static struct xencons_interface *console;
 
+/* Lines go out whole and marked, since Xen's own messages come between them. */
+static void out(char c)
+{
+    static char line[512] = "| ";
+    static u32 used = 2;
+    if (c != '\n' || used > 2)
+        line[used++] = c;
+    if (c == '\n' || used == sizeof(line) - 1) {
+        line[used - 1 + (c != '\n')] = '\n';
+        console_write(line, used + (c != '\n'));
+        used = 2;
+    }
+}
+
 static void drain(u32 port)
 {
     volatile u32 *cons = &console->out_cons, *prod = &console->out_prod;
     struct evtchn_port notify = {port};
-    char line[256];
     while (*cons != *prod) {
-        u32 n = 0;
-        while (*cons != *prod && n < sizeof(line)) {
-            line[n++] = console->out[*cons % sizeof(console->out)];
+        while (*cons != *prod) {
+            out(console->out[*cons % sizeof(console->out)]);
             *cons = *cons + 1;
         }
-        console_write(line, n);
         xen_event_channel_op(EVTCHNOP_send, &notify);
     }
 }
@@ -309,6 +320,7 @@ void guest_main(void)
             break;
     }
     drain(port);
+    out('\n');
     u32 reason = ctl.u.info.flags >> XEN_DOMINF_shutdownshift & 255;
     printf("launch: guest ended: %s\n", reason < ARRAY_SIZE(reasons) ? reasons[reason] : "unknown");
     shutdown(SHUTDOWN_poweroff);

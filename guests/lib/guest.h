@@ -110,14 +110,21 @@ struct fault {
 };
 extern struct fault fault;
 extern u64 try_start, try_fixup;
-/* Run instructions; a fault inside lands behind them. The text must leave rsp as it was. */
-#define TRY(text, ...)                                                                     \
+/*
+ * Run instructions, with operands as in an asm statement (a lone colon when there are none); a fault inside
+ * lands behind them, at `after`. The text must leave rsp as it was, unless `after` mends it.
+ */
+#define TRY_THEN(text, after, ...)                                                         \
     ({                                                                                     \
         fault.vector = -1;                                                                 \
+        asm volatile("" ::: "memory");                                                     \
         asm volatile("movq $771f, try_start(%%rip)\n\tmovq $772f, try_fixup(%%rip)\n"      \
-                     "771:\n\t" text "\n772:\n\tmovq $0, try_fixup(%%rip)" __VA_ARGS__);   \
+                     "771:\n\t" text "\n772:\n\tmovq $0, try_fixup(%%rip)\n\t" after      \
+                     __VA_ARGS__);                                                         \
+        asm volatile("" ::: "memory");                                                     \
         fault.vector;                                                                      \
     })
+#define TRY(text, ...) TRY_THEN(text, "", __VA_ARGS__)
 const char *vector_name(int vector);
 /* "label: #GP(0) at +0" or "label: no fault"; a page fault shows its address when it is below 4 GiB. */
 void show_fault(const char *label);

@@ -120,6 +120,10 @@ void guest_start(struct start_info *info)
     xen_update_va_mapping((u64)shared_info_window, info->shared_info | PTE_P | PTE_RW, UVMF_INVLPG);
     shared_info = (struct shared_info *)shared_info_window;
     vcpu0 = &shared_info->vcpu_info[0];
+    /* Every port starts masked (the console's answers would otherwise be upcalls in any test). */
+    memset(shared_info->evtchn_mask, 0xff, sizeof(shared_info->evtchn_mask));
+    vcpu0->evtchn_pending_sel = 0;
+    vcpu0->evtchn_upcall_pending = 0;
     console_map();
     traps_init();
     guest_main();

@@ -71,6 +71,7 @@ void trap_entry(struct regs *r)
         .offset = r->rip - try_start,
     };
     r->rip = try_fixup;
+    r->rflags &= ~(u64)X86_EFLAGS_TF;
     try_fixup = 0;
     r->error = 0;
 }

@@ -48,6 +48,8 @@ static void leave_user(struct regs *r)
 int run_user(const void *code, u64 size, struct regs *registers)
 {
     static trap_handler *kept[ARRAY_SIZE(handlers)];
+    for (u64 i = 0; i < PAGE_SIZE; i += 2)
+        *(u16 *)(code_page + i) = 0x0b0f; /* ud2: code that goes on too far says so */
     memcpy(code_page, code, size);
     memcpy(kept, handlers, sizeof(kept));
     for (u64 i = 0; i < ARRAY_SIZE(handlers); i++)
