@@ -275,17 +275,22 @@ static void build(const char *elf, u64 size)
 static struct xencons_interface *console;
 
 /* Lines go out whole and marked, since Xen's own messages come between them. */
+static char line[512] = "| ";
+static u32 line_used = 2;
+
+static void end_line(void)
+{
+    line[line_used++] = '\n';
+    console_write(line, line_used);
+    line_used = 2;
+}
+
 static void out(char c)
 {
-    static char line[512] = "| ";
-    static u32 used = 2;
-    if (c != '\n' || used > 2)
-        line[used++] = c;
-    if (c == '\n' || used == sizeof(line) - 1) {
-        line[used - 1 + (c != '\n')] = '\n';
-        console_write(line, used + (c != '\n'));
-        used = 2;
-    }
+    if (c != '\n')
+        line[line_used++] = c;
+    if (c == '\n' || line_used == sizeof(line) - 1)
+        end_line();
 }
 
 static void drain(u32 port)
@@ -320,7 +325,8 @@ void guest_main(void)
             break;
     }
     drain(port);
-    out('\n');
+    if (line_used > 2)
+        end_line();
     u32 reason = ctl.u.info.flags >> XEN_DOMINF_shutdownshift & 255;
     printf("launch: guest ended: %s\n", reason < ARRAY_SIZE(reasons) ? reasons[reason] : "unknown");
     shutdown(SHUTDOWN_poweroff);

@@ -1,0 +1,90 @@
+"""Run our kernels on real Xen and show where their answers differ from the transcripts.
+
+Usage: scripts/oracle [--update] [--log] [NAME...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import sys
+import tempfile
+from pathlib import Path
+
+from paravirt.errors import UserError
+
+from . import kernels, transcript, xenrun
+from .peers import Qemu, Xen, obtain_qemu, obtain_xen
+
+
+def _report(text: str) -> None:
+    print(f"oracle: {text}", file=sys.stderr)
+
+
+def _ask(name: str, xen: Xen, qemu: Qemu, launch: Path, outdir: Path) -> tuple[transcript.Transcript, str]:
+    """One kernel's answer on real Xen as a transcript, and Xen's whole log."""
+    setting = xenrun.Setting.of(kernels.GUESTS / name)
+    answer = xenrun.boot(xen, qemu, launch, kernels.build(name, outdir), setting)
+    header = {
+        "guest": f"{setting.memory} MiB, {setting.vcpus} vcpu, unprivileged",
+        "Xen": xen.version,
+        "QEMU": f"{qemu.version} (tcg, -cpu max,-smap)",
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
+    return transcript.Transcript(answer.lines, answer.ended, header), answer.log
+
+
+def _handle(name: str, fresh: transcript.Transcript, update: bool) -> bool:
+    """Compare with the kept transcript, and keep the new one if asked; whether all is well."""
+    expected_end = xenrun.Setting.of(kernels.GUESTS / name).ended
+    failed = [line for line in fresh.lines if line.startswith("FAILED") or ": FAIL" in line]
+    if fresh.ended != expected_end:
+        failed.append(f"ended by {fresh.ended}, not {expected_end}")
+    kept = transcript.load(name)
+    changes = [] if kept is None else kept.differences(fresh, "transcript", "real Xen")
+    if update and not failed and (kept is None or changes):
+        transcript.TRANSCRIPTS.mkdir(parents=True, exist_ok=True)
+        transcript.path_of(name).write_text(fresh.text(), encoding="utf-8")
+        print(f"{name}: {'written' if kept is None else 'updated'}")
+    elif kept is None:
+        print(f"{name}: no transcript yet")
+    else:
+        print(f"{name}: {'differs' if changes else 'agrees'}")
+    for line in changes:
+        print(f"    {line}")
+    for line in failed:
+        print(f"    on real Xen: {line}")
+    return not failed and (update or (kept is not None and not changes))
+
+
+def main() -> int:
+    """0 when every kernel answers as its transcript says, 1 when one does not, 2 when nothing can be run."""
+    parser = argparse.ArgumentParser(prog="scripts/oracle", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--update", action="store_true", help="keep the new answers as transcripts")
+    parser.add_argument("--log", action="store_true", help="print all of Xen's console too")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a kernel under guests/; default: all")
+    options = parser.parse_args()
+    unknown = sorted(set(options.names) - set(kernels.names()))
+    if unknown:
+        print(f"oracle: there is no test kernel called {unknown[0]}.", file=sys.stderr)
+        return 2
+    try:
+        xen, qemu = obtain_xen(_report), obtain_qemu(_report)
+        if not qemu.software_interrupts_work:
+            _report(f"QEMU {qemu.version} gives wrong error codes for INT n: expect differences there")
+        good = True
+        with tempfile.TemporaryDirectory() as scratch:
+            launch = kernels.build("launch", Path(scratch))
+            for name in options.names or kernels.names():
+                fresh, log = _ask(name, xen, qemu, launch, Path(scratch))
+                if options.log:
+                    print(log)
+                good &= _handle(name, fresh, options.update)
+        return 0 if good else 1
+    except UserError as error:
+        print(f"oracle: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
