@@ -29,9 +29,9 @@ SHT_NOBITS: Final = 8
 _ELFCLASS32: Final = 1
 _ELFCLASS64: Final = 2
 _ELFDATA2LSB: Final = 1
-_EHDR: Final = struct.Struct("<16sHHIQQQIHHHHHH")
+EHDR: Final = struct.Struct("<16sHHIQQQIHHHHHH")
 _PHDR: Final = struct.Struct("<IIQQQQQQ")
-_SHDR: Final = struct.Struct("<IIQQQQIIQQ")
+SHDR: Final = struct.Struct("<IIQQQQIIQQ")
 _NHDR: Final = struct.Struct("<III")
 _MACHINE_AT: Final = 18
 
@@ -114,8 +114,8 @@ class ElfFile:
     def __init__(self, data: bytes | memoryview) -> None:
         self.data = memoryview(data)
         _check_ident(self.data)
-        fields = _EHDR.unpack_from(self.data)
-        self.header = bytes(self.data[: _EHDR.size])
+        fields = EHDR.unpack_from(self.data)
+        self.header = bytes(self.data[: EHDR.size])
         self.entry: int = fields[4]
         phoff, shoff = fields[5], fields[6]
         phentsize, phnum, shentsize, shnum = fields[9:13]
@@ -124,7 +124,7 @@ class ElfFile:
             ProgramHeader(*row) for row in self._table("program", _PHDR, phoff, phentsize, phnum)
         )
         self.sections = tuple(
-            SectionHeader(*row) for row in self._table("section", _SHDR, shoff, shentsize, shnum)
+            SectionHeader(*row) for row in self._table("section", SHDR, shoff, shentsize, shnum)
         )
 
     def _table(
@@ -223,5 +223,5 @@ def _check_ident(data: memoryview) -> None:
         raise UserError(f"The kernel is built for another processor ({kind}); paravirt runs x86-64 kernels.")
     if bits == _ELFCLASS32:
         raise UserError("The kernel is a 32-bit ELF file for x86-64; paravirt needs a 64-bit ELF file.")
-    if len(data) < _EHDR.size:
+    if len(data) < EHDR.size:
         raise UserError("The kernel is an ELF file that is cut short: the file ends within its header.")

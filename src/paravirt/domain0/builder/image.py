@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Final
 
 from paravirt.abi import features
-from paravirt.domain0.builder import bzimage, payload
+from paravirt.domain0.builder import bsdsyms, bzimage, payload
 from paravirt.domain0.builder.elf import PT_LOAD, ElfFile, ProgramHeader, is_elf
 from paravirt.domain0.builder.notes import FEATURE_NAMES, XenNotes, read
 from paravirt.domain0.builder.symbols import SymbolTable
@@ -42,6 +42,11 @@ class Segment:
     data: memoryview
     memsz: int
 
+    @property
+    def end(self) -> int:
+        """The address behind its last byte."""
+        return self.vaddr + self.memsz
+
 
 @dataclass(frozen=True)
 class KernelImage:
@@ -71,6 +76,12 @@ class KernelImage:
     mod_start_pfn: bool
     notes: XenNotes
     symbols: SymbolTable
+
+    def symbol(self, address: int) -> tuple[str, int] | None:
+        """Name an address within the kernel: the nearest symbol below it, and the distance in bytes."""
+        if not self.virt_start <= address < self.virt_end:
+            return None
+        return self.symbols.lookup(address)
 
     @property
     def guest_os(self) -> str:
@@ -136,23 +147,21 @@ def parse_kernel(data: bytes, *, limit: int = payload.DEFAULT_LIMIT) -> KernelIm
     if notes is None:
         raise UserError("The kernel is an ELF file without Xen notes, so it was not built to run on Xen.")
     _check_notes(notes)
-    loadable = [s for s in elf.segments if s.type == PT_LOAD and s.flags & _RWX]
-    if not loadable:
-        raise UserError("The kernel is an ELF file with nothing to load.")
-    _check_segments(loadable, len(elf.data))
     virt_base = notes.virt_base or 0
     paddr_offset = notes.paddr_offset
     if paddr_offset is None:
         # Kernels that only have the old section put virtual addresses into p_paddr.
         paddr_offset = virt_base if notes.legacy else 0
-    shift = virt_base - paddr_offset
+    segments = _load_segments(elf, virt_base - paddr_offset)
+    if notes.bsd_symtab:
+        end = max(s.paddr + s.memsz for s in segments)
+        paddr = -(-end // bsdsyms.ALIGN) * bsdsyms.ALIGN
+        block = memoryview(bsdsyms.symbol_block(elf))
+        segments.append(Segment((paddr + virt_base - paddr_offset) % _U64, paddr, block, len(block)))
     image = KernelImage(
-        segments=tuple(
-            Segment((s.paddr + shift) % _U64, s.paddr, elf.slice(s.offset, s.filesz, "segment"), s.memsz)
-            for s in loadable
-        ),
-        virt_start=(min(s.paddr for s in loadable) + shift) % _U64,
-        virt_end=(max(s.paddr + s.memsz for s in loadable) + shift - 1) % _U64 + 1,
+        segments=tuple(segments),
+        virt_start=min(segments, key=lambda s: s.paddr).vaddr,
+        virt_end=max(segments, key=lambda s: s.paddr + s.memsz).end,
         virt_base=virt_base,
         paddr_offset=paddr_offset,
         entry=elf.entry if notes.entry is None else notes.entry,
@@ -164,6 +173,19 @@ def parse_kernel(data: bytes, *, limit: int = payload.DEFAULT_LIMIT) -> KernelIm
     )
     _check_addresses(image)
     return image
+
+
+def _load_segments(elf: ElfFile, shift: int) -> list[Segment]:
+    """The loadable segments, their addresses moved by ``shift`` from physical to virtual."""
+    loadable = [s for s in elf.segments if s.type == PT_LOAD and s.flags & _RWX]
+    if not any(s.memsz for s in loadable):
+        raise UserError("The kernel is an ELF file with nothing to load.")
+    _check_segments(loadable, len(elf.data))
+    return [
+        Segment((s.paddr + shift) % _U64, s.paddr, elf.slice(s.offset, s.filesz, "segment"), s.memsz)
+        for s in loadable
+        if s.memsz
+    ]
 
 
 def _usable_p2m(address: int | None, virt_base: int) -> int | None:
@@ -222,8 +244,7 @@ def _check_segments(loadable: list[ProgramHeader], file_size: int) -> None:
 
 def _check_addresses(image: KernelImage) -> None:
     """What Xen's loader checks: the kernel lies above its base, and its entry within it."""
-    span = image.virt_end - image.virt_start
-    if span <= 0 or image.virt_base > image.virt_start or image.virt_end > _U64:
+    if not image.virt_base <= image.virt_start < image.virt_end <= _U64:
         raise UserError("The kernel is a damaged ELF file: it does not lie above its own VIRT_BASE.")
     if not image.virt_start <= image.entry <= image.virt_end:
         raise UserError("The kernel is a damaged ELF file: its entry point is outside of it.")

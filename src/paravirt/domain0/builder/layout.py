@@ -168,9 +168,11 @@ def compute_layout(image: KernelImage, nr_pages: int, ramdisk_size: int = 0) -> 
         raise UserError(
             f"A domain of {nr_pages >> 8} MiB is more than the {MAX_PAGES >> 8} MiB that paravirt supports."
         )
+    _check_range(image.virt_base, image.virt_end, "The kernel")
     layout = _place(image, nr_pages, ramdisk_size)
     if layout.used_pages > nr_pages:
         raise UserError(_too_small(image, nr_pages, ramdisk_size, layout.used_pages))
+    _check_mappings(layout)
     return layout
 
 
@@ -217,7 +219,6 @@ def _place(image: KernelImage, nr_pages: int, ramdisk_size: int) -> Layout:
         p2m_frames = Extent(at, p2m_pages + own.table_pages)
         at = p2m_frames.end
     virt_end = base + (initial.frames.pages << PAGE_SHIFT)
-    _check_ranges(image, virt_end, p2m_pages)
     mod_start = 0
     if ramdisk is not None:
         mod_start = base + (ramdisk.pfn << PAGE_SHIFT) if mapped else ramdisk.pfn
@@ -284,13 +285,13 @@ def _without(first: int, last: int, theirs: Tables) -> tuple[int, int]:
     return first, last
 
 
-def _check_ranges(image: KernelImage, virt_end: int, p2m_pages: int) -> None:
+def _check_mappings(layout: Layout) -> None:
     """Both mappings must be possible at all, clear of Xen's addresses and of each other."""
-    _check_range(image.virt_base, virt_end, "The kernel")
-    if image.init_p2m is not None:
-        p2m_end = image.init_p2m + (p2m_pages << PAGE_SHIFT)
-        _check_range(image.init_p2m, p2m_end, "The list of frames that the kernel asks for")
-        if p2m_end > image.virt_base:
+    _check_range(layout.virt_base, layout.virt_end, "The kernel with all that has to be mapped behind it")
+    if layout.p2m_frames is not None:
+        p2m_end = layout.p2m_virt + (layout.p2m.pages << PAGE_SHIFT)
+        _check_range(layout.p2m_virt, p2m_end, "The list of frames that the kernel asks for")
+        if p2m_end > layout.virt_base:
             raise UserError("The list of frames that the kernel asks for would overlap the kernel itself.")
 
 

@@ -77,7 +77,7 @@ def _holds_tables(frames: NDArray[np.int64], layout: Layout) -> NDArray[np.bool_
 def _fill(
     runs: list[tuple[Tables, NDArray[np.uint64]]], level: int, first: int, entries: NDArray[np.uint64]
 ) -> None:
-    """Store a level's entries, from number ``first`` (counted from address 0), into the tables that hold them."""
+    """Store a level's entries, from number ``first`` (counting from address 0), where its tables are."""
     for tables, store in runs:
         if tables.level != level:
             continue

@@ -90,7 +90,7 @@ def decompress(data: bytes | memoryview, *, limit: int = DEFAULT_LIMIT, what: st
     chunks: list[bytes] = []
     size = 0
     try:
-        for chunk in _DECODERS[form](memoryview(data), limit):
+        for chunk in _DECODERS[form](memoryview(data)):
             size += len(chunk)
             if size > limit:
                 raise UserError(
@@ -112,7 +112,7 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
-def _gzip(data: memoryview, limit: int) -> Iterator[bytes]:
+def _gzip(data: memoryview) -> Iterator[bytes]:
     decoder = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
     pending: bytes | memoryview = data
     while not decoder.eof:
@@ -134,19 +134,19 @@ def _stream(decoder: lzma.LZMADecompressor | bz2.BZ2Decompressor, data: memoryvi
         yield chunk
 
 
-def _bzip2(data: memoryview, limit: int) -> Iterator[bytes]:
+def _bzip2(data: memoryview) -> Iterator[bytes]:
     return _stream(bz2.BZ2Decompressor(), data)
 
 
-def _xz(data: memoryview, limit: int) -> Iterator[bytes]:
+def _xz(data: memoryview) -> Iterator[bytes]:
     return _stream(lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MAX_DICTIONARY), data)
 
 
-def _lzma(data: memoryview, limit: int) -> Iterator[bytes]:
+def _lzma(data: memoryview) -> Iterator[bytes]:
     return _stream(lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_MAX_DICTIONARY), data)
 
 
-def _zstd(data: memoryview, limit: int) -> Iterator[bytes]:
+def _zstd(data: memoryview) -> Iterator[bytes]:
     # A block of four bytes can stand for 128 KiB, and this decoder has no bound on its output: so it gets
     # little input at a time, which bounds a bomb to 32 MiB beyond the limit.
     decoder = zstandard.ZstdDecompressor(max_window_size=_MAX_DICTIONARY).decompressobj()
@@ -157,7 +157,7 @@ def _zstd(data: memoryview, limit: int) -> Iterator[bytes]:
     raise _Damaged("it ends too early")
 
 
-def _lz4(data: memoryview, limit: int) -> Iterator[bytes]:
+def _lz4(data: memoryview) -> Iterator[bytes]:
     """The legacy framing (``lz4 -l``): a magic number, then blocks of up to 8 MiB, each behind its size."""
     at = 4
     while len(data) - at > 4:  # four bytes alone are the unpacked length that Linux's build appends
@@ -173,13 +173,13 @@ def _lz4(data: memoryview, limit: int) -> Iterator[bytes]:
         raise _Damaged("it ends too early")
 
 
-def _lzo(data: memoryview, limit: int) -> Iterator[bytes]:
+def _lzo(data: memoryview) -> Iterator[bytes]:
     from paravirt.domain0.builder import lzop
 
     return lzop.blocks(data)
 
 
-_DECODERS: Final[dict[Format, Callable[[memoryview, int], Iterator[bytes]]]] = {
+_DECODERS: Final[dict[Format, Callable[[memoryview], Iterator[bytes]]]] = {
     Format.GZIP: _gzip,
     Format.BZIP2: _bzip2,
     Format.XZ: _xz,
