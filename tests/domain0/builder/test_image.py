@@ -2,19 +2,24 @@ import gzip
 import re
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paravirt.abi import elfnote
 from paravirt.domain0.builder.image import KernelImage, feature_text, parse_kernel
+from paravirt.domain0.builder.layout import compute_layout
+from paravirt.domain0.builder.pagetables import build_page_tables
 from paravirt.errors import UserError
 
 from ._kernels import PACKERS, VIRT_BASE, Kernel, Load, Section, bzimage, kernel, note, xen_notes
 
 GIB = 1 << 30
+FRAMES = np.arange(4096, dtype=np.uint64)
 
 
 def refused(data: bytes, sentence: str) -> None:
@@ -267,6 +272,10 @@ def test_a_damaged_kernel_ends_in_a_user_error_or_a_sound_image(
         assert str(error).endswith(".") and "\n" not in str(error)
     else:
         check(image)
+        with suppress(UserError):
+            layout = compute_layout(image, 4096)
+            assert layout.used_pages <= 4096
+            assert sum(len(tables) for _, tables in build_page_tables(layout, FRAMES)) < 64
 
 
 @settings(max_examples=200, deadline=None)

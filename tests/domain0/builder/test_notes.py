@@ -74,6 +74,8 @@ def test_note_sections_count_only_without_note_segments() -> None:
     assert in_section is not None and in_section.entry == 0x2222
     both = notes_of(note(N.XEN_ELFNOTE_VIRT_BASE, 0x1111), section)
     assert both is not None and (both.entry, both.virt_base) == (None, 0x1111)
+    damaged = notes_of(xen_notes(), Section(b".note", SHT_NOTE, section.data[:-1]))
+    assert damaged is not None and damaged.guest_os == "test"
     foreign = notes_of(note(1, b"build", name=b"GNU\0"), section)
     assert foreign is not None and foreign.entry == 0x2222
 

@@ -5,11 +5,15 @@ from numpy.typing import NDArray
 
 from paravirt.domain0.builder.image import KernelImage
 from paravirt.domain0.builder.layout import Layout, compute_layout
-from paravirt.domain0.builder.pagetables import LEAF, PAGE_RW, UPPER, build_page_tables
+from paravirt.domain0.builder.pagetables import build_page_tables
 
 from ._layouts import MIB, PAGE, image, images
 
 ADDRESS = 0x000FFFFFFFFFF000
+# Present 1, writable 2, user 4, accessed 0x20, dirty 0x40.
+LEAF = 0x23
+LEAF_READ_ONLY = 0x21
+UPPER = 0x67
 
 
 def frames_of(nr_pages: int, seed: int = 1) -> NDArray[np.uint64]:
@@ -73,7 +77,7 @@ def check(layout: Layout, kernel: KernelImage, p2m: NDArray[np.uint64]) -> None:
         entry = walker.walk(address)
         assert entry is not None
         assert (entry & ADDRESS) >> 12 == p2m[pfn]
-        assert entry & ~ADDRESS == (LEAF & ~PAGE_RW if pfn in own else LEAF)
+        assert entry & ~ADDRESS == (LEAF_READ_ONLY if pfn in own else LEAF)
     assert mapped[0][0] == layout.virt_base and mapped[0][1] == 0
     if kernel.init_p2m is not None:
         assert walker.walk(kernel.init_p2m + layout.p2m.pages * PAGE) in (None, walker.walk(layout.virt_base))

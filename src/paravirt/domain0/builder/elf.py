@@ -8,7 +8,7 @@ number in the file is taken as hostile: the one exception that comes out is
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, NamedTuple
@@ -167,38 +167,39 @@ class ElfFile:
                 return section
         return None
 
-    def notes(self) -> Iterator[tuple[bool, Note]]:
-        """Every note of the note segments, then of the note sections; the flag says which (True: a segment).
+    def segment_notes(self) -> Iterator[Note]:
+        """Every note of the note segments.
 
-        A note segment at file offset 0 is skipped, as Xen does: some linkers leave the offset unset.
+        A segment at file offset 0 is skipped, as in Xen: some linkers leave the offset unset.
         """
-        budget = _MAX_NOTES
-        for segment in self.segments:
-            if segment.type == PT_NOTE and segment.offset:
-                for note in self._notes(self.slice(segment.offset, segment.filesz, "note segment"), budget):
-                    budget -= 1
-                    yield True, note
-        for section in self.sections:
-            if section.type == SHT_NOTE:
-                for note in self._notes(self.contents(section), budget):
-                    budget -= 1
-                    yield False, note
+        areas = (
+            self.slice(segment.offset, segment.filesz, "note segment")
+            for segment in self.segments
+            if segment.type == PT_NOTE and segment.offset
+        )
+        return self._notes(areas)
+
+    def section_notes(self) -> Iterator[Note]:
+        """Every note of the note sections."""
+        return self._notes(self.contents(section) for section in self.sections if section.type == SHT_NOTE)
 
     @staticmethod
-    def _notes(area: memoryview, budget: int) -> Iterator[Note]:
-        at = 0
-        while at + _NHDR.size <= len(area):
-            if budget == 0:
-                raise UserError("The kernel is a damaged ELF file: it has too many notes.")
-            budget -= 1
-            namesz, descsz, kind = _NHDR.unpack_from(area, at)
-            name_at = at + _NHDR.size
-            desc_at = name_at + _align4(namesz)
-            if desc_at + descsz > len(area):
-                raise UserError("The kernel is a damaged ELF file: a note is longer than its segment.")
-            name = bytes(area[name_at : name_at + namesz])
-            yield Note(name.split(b"\0")[0], kind, bytes(area[desc_at : desc_at + descsz]))
-            at = desc_at + _align4(descsz)
+    def _notes(areas: Iterable[memoryview]) -> Iterator[Note]:
+        budget = _MAX_NOTES
+        for area in areas:
+            at = 0
+            while at + _NHDR.size <= len(area):
+                if budget == 0:
+                    raise UserError("The kernel is a damaged ELF file: it has too many notes.")
+                budget -= 1
+                namesz, descsz, kind = _NHDR.unpack_from(area, at)
+                name_at = at + _NHDR.size
+                desc_at = name_at + _align4(namesz)
+                if desc_at + descsz > len(area):
+                    raise UserError("The kernel is a damaged ELF file: a note is longer than its segment.")
+                name = bytes(area[name_at : name_at + namesz])
+                yield Note(name.split(b"\0")[0], kind, bytes(area[desc_at : desc_at + descsz]))
+                at = desc_at + _align4(descsz)
 
 
 def _align4(size: int) -> int:

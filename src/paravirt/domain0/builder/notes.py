@@ -8,6 +8,7 @@ first, note sections only where those hold no Xen note, the ``__xen_guest`` sect
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any, Final
 
 from paravirt.abi import elfnote, features
@@ -102,17 +103,10 @@ def read(elf: ElfFile) -> XenNotes | None:
     Raises:
         UserError: a note is malformed, or a feature is required whose name nobody knows.
     """
-    found = XenNotes()
-    seen = in_segments = False
-    for from_segment, note in elf.notes():
-        if note.name != _OWNER:
-            continue
-        if in_segments and not from_segment:
-            break
-        seen, in_segments = True, from_segment
-        found = _add(found, note.type, note.desc)
-    if seen:
-        return found
+    for source in (elf.segment_notes, elf.section_notes):
+        ours = [note for note in source() if note.name == _OWNER]
+        if ours:
+            return reduce(lambda found, note: _add(found, note.type, note.desc), ours, XenNotes())
     section = elf.section_named(_LEGACY_SECTION)
     return None if section is None else parse_legacy(bytes(elf.contents(section)))
 
