@@ -1,0 +1,15 @@
+from paravirt.hypervisor.records cimport Domain, Frame, Host, Pcpu, u8, u16, u64, i64
+
+cdef bint get_page(Host* host, u64 mfn, u16 domid) noexcept nogil
+cdef void put_page(Host* host, u64 mfn) noexcept nogil
+cdef i64 get_page_type(Host* host, u64 mfn, u8 type) noexcept nogil
+cdef void put_page_type(Host* host, u64 mfn) noexcept nogil
+cdef i64 get_page_and_type(Host* host, u64 mfn, u16 domid, u8 type) noexcept nogil
+cdef void put_page_and_type(Host* host, u64 mfn) noexcept nogil
+cdef u64 alloc_frame(Host* host, u16 domid) noexcept nogil
+cdef u64 alloc_frames(Host* host, u16 domid, u64 count) noexcept nogil
+cdef void flush_stale(Host* host, u64 stamp) noexcept nogil
+cdef void flush_pcpu(Pcpu* pcpu) noexcept nogil
+cdef void flush_all(Host* host) noexcept nogil
+cdef bint release_allocation(Host* host, u64 mfn, u16 domid) noexcept nogil
+cdef void claim(Host* host, u64 mfn, u16 domid) noexcept nogil

@@ -1,0 +1,10 @@
+from paravirt.hypervisor.records cimport Host, Vcpu, u8, u64, i64
+
+cdef u8* frame_ptr(Host* host, u64 mfn) noexcept nogil
+cdef u64 read_pte(Host* host, u64 table_mfn, u64 index) noexcept nogil
+cdef bint in_guest_range(u64 va, u64 size) noexcept nogil
+cdef u64* find_l1e(Vcpu* v, u64 va, u64* l1_mfn, u64* flags) noexcept nogil
+cdef u8* translate(Vcpu* v, u64 va, bint write, bint user) noexcept nogil
+cdef i64 copy_from_guest(Vcpu* v, void* dst, u64 va, u64 size) noexcept nogil
+cdef i64 copy_to_guest(Vcpu* v, u64 va, const void* src, u64 size) noexcept nogil
+cdef u64 fetch_code(Vcpu* v, u8* dst, u64 va, u64 size) noexcept nogil

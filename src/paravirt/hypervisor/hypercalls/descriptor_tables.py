@@ -1,0 +1,95 @@
+# cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False, initializedcheck=False
+"""Descriptor tables: set_gdt and update_descriptor (public/xen.h).
+
+A frame that holds descriptors has the type *segment descriptor*: each descriptor in it was checked, and the guest
+maps it read-only.  The first 14 pages of the GDT are the guest's; the hypervisor's own descriptors follow.
+"""
+
+import cython
+from cython.cimports.paravirt.abi.constants import EFAULT, EINVAL, FIRST_RESERVED_GDT_ENTRY
+from cython.cimports.paravirt.hypervisor.frames import (
+    get_page,
+    get_page_and_type,
+    get_page_type,
+    put_page,
+    put_page_and_type,
+    put_page_type,
+)
+from cython.cimports.paravirt.hypervisor.guestmem import copy_from_guest, frame_ptr
+from cython.cimports.paravirt.hypervisor.records import (
+    FRAME_SEGDESC,
+    FRAME_WRITABLE,
+    FramePtr,
+    HostPtr,
+    VcpuPtr,
+    i64,
+    u8,
+    u32,
+    u64,
+)
+from cython.cimports.paravirt.hypervisor.segments import check_descriptor
+from cython.cimports.paravirt.machine.cpu import U64Ptr
+
+
+def destroy_gdt(v: VcpuPtr) -> cython.void:
+    """Give the frames of the vcpu's GDT back."""
+    i: u32
+    for i in range(16):
+        if v.gdt_frames[i] != 0:
+            put_page_and_type(v.domain.host, v.gdt_frames[i])
+            v.gdt_frames[i] = 0
+    v.gdt_entries = 0
+
+
+def set_gdt(v: VcpuPtr, frames: U64Ptr, entries: u32) -> i64:
+    """Use the frames (mfns, 512 descriptors each) as the vcpu's GDT: 0 or -EINVAL, and then the old one stays."""
+    host: HostPtr = v.domain.host
+    pages: u32 = (entries + 511) // 512
+    i: u32
+    undo: u32
+    if entries > FIRST_RESERVED_GDT_ENTRY:
+        return -EINVAL
+    for i in range(pages):
+        if get_page_and_type(host, frames[i], v.domain.domid, FRAME_SEGDESC) != 0:
+            for undo in range(i):
+                put_page_and_type(host, frames[undo])
+            return -EINVAL
+    destroy_gdt(v)
+    for i in range(pages):
+        v.gdt_frames[i] = frames[i]
+    v.gdt_entries = entries
+    return 0
+
+
+def do_set_gdt(host: HostPtr, v: VcpuPtr, args: U64Ptr) -> i64:
+    """HYPERVISOR_set_gdt(frame_list, entries)."""
+    frames: u64[16]
+    entries: u32 = cython.cast(u32, args[1])
+    if entries > FIRST_RESERVED_GDT_ENTRY:
+        return -EINVAL
+    if copy_from_guest(v, frames, args[0], ((entries + 511) // 512) * 8) != 0:
+        return -EFAULT
+    return set_gdt(v, frames, entries)
+
+
+def do_update_descriptor(host: HostPtr, v: VcpuPtr, args: U64Ptr) -> i64:
+    """HYPERVISOR_update_descriptor(machine address, descriptor): in a descriptor frame, or a plain one."""
+    address: u64 = args[0]
+    descriptor: u64 = args[1]
+    mfn: u64 = address >> 12
+    type: u8 = FRAME_WRITABLE
+    frame: FramePtr
+    if address & 7 or not check_descriptor(v.domain, cython.address(descriptor)):
+        return -EINVAL
+    if not get_page(host, mfn, v.domain.domid):
+        return -EINVAL
+    frame = cython.address(host.frames[mfn])
+    if frame.type == FRAME_SEGDESC and frame.type_refs != 0:
+        type = FRAME_SEGDESC
+    if get_page_type(host, mfn, type) != 0:
+        put_page(host, mfn)
+        return -EINVAL
+    cython.cast(U64Ptr, frame_ptr(host, mfn) + (address & 0xFFF))[0] = descriptor
+    put_page_type(host, mfn)
+    put_page(host, mfn)
+    return 0

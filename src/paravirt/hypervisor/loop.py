@@ -1,0 +1,248 @@
+# cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False, initializedcheck=False
+"""A physical CPU's loop, and what it does with each exit of the guest.
+
+The loop runs in a thread of its own, without the interpreter's lock.  It holds the machine lock except while guest
+code runs: ``on_exit`` takes it when the engine calls, and gives it up when the guest goes on.
+"""
+
+import cython
+from cython.cimports.paravirt.hypervisor.cpuid_table import cpuid
+from cython.cimports.paravirt.hypervisor.events import apply_posted
+from cython.cimports.paravirt.hypervisor.frames import flush_pcpu
+from cython.cimports.paravirt.hypervisor.hypercalls.native import hypercall
+from cython.cimports.paravirt.hypervisor.records import (
+    HostPtr,
+    PcpuPtr,
+    VcpuPtr,
+    pthread_cond_wait,
+    pthread_mutex_lock,
+    pthread_mutex_unlock,
+    u32,
+    u64,
+)
+from cython.cimports.paravirt.hypervisor.scheduling import earliest_deadline, pick_next
+from cython.cimports.paravirt.hypervisor.timekeeping import guest_tsc, now, run_timers
+from cython.cimports.paravirt.hypervisor.traps import (
+    deliver_events,
+    domain_crash,
+    exception,
+    software_interrupt,
+    system_call,
+    system_enter,
+)
+from cython.cimports.paravirt.hypervisor.tsc import read_tsc
+from cython.cimports.paravirt.machine.cpu import (
+    CPU_LEAVE,
+    CPU_RESUME,
+    EXIT_BUDGET,
+    EXIT_CPUID,
+    EXIT_ENGINE,
+    EXIT_EXCEPTION,
+    EXIT_KICKED,
+    EXIT_RDTSC,
+    EXIT_SOFTINT,
+    EXIT_SYSCALL,
+    EXIT_SYSENTER,
+    GPR_RAX,
+    GPR_RBX,
+    GPR_RCX,
+    GPR_RDX,
+    CpuExitPtr,
+    CpuPtr,
+)
+
+NEVER = cython.declare(u64, 0xFFFFFFFFFFFFFFFF)
+# Deterministic mode: what a trap costs, in blocks.
+BLOCKS_PER_TRAP = cython.declare(u64, 50)
+
+
+def advance_virtual_time(host: HostPtr, v: VcpuPtr) -> cython.void:
+    """Deterministic mode: the blocks that the vcpu executed since the last look are the time that passed."""
+    blocks: u64 = v.cpu.blocks - v.blocks_seen
+    v.blocks_seen = v.cpu.blocks
+    host.virtual_ns += blocks * host.ns_per_block_num
+
+
+def set_alarm(pcpu: PcpuPtr, v: VcpuPtr) -> cython.void:
+    """See that the engine is left when the next timer, or the vcpu's turn, is due."""
+    host: HostPtr = pcpu.host
+    deadline: u64 = earliest_deadline(pcpu)
+    at: u64
+    if pcpu.slice_end != 0 and pcpu.slice_end < deadline:
+        deadline = pcpu.slice_end
+    if deadline == NEVER:
+        return
+    if host.virtual_clock:
+        at = now(host)
+        deadline = deadline - at if deadline > at else 0
+        pcpu.ops.set_budget(pcpu.engine, v.cpu.blocks + deadline // host.ns_per_block_num + 1)
+    else:
+        pcpu.ops.set_deadline(pcpu.engine, host.boot_ns + deadline)
+
+
+def time_passed(pcpu: PcpuPtr, v: VcpuPtr) -> cython.void:
+    """A deadline, a kick or the end of a turn: run the timers that are due, and look at the turn."""
+    run_timers(pcpu)
+    if pcpu.slice_end != 0 and now(pcpu.host) >= pcpu.slice_end:
+        pcpu.need_resched = 1
+
+
+def may_go_on(pcpu: PcpuPtr, v: VcpuPtr) -> cython.bint:
+    """Whether the vcpu goes straight back into the guest after an exit."""
+    return not (
+        pcpu.need_resched
+        or pcpu.host.stopping
+        or v.pause_flags
+        or v.domain.paused
+        or v.domain.is_shut_down
+        or v.domain.dying
+    )
+
+
+def do_cpuid(host: HostPtr, v: VcpuPtr) -> cython.void:
+    """A native cpuid: the policy's answer."""
+    regs: u32[4]
+    cpuid(host, v, cython.cast(u32, v.cpu.gpr[GPR_RAX]), cython.cast(u32, v.cpu.gpr[GPR_RCX]), regs)
+    v.cpu.gpr[GPR_RAX] = regs[0]
+    v.cpu.gpr[GPR_RBX] = regs[1]
+    v.cpu.gpr[GPR_RCX] = regs[2]
+    v.cpu.gpr[GPR_RDX] = regs[3]
+
+
+def do_rdtsc(host: HostPtr, v: VcpuPtr, with_aux: cython.bint) -> cython.void:
+    """rdtsc on a virtual clock."""
+    tsc: u64
+    advance_virtual_time(host, v)
+    tsc = guest_tsc(host)
+    v.cpu.gpr[GPR_RAX] = tsc & 0xFFFFFFFF
+    v.cpu.gpr[GPR_RDX] = tsc >> 32
+    if with_aux:
+        v.cpu.gpr[GPR_RCX] = v.cpu.tsc_aux
+
+
+def carry_out(pcpu: PcpuPtr, v: VcpuPtr, exit: CpuExitPtr) -> cython.void:
+    """What the exit asks for."""
+    host: HostPtr = pcpu.host
+    if exit.kind == EXIT_SYSCALL:
+        if v.cpu.user:
+            host.stats.syscall_count += 1
+            system_call(host, v)
+        else:
+            hypercall(host, v)
+    elif exit.kind == EXIT_EXCEPTION:
+        exception(host, v, exit.vector, exit.error_code, exit.address)
+    elif exit.kind == EXIT_SOFTINT:
+        software_interrupt(host, v, exit.vector)
+    elif exit.kind == EXIT_SYSENTER:
+        system_enter(host, v)
+    elif exit.kind == EXIT_KICKED or exit.kind == EXIT_BUDGET:
+        time_passed(pcpu, v)
+    else:
+        domain_crash(v.domain, "the CPU engine cannot go on with this guest", exit.vector)
+
+
+def on_exit(owner: cython.p_void, cpu: CpuPtr, exit: CpuExitPtr) -> cython.int:
+    """The engine's handler: the guest stopped, the hypervisor acts, and the guest goes on or is descheduled."""
+    pcpu: PcpuPtr = cython.cast(PcpuPtr, owner)
+    v: VcpuPtr = cython.cast(VcpuPtr, cpu)
+    host: HostPtr = pcpu.host
+    started: u64 = read_tsc()
+    answer: cython.int = CPU_RESUME
+    pthread_mutex_lock(cython.address(host.lock))
+    v.on_cpu = 0
+    host.stats.exit_count += 1
+    host.stats.exit_kinds[exit.kind & 15] += 1
+    if exit.kind == EXIT_CPUID:
+        do_cpuid(host, v)
+    elif exit.kind == EXIT_RDTSC:
+        do_rdtsc(host, v, exit.vector)
+    else:
+        if host.virtual_clock:
+            v.cpu.blocks += BLOCKS_PER_TRAP
+            advance_virtual_time(host, v)
+        carry_out(pcpu, v, exit)
+        if host.trace_on:
+            host.trace(host, v, exit.kind, exit.vector, v.cpu.rip)
+        if v.domain.posted:
+            apply_posted(v.domain)
+        if may_go_on(pcpu, v):
+            deliver_events(v)
+        if not may_go_on(pcpu, v):
+            answer = CPU_LEAVE
+        else:
+            if exit.kind == EXIT_KICKED or exit.kind == EXIT_BUDGET:
+                set_alarm(pcpu, v)
+            pcpu.ops.commit(pcpu.engine)
+    if exit.kind == EXIT_EXCEPTION:
+        host.stats.trap_count[exit.vector & 31] += 1
+        host.stats.trap_ns[exit.vector & 31] += read_tsc() - started
+    host.stats.handler_ns += read_tsc() - started
+    if answer == CPU_RESUME:
+        v.on_cpu = 1
+    pthread_mutex_unlock(cython.address(host.lock))
+    return answer
+
+
+def wait_for_work(pcpu: PcpuPtr) -> cython.bint:
+    """Nothing can run: sleep until a timer is due or somebody wakes this physical CPU.
+
+    Returns false when a virtual clock stands still for ever: nothing is due and nobody can wake it.
+    """
+    host: HostPtr = pcpu.host
+    deadline: u64 = earliest_deadline(pcpu)
+    started: u64 = read_tsc()
+    if host.virtual_clock and deadline != NEVER:
+        if deadline > host.virtual_ns:
+            host.virtual_ns = deadline
+        return True
+    pcpu.idle = 1
+    if deadline == NEVER:
+        pthread_cond_wait(cython.address(pcpu.wake), cython.address(host.lock))
+    else:
+        cond_wait_until(cython.address(pcpu.wake), cython.address(host.lock), host.boot_ns + deadline)
+    pcpu.idle = 0
+    host.stats.idle_ns += read_tsc() - started
+    return True
+
+
+def enter_guest(pcpu: PcpuPtr, v: VcpuPtr) -> cython.void:
+    """Load the vcpu and run it until it is descheduled.  Called, and returns, with the machine lock held."""
+    host: HostPtr = pcpu.host
+    started: u64
+    if pcpu.current != v:
+        pcpu.current = v
+        v.cpu.segs_dirty = 1
+        host.stats.world_switches += 1
+        flush_pcpu(pcpu)
+    if v.domain.posted:
+        apply_posted(v.domain)
+    deliver_events(v)
+    if not may_go_on(pcpu, v):
+        return
+    set_alarm(pcpu, v)
+    host.stats.engine_enters += 1
+    started = read_tsc()
+    v.on_cpu = 1
+    pthread_mutex_unlock(cython.address(host.lock))
+    pcpu.ops.run(pcpu.engine, cython.address(v.cpu), on_exit, pcpu)
+    pthread_mutex_lock(cython.address(host.lock))
+    v.on_cpu = 0
+    host.stats.engine_ns += read_tsc() - started
+
+
+def run_pcpu(pcpu: PcpuPtr) -> cython.void:
+    """The loop: timers, choice, guest, until the machine stops."""
+    host: HostPtr = pcpu.host
+    v: VcpuPtr
+    pthread_mutex_lock(cython.address(host.lock))
+    while not host.stopping:
+        if host.service_pending and host.deterministic:
+            host.service_step(host)
+        run_timers(pcpu)
+        v = pick_next(pcpu)
+        if v == cython.NULL:
+            if not host.stopping:
+                wait_for_work(pcpu)
+        else:
+            enter_guest(pcpu, v)
+    pthread_mutex_unlock(cython.address(host.lock))

@@ -1,0 +1,287 @@
+# cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False, initializedcheck=False
+"""Page tables: the guest writes them, the hypervisor validates each change before the hardware can see it.
+
+A guest's page tables are the ones that the processor uses (direct paging).  Each present entry of a validated
+table holds what it refers to: an L1 entry a reference to the frame it maps, and a use as *writable* if it maps it
+writable; an Ln entry a use of the frame below as L(n-1) table.  A change takes the references of the new entry
+first, stores it, and then gives back those of the old one, so that a refused change leaves no trace.
+
+Superpages are refused (bit 7 of L2 and L3 entries), and so are the cacheability bits, as Xen refuses them for a
+domain without hardware.  Present entries get the USER bit, because on real hardware a 64-bit guest's kernel runs
+in ring 3; bit 52 remembers that the guest had not set it.
+
+All functions are called under the machine lock.
+"""
+
+import cython
+from cython.cimports.paravirt.abi.constants import EBUSY, EINVAL, EPERM
+from cython.cimports.paravirt.hypervisor.emulate import finish_write, plan_write
+from cython.cimports.paravirt.hypervisor.frames import (
+    flush_pcpu,
+    get_page,
+    get_page_and_type,
+    get_page_type,
+    put_page,
+    put_page_and_type,
+    put_page_type,
+)
+from cython.cimports.paravirt.hypervisor.guestmem import fetch_code, find_l1e, frame_ptr, read_pte
+from cython.cimports.paravirt.hypervisor.records import (
+    FRAME_L1,
+    FRAME_L2,
+    FRAME_L4,
+    FRAME_READONLY,
+    FRAME_SEGDESC,
+    FRAME_VALIDATED,
+    FRAME_WRITABLE,
+    FRAME_XEN,
+    FramePtr,
+    HostPtr,
+    VcpuPtr,
+    i64,
+    u8,
+    u16,
+    u64,
+)
+from cython.cimports.paravirt.hypervisor.segments import check_descriptor
+from cython.cimports.paravirt.machine.cpu import FLUSH_USER, U64Ptr
+from cython.cimports.paravirt.machine.decode import Insn, decode
+
+PRESENT = cython.declare(u64, 0x1)
+RW = cython.declare(u64, 0x2)
+USER = cython.declare(u64, 0x4)
+ACCESSED_DIRTY = cython.declare(u64, 0x60)
+GLOBAL = cython.declare(u64, 0x100)
+GUEST_KERNEL = cython.declare(u64, cython.cast(u64, 1) << 52)
+ADDRESS = cython.declare(u64, 0x000FFFFFFFFFF000)
+# Changes of these bits alone take and give no reference: accessed, dirty, user, global, the available ones, NX.
+HARMLESS = cython.declare(u64, (cython.cast(u64, 0xFFF) << 52) | 0xF64)
+
+FIRST_RESERVED_SLOT = cython.declare(u64, 256)
+LAST_RESERVED_SLOT = cython.declare(u64, 271)
+
+
+def disallowed_flags(level: u8) -> u64:
+    """Bits that a present entry of an L``level`` table must not have (PWT, PCD, PAT or PSE; GLOBAL above L1)."""
+    if level == 1:
+        return cython.cast(u64, 0x98) | (cython.cast(u64, 1) << 62)
+    return 0x198
+
+
+def is_guest_l4_slot(index: u64) -> cython.bint:
+    """Whether a guest may set this entry of an L4 table: all but the hypervisor's sixteen."""
+    return index < FIRST_RESERVED_SLOT or index > LAST_RESERVED_SLOT
+
+
+def adjust_entry(value: u64, level: u8) -> u64:
+    """The entry as it is stored: USER added when present (see the module's head)."""
+    if not value & PRESENT:
+        return value
+    if level > 1:
+        return value | USER
+    if not value & USER:
+        value |= GUEST_KERNEL | USER
+    if not value & GUEST_KERNEL:
+        value |= GLOBAL
+    return value
+
+
+def get_l1_target(host: HostPtr, value: u64, mapped_domid: u16) -> i64:
+    """Take what a present L1 entry holds: 0, -EPERM (no such frame), -EBUSY (not that domain's, or not writable)."""
+    mfn: u64 = (value & ADDRESS) >> 12
+    frame: FramePtr
+    if mfn >= host.nr_frames:
+        return -EPERM
+    frame = cython.address(host.frames[mfn])
+    if not get_page(host, mfn, mapped_domid):
+        return -EBUSY
+    if value & RW:
+        if frame.flags & FRAME_XEN and frame.flags & FRAME_READONLY:
+            put_page(host, mfn)
+            return -EBUSY
+        if get_page_type(host, mfn, FRAME_WRITABLE) != 0:
+            put_page(host, mfn)
+            return -EBUSY
+    return 0
+
+
+def get_entry(host: HostPtr, table_owner: u16, table_mfn: u64, index: u64, value: u64, level: u8,
+              mapped_domid: u16) -> i64:
+    """Check a present entry for an L``level`` table and take what it holds: 0 or a negative error number."""
+    if value & disallowed_flags(level):
+        return -EINVAL
+    if level == 1:
+        return get_l1_target(host, value, mapped_domid)
+    return get_page_and_type(host, (value & ADDRESS) >> 12, table_owner, level - 1)
+
+
+def put_entry(host: HostPtr, value: u64, level: u8) -> cython.void:
+    """Give back what a present entry holds."""
+    mfn: u64 = (value & ADDRESS) >> 12
+    if not value & PRESENT or mfn >= host.nr_frames:
+        return
+    if level == 1:
+        if value & RW:
+            put_page_type(host, mfn)
+        put_page(host, mfn)
+    else:
+        put_page_and_type(host, mfn)
+
+
+def install_reserved_slots(host: HostPtr, l4_mfn: u64) -> cython.void:
+    """Put the hypervisor's own mappings into an L4 table: the machine-to-phys table, read-only, in slot 256."""
+    table: U64Ptr = cython.cast(U64Ptr, frame_ptr(host, l4_mfn))
+    slot: u64
+    for slot in range(FIRST_RESERVED_SLOT, LAST_RESERVED_SLOT + 1):
+        table[slot] = 0
+    table[FIRST_RESERVED_SLOT] = (host.m2p_l3_mfn << 12) | 0x65
+
+
+def validate_table(host: HostPtr, mfn: u64, type: u8) -> i64:
+    """Check every entry of a frame that is to become a table of ``type`` and take what the entries hold.
+
+    Returns 0 or the first bad entry's error; then nothing is held.
+    """
+    table: U64Ptr = cython.cast(U64Ptr, frame_ptr(host, mfn))
+    owner: u16 = host.frames[mfn].owner
+    index: u64
+    undo: u64
+    rc: i64 = 0
+    if type == FRAME_SEGDESC:
+        for index in range(512):
+            if not check_descriptor(host.domains[owner], table + index):
+                return -EINVAL
+        return 0
+    host.pcpus[0].ops.release_table(host.pcpus[0].engine, mfn)
+    for index in range(512):
+        if not table[index] & PRESENT or (type == FRAME_L4 and not is_guest_l4_slot(index)):
+            continue
+        rc = get_entry(host, owner, mfn, index, table[index], type, owner)
+        if rc != 0:
+            for undo in range(index):
+                if type != FRAME_L4 or is_guest_l4_slot(undo):
+                    put_entry(host, table[undo], type)
+            return rc
+        table[index] = adjust_entry(table[index], type)
+    if type == FRAME_L4:
+        install_reserved_slots(host, mfn)
+    return 0
+
+
+def devalidate_table(host: HostPtr, mfn: u64, type: u8) -> cython.void:
+    """The frame stops being a page table: give back what its entries hold."""
+    table: U64Ptr = cython.cast(U64Ptr, frame_ptr(host, mfn))
+    index: u64
+    host.pcpus[0].ops.release_table(host.pcpus[0].engine, mfn)
+    for index in range(512):
+        if table[index] & PRESENT and (type != FRAME_L4 or is_guest_l4_slot(index)):
+            put_entry(host, table[index], type)
+
+
+def store(host: HostPtr, v: VcpuPtr, table_mfn: u64, index: u64, value: u64, preserve_ad: cython.bint) -> cython.void:
+    """Store an entry through the engine's door, keeping accessed and dirty bits that are already set if asked."""
+    pte: U64Ptr = cython.cast(U64Ptr, frame_ptr(host, table_mfn)) + index
+    if preserve_ad:
+        value |= pte[0] & ACCESSED_DIRTY
+    v.pcpu.ops.store_pte(v.pcpu.engine, pte, value)
+
+
+def mod_entry(v: VcpuPtr, table_mfn: u64, index: u64, value: u64, level: u8, preserve_ad: cython.bint,
+              mapped_domid: u16) -> i64:
+    """Change one entry of a validated table: 0 or a negative error number, and then nothing has changed.
+
+    ``mapped_domid`` owns the frames that an L1 entry may map (normally the table's owner).
+    """
+    host: HostPtr = v.domain.host
+    old: u64 = read_pte(host, table_mfn, index)
+    rc: i64
+    if level == 4 and not is_guest_l4_slot(index):
+        return -EINVAL
+    if value & PRESENT:
+        if value & disallowed_flags(level):
+            return -EINVAL
+        if old & PRESENT and not (old ^ value) & ~HARMLESS:
+            store(host, v, table_mfn, index, adjust_entry(value, level), preserve_ad)
+            return 0
+        rc = get_entry(host, host.frames[table_mfn].owner, table_mfn, index, value, level, mapped_domid)
+        if rc != 0:
+            return rc
+        value = adjust_entry(value, level)
+    store(host, v, table_mfn, index, value, preserve_ad)
+    put_entry(host, old, level)
+    return 0
+
+
+def set_kernel_table(v: VcpuPtr, mfn: u64) -> i64:
+    """MMUEXT_NEW_BASEPTR: run the guest's kernel on the L4 table in ``mfn``."""
+    host: HostPtr = v.domain.host
+    old: u64 = v.kernel_table
+    rc: i64
+    if mfn != old:
+        rc = get_page_and_type(host, mfn, v.domain.domid, FRAME_L4)
+        if rc != 0:
+            return rc
+        v.kernel_table = mfn
+        v.cpu.kernel_cr3 = mfn << 12
+        if old != 0:
+            put_page_and_type(host, old)
+    flush_pcpu(v.pcpu)
+    return 0
+
+
+def set_user_table(v: VcpuPtr, mfn: u64) -> i64:
+    """MMUEXT_NEW_USER_BASEPTR: run the guest's processes on the L4 table in ``mfn`` (0: none)."""
+    host: HostPtr = v.domain.host
+    old: u64 = v.user_table
+    rc: i64
+    if mfn != old:
+        if mfn != 0:
+            rc = get_page_and_type(host, mfn, v.domain.domid, FRAME_L4)
+            if rc != 0:
+                return rc
+        v.user_table = mfn
+        v.cpu.user_cr3 = mfn << 12
+        if old != 0:
+            put_page_and_type(host, old)
+    v.pcpu.ops.flush_tlb(v.pcpu.engine, FLUSH_USER)
+    return 0
+
+
+def write_fault(host: HostPtr, v: VcpuPtr, address: u64) -> cython.bint:
+    """The guest's kernel wrote to a page that it maps read-only: if that is an L1 table of its own, carry it out.
+
+    The instruction is decoded, the new entry validated like one that came by hypercall, and the instruction
+    finished.  Returns false when this is not such a write, or a refused one: then the guest gets its page fault.
+    """
+    code: cython.uchar[16]
+    insn: Insn
+    l1_mfn: u64 = 0
+    granted: u64 = 0
+    target: u64
+    old: u64
+    new: u64 = 0
+    length: u64
+    index: u64
+    frame: FramePtr
+    pte: U64Ptr = find_l1e(v, address, cython.address(l1_mfn), cython.address(granted))
+    if pte == cython.NULL or pte[0] & (PRESENT | RW) != PRESENT:
+        return False
+    target = (pte[0] & ADDRESS) >> 12
+    if target >= host.nr_frames:
+        return False
+    frame = cython.address(host.frames[target])
+    if (frame.type != FRAME_L1 or frame.type_refs == 0 or not frame.flags & FRAME_VALIDATED
+            or frame.owner != v.domain.domid):
+        return False
+    length = fetch_code(v, code, v.cpu.rip, 15)
+    if length == 0 or decode(code, length, v.cpu.seg[1].flags & (1 << 21) != 0, cython.address(insn)) < 0:
+        return False
+    index = (address & 0xFFF) >> 3
+    old = read_pte(host, target, index)
+    if plan_write(v, cython.address(insn), address, old, cython.address(new)) != 0:
+        return False
+    if mod_entry(v, target, index, new, 1, False, v.domain.domid) != 0:
+        return False
+    finish_write(v, cython.address(insn), address, old)
+    host.stats.ptwr_count += 1
+    return True

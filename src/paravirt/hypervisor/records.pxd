@@ -1,0 +1,272 @@
+# The hypervisor's records: one C structure for each thing that Xen knows.
+#
+# The budgeted paths (traps, page tables, events, timers) work on these without the interpreter's lock; Python
+# sees them through the classes in views.py.  Everything here is guarded by the machine lock (host.lock).
+from paravirt.machine.cpu cimport Cpu, CpuOps, u8, u16, u32, u64, i32, i64
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef struct pthread_mutex_t:
+        pass
+    ctypedef struct pthread_cond_t:
+        pass
+    int pthread_mutex_init(pthread_mutex_t* mutex, void* attributes)
+    int pthread_mutex_lock(pthread_mutex_t* mutex)
+    int pthread_mutex_unlock(pthread_mutex_t* mutex)
+    int pthread_cond_signal(pthread_cond_t* cond)
+    int pthread_cond_wait(pthread_cond_t* cond, pthread_mutex_t* mutex)
+
+# --- frames ---------------------------------------------------------------------------------------------------
+
+cdef enum FrameType:
+    FRAME_NONE = 0       # no type: the frame may become anything
+    FRAME_L1 = 1         # page tables: type n is an Ln table
+    FRAME_L2 = 2
+    FRAME_L3 = 3
+    FRAME_L4 = 4
+    FRAME_SEGDESC = 5    # holds descriptors of a GDT or LDT
+    FRAME_WRITABLE = 7   # mapped writable somewhere
+
+cdef enum FrameFlag:
+    FRAME_ALLOCATED = 1  # the owner's allocation itself holds one reference
+    FRAME_PINNED = 2     # the guest pinned it: one reference and one type reference
+    FRAME_VALIDATED = 4  # entries of its present type were checked and hold their references
+    FRAME_XEN = 8        # the hypervisor's own (machine-to-phys table, shared info): mappable as it says
+    FRAME_READONLY = 16  # with FRAME_XEN: a guest may map it read-only only
+    FRAME_CODE = 32      # may hold code that an engine translated
+
+ctypedef struct Frame:
+    u32 refs             # references of every kind
+    u32 type_refs        # of these, uses under `type`
+    u8 type
+    u8 flags
+    u16 owner            # domid, DOMID_XEN, or DOMID_INVALID when free
+    u32 partial          # preempted validation: entries done so far
+    u64 tlb_stamp        # flush clock when it stopped being mapped writable
+
+# --- event channels -------------------------------------------------------------------------------------------
+
+cdef enum PortState:
+    PORT_FREE = 0
+    PORT_RESERVED = 1
+    PORT_UNBOUND = 2
+    PORT_INTERDOMAIN = 3
+    PORT_PIRQ = 4
+    PORT_VIRQ = 5
+    PORT_IPI = 6
+
+ctypedef struct Port:
+    u8 state
+    u8 priority          # FIFO: 0 (highest) to 15
+    u8 pending           # posted for a domain that is not quiescent, or a service's port
+    u8 old_priority
+    u16 remote_domid     # UNBOUND: who may bind; INTERDOMAIN: the peer
+    u16 virq
+    u32 remote_port
+    u32 notify_vcpu
+    u32 last_vcpu        # FIFO: where it was queued last
+    u32 last_priority
+
+ctypedef struct FifoQueue:
+    u32 head             # last value written to the control block, for clearing races
+    u32 tail
+    u8 priority
+
+# --- virtual CPUs -----------------------------------------------------------------------------------------------
+
+ctypedef struct TrapEntry:
+    u64 address          # 0: no handler
+    u16 cs
+    u8 dpl
+    u8 mask_events       # TI_IF: enter with events masked
+
+ctypedef struct Callback:
+    u64 address
+    u8 mask_events
+
+cdef enum RunState:
+    RUNSTATE_RUNNING = 0
+    RUNSTATE_RUNNABLE = 1
+    RUNSTATE_BLOCKED = 2
+    RUNSTATE_OFFLINE = 3
+
+cdef enum PauseFlag:
+    VPF_BLOCKED = 1      # in SCHEDOP_block
+    VPF_DOWN = 2         # never initialised, or VCPUOP_down
+    VPF_POLL = 4         # in SCHEDOP_poll
+
+cdef enum TrapFlag:
+    TRAP_NONE = 0
+    TRAP_HAS_ERROR = 1
+    TRAP_INTERRUPT = 2   # enter with events masked
+
+ctypedef struct Vcpu:
+    Cpu cpu              # first: engines see this part only
+    Domain* domain
+    Pcpu* pcpu           # where it runs or last ran
+    u32 id
+    u32 pause_flags
+    u8 initialised
+    u8 on_cpu            # its state is in an engine now
+    u8 polled            # SCHEDOP_poll gave a result that the vcpu has not yet seen
+    u8 nmi_pending
+    u8 nmi_masked
+    u8 in_multicall
+    u8 guest_ts          # what the guest asked by fpu_taskswitch
+    u8 iopl
+    # memory management
+    u64 kernel_table     # mfn of the L4 in use by the guest's kernel
+    u64 user_table       # mfn of the L4 for its processes, 0: none
+    u64 kernel_ss
+    u64 kernel_sp
+    u64 gdt_frames[16]
+    u32 gdt_entries
+    u32 ldt_entries
+    u64 ldt_base         # guest virtual address
+    u64 gs_base_kernel   # the shadow GS base: the other one than cpu.seg[SEG_GS].base
+    u64 cr4
+    u64 iobmp            # PHYSDEVOP_set_iobitmap
+    u32 iobmp_limit
+    # traps
+    TrapEntry traps[256]
+    Callback event_callback
+    Callback failsafe_callback
+    Callback syscall_callback
+    Callback syscall32_callback
+    Callback sysenter_callback
+    Callback nmi_callback
+    # vcpu_info: where it is now (in shared info, or where the guest registered it); host address
+    u8* info
+    u64 info_mfn         # frame holding a registered one (a reference is held), 0: in shared info
+    # time
+    u64 time_version
+    u64 time_area        # VCPUOP_register_vcpu_time_memory_area: guest virtual address, 0: none
+    u64 runstate_area
+    u64 periodic_period  # ns, 0: stopped
+    u64 periodic_last
+    u64 singleshot       # deadline in system time, ns; 0: none
+    u8 runstate
+    u64 runstate_since
+    u64 runstate_time[4]
+    # events
+    u32 virq_port[24]
+    u64 fifo_control     # host address of the control block, 0: none
+    u64 fifo_control_mfn
+    FifoQueue fifo_queue[16]
+    u64 poll_deadline
+    u32 hypercall        # the number in progress
+    u64 blocks_seen      # deterministic mode: cpu.blocks up to which time was advanced
+    u32 poll_port        # a single polled port, for the common case
+    u32 reserved
+
+ctypedef struct Domain:
+    Host* host
+    u16 domid
+    u8 is_service        # Domain 0: Python services instead of guest code
+    u8 dying
+    u8 is_shut_down
+    u8 shutdown_code
+    u8 paused
+    u8 crashed
+    u8 is_privileged
+    u8 fifo              # the FIFO ABI is in use
+    u32 nr_vcpus
+    Vcpu** vcpus
+    u64 tot_pages
+    u64 max_pages
+    u64 shared_info_mfn
+    u8* shared_info      # host address
+    u64 arch_vm_assist
+    u64 nr_pt_updates
+    # event ports, port 0 is never valid
+    Port* ports
+    u32 nr_ports         # allocated
+    u32 max_ports        # of the ABI in use
+    u64* fifo_array      # mfns of the event array's pages
+    u32 fifo_array_pages
+    u32 posted           # some port has `pending` posted
+    # grants
+    u64* grant_frames    # mfns, in the order of the table
+    u32 nr_grant_frames
+    u32 grant_version
+    i64 time_offset      # wall clock offset, seconds
+    u64 crash_reason     # host address of a static C string
+    u64 crash_detail
+
+# --- the machine ------------------------------------------------------------------------------------------------
+
+ctypedef struct Stats:
+    u64 hypercall_count[64]
+    u64 hypercall_ns[64]   # TSC ticks until reported
+    u64 trap_count[32]
+    u64 trap_ns[32]
+    u64 syscall_count
+    u64 syscall_ns
+    u64 ptwr_count
+    u64 exit_count
+    u64 flush_count
+    u64 world_switches
+    u64 engine_enters
+    u64 engine_ns          # guest code and handlers
+    u64 handler_ns         # handlers alone
+    u64 idle_ns
+    u64 exit_kinds[16]
+    u64 python_hypercalls
+
+ctypedef struct Pcpu:
+    Host* host
+    u32 id
+    CpuOps* ops
+    void* engine
+    Vcpu* current
+    u64 flush_clock      # host.flush_clock at its last full flush
+    u64 slice_end
+    u8 kicked
+    u8 idle
+    u8 need_resched
+    pthread_cond_t wake
+
+ctypedef i64 (*hypercall_fn)(Host* host, Vcpu* vcpu, u64* args) noexcept nogil
+
+ctypedef struct Host:
+    pthread_mutex_t lock
+    u8* memory           # host address of machine frame 0
+    u64 nr_frames
+    Frame* frames
+    u64* m2p             # host address of the machine-to-phys table
+    u64 m2p_l3_mfn       # the table that every L4's slot 256 points to
+    Domain** domains     # by domid
+    u32 max_domains
+    Pcpu** pcpus
+    u32 nr_pcpus
+    u64 flush_clock
+    u64 free_frames
+    u64 alloc_hint
+    hypercall_fn hypercalls[64]
+    void* owner          # the Python Host (borrowed)
+    # clock
+    u8 virtual_clock
+    u8 stopping
+    u8 deterministic
+    u8 trace_on
+    u64 boot_ns          # CLOCK_MONOTONIC at boot: system time is measured from it
+    u64 boot_tsc
+    u64 virtual_ns
+    u64 ns_per_block_num
+    u32 tsc_mul          # 32.32 fixed point: ns = (ticks << shift) * mul >> 32
+    i32 tsc_shift
+    i64 wall_offset_ns   # wall clock at system time 0, ns since 1970
+    u32 wall_version
+    int service_fd       # eventfd written when Domain 0 has events
+    u8 service_pending
+    void (*service_step)(Host* host) noexcept nogil   # deterministic mode: run Domain 0 now
+    void (*trace)(Host* host, Vcpu* vcpu, u32 kind, u64 a, u64 b) noexcept nogil
+    Stats stats
+
+ctypedef Frame* FramePtr
+ctypedef Vcpu* VcpuPtr
+ctypedef Domain* DomainPtr
+ctypedef Pcpu* PcpuPtr
+ctypedef Host* HostPtr
+ctypedef Port* PortPtr
+ctypedef TrapEntry* TrapEntryPtr
+ctypedef Callback* CallbackPtr

@@ -1,0 +1,345 @@
+# cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False, initializedcheck=False
+"""Traps: how control passes into the guest's kernel, and back.
+
+An exception of the guest, or an event for it, *bounces*: the hypervisor builds on the guest kernel's stack the
+frame that the processor would have built (plus rcx and r11, which ``syscall`` destroys), and continues at the
+handler that the guest registered.  The frame's CS word carries the saved event mask in its upper half, its CS has
+RPL 0 when the kernel itself was interrupted, and its flags show IF as "events were not masked".  ``iret`` is the
+way back.  (Interface manual, "Traps"; public/arch-x86/xen.h.)
+
+A guest whose stack cannot take the frame, or that has no handler, is crashed: on hardware it would triple-fault.
+
+All functions are called under the machine lock, by the physical CPU that runs the vcpu.
+"""
+
+import cython
+from cython.cimports.libc.stddef import size_t
+from cython.cimports.paravirt.hypervisor.emulate import emulate_forced_ud, emulate_privileged
+from cython.cimports.paravirt.hypervisor.guestmem import copy_from_guest, copy_to_guest, in_guest_range
+from cython.cimports.paravirt.hypervisor.mmu import write_fault
+from cython.cimports.paravirt.hypervisor.records import (
+    CallbackPtr,
+    DomainPtr,
+    HostPtr,
+    TrapEntryPtr,
+    VcpuPtr,
+    i64,
+    u8,
+    u16,
+    u32,
+    u64,
+)
+from cython.cimports.paravirt.hypervisor.scheduling import domain_shutdown
+from cython.cimports.paravirt.hypervisor.segments import check_iret_selectors, emulate_segment
+from cython.cimports.paravirt.machine.cpu import (
+    GPR_R11,
+    GPR_RAX,
+    GPR_RCX,
+    GPR_RSP,
+    SEG_CS,
+    SEG_GS,
+    SEG_SS,
+    U64Ptr,
+)
+
+FLAT_KERNEL_CS = cython.declare(u16, 0xE033)
+FLAT_KERNEL_SS = cython.declare(u16, 0xE02B)
+FLAT_USER_CS32 = cython.declare(u16, 0xE023)
+CODE64_FLAGS = cython.declare(u32, 0x00A0FB00)  # present, DPL 3, code, readable, accessed; L and G
+DATA_FLAGS = cython.declare(u32, 0x00C0F300)    # present, DPL 3, data, writable, accessed; B and G
+CODE32_FLAGS = cython.declare(u32, 0x00C0FB00)
+
+RFLAGS_TF = cython.declare(u64, 0x100)
+RFLAGS_IF = cython.declare(u64, 0x200)
+RFLAGS_IOPL = cython.declare(u64, 0x3000)
+RFLAGS_VM = cython.declare(u64, 0x20000)
+# Cleared on entry to a handler: TF, NT, RF, VM, AC.
+CLEARED_ON_ENTRY = cython.declare(u64, 0x74100)
+
+VGCF_IN_SYSCALL = cython.declare(u64, 256)
+SHUTDOWN_CRASH = cython.declare(u32, 3)
+
+# vcpu_info
+UPCALL_PENDING = cython.declare(size_t, 0)
+UPCALL_MASK = cython.declare(size_t, 1)
+ARCH_CR2 = cython.declare(size_t, 16)
+
+# Vectors that push an error code: #DF, #TS, #NP, #SS, #GP, #PF, #AC.
+HAS_ERROR = cython.declare(u32, (1 << 8) | (1 << 10) | (1 << 11) | (1 << 12) | (1 << 13) | (1 << 14) | (1 << 17))
+
+
+def domain_crash(d: DomainPtr, reason: cython.p_const_char, detail: u64) -> cython.void:
+    """The guest did something that ends it.  ``reason`` is a static sentence, ``detail`` a number for it."""
+    if d.crashed:
+        return
+    d.crashed = 1
+    d.crash_reason = cython.cast(u64, cython.cast(size_t, reason))
+    d.crash_detail = detail
+    domain_shutdown(d, SHUTDOWN_CRASH)
+
+
+def toggle_mode(v: VcpuPtr) -> cython.void:
+    """Change between the guest's kernel and its processes: the page table, and the two GS bases, change places."""
+    base: u64 = v.cpu.seg[SEG_GS].base
+    v.cpu.user = not v.cpu.user
+    v.cpu.seg[SEG_GS].base = v.gs_base_kernel
+    v.gs_base_kernel = base
+    v.cpu.segs_dirty = 1
+
+
+def set_flat(v: VcpuPtr, seg: cython.int, selector: u16, flags: u32) -> cython.void:
+    """Load one of the hypervisor's flat segments."""
+    v.cpu.seg[seg].selector = selector
+    v.cpu.seg[seg].flags = flags
+    v.cpu.seg[seg].limit = 0xFFFFFFFF
+    v.cpu.seg[seg].base = 0
+    v.cpu.segs_dirty = 1
+
+
+def push_frame(v: VcpuPtr, words: U64Ptr, count: u32) -> cython.bint:
+    """Write ``count`` words below the (aligned) stack pointer and move it: false if the stack cannot take them."""
+    sp: u64 = v.cpu.gpr[GPR_RSP] - 8 * cython.cast(u64, count)
+    if copy_to_guest(v, sp, words, 8 * cython.cast(u64, count)) != 0:
+        domain_crash(v.domain, "cannot write the bounce frame to the guest kernel's stack", sp)
+        return False
+    v.cpu.gpr[GPR_RSP] = sp
+    return True
+
+
+def enter_kernel(v: VcpuPtr, address: u64, mask_events: cython.bint, has_error: cython.bint,
+                 error: u32) -> cython.void:
+    """Build the bounce frame and continue at the guest kernel's handler at ``address``."""
+    words: u64[8]
+    n: u32 = 0
+    sp: u64 = v.cpu.gpr[GPR_RSP]
+    cs: u64 = v.cpu.seg[SEG_CS].selector
+    ss: u64 = v.cpu.seg[SEG_SS].selector
+    mask: u8
+    if address == 0:
+        domain_crash(v.domain, "no handler is registered for the trap", 0)
+        return
+    if v.cpu.user:
+        toggle_mode(v)
+        v.cpu.gpr[GPR_RSP] = v.kernel_sp
+    else:
+        cs &= ~cython.cast(u64, 3)
+    v.cpu.gpr[GPR_RSP] &= ~cython.cast(u64, 15)
+    mask = v.info[UPCALL_MASK]
+    words[0] = v.cpu.gpr[GPR_RCX]
+    words[1] = v.cpu.gpr[GPR_R11]
+    n = 2
+    if has_error:
+        words[n] = error
+        n += 1
+    words[n] = v.cpu.rip
+    words[n + 1] = cs | cython.cast(u64, mask) << 32
+    words[n + 2] = v.cpu.rflags & ~(RFLAGS_IF | RFLAGS_IOPL)
+    if not mask:
+        words[n + 2] |= RFLAGS_IF
+    if v.domain.arch_vm_assist & 16:
+        words[n + 2] |= cython.cast(u64, v.iopl) << 12
+    words[n + 3] = sp
+    words[n + 4] = ss
+    if not push_frame(v, words, n + 5):
+        return
+    if mask_events:
+        v.info[UPCALL_MASK] = 1
+    v.cpu.rflags &= ~CLEARED_ON_ENTRY
+    v.cpu.rip = address
+    set_flat(v, SEG_CS, FLAT_KERNEL_CS, CODE64_FLAGS)
+    set_flat(v, SEG_SS, FLAT_KERNEL_SS, DATA_FLAGS)
+
+
+def inject_exception(v: VcpuPtr, vector: u32, error: u32, cr2: u64) -> cython.void:
+    """Give the guest an exception; ``cr2`` counts for a page fault, ``error`` where the vector has an error code."""
+    entry: TrapEntryPtr = cython.address(v.traps[vector])
+    if vector == 14:
+        error &= ~cython.cast(u32, 4)
+        if v.cpu.user:
+            error |= 4
+        cython.cast(U64Ptr, v.info + ARCH_CR2)[0] = cr2
+    if entry.address == 0:
+        domain_crash(v.domain, "an exception for which the guest has no handler", vector)
+        return
+    enter_kernel(v, entry.address, entry.mask_events, (HAS_ERROR >> vector) & 1 if vector < 32 else False, error)
+
+
+def inject_gp(v: VcpuPtr, error: u32) -> cython.void:
+    """General protection."""
+    inject_exception(v, 13, error, 0)
+
+
+def inject_failsafe(v: VcpuPtr) -> cython.void:
+    """A segment register of the guest cannot be loaded: enter its failsafe callback, which finds the selectors."""
+    words: u64[11]
+    sp: u64 = v.cpu.gpr[GPR_RSP]
+    cs: u64 = v.cpu.seg[SEG_CS].selector
+    mask: u8
+    i: cython.int
+    if v.failsafe_callback.address == 0:
+        domain_crash(v.domain, "a segment register cannot be loaded, and there is no failsafe callback", cs)
+        return
+    words[0] = v.cpu.gpr[GPR_RCX]
+    words[1] = v.cpu.gpr[GPR_R11]
+    words[2] = v.cpu.seg[3].selector
+    words[3] = v.cpu.seg[0].selector
+    words[4] = v.cpu.seg[4].selector
+    words[5] = v.cpu.seg[5].selector
+    words[9] = sp
+    words[10] = v.cpu.seg[SEG_SS].selector
+    if v.cpu.user:
+        toggle_mode(v)
+        v.cpu.gpr[GPR_RSP] = v.kernel_sp
+    else:
+        cs &= ~cython.cast(u64, 3)
+    v.cpu.gpr[GPR_RSP] &= ~cython.cast(u64, 15)
+    mask = v.info[UPCALL_MASK]
+    words[6] = v.cpu.rip
+    words[7] = cs | cython.cast(u64, mask) << 32
+    words[8] = v.cpu.rflags & ~(RFLAGS_IF | RFLAGS_IOPL)
+    if not mask:
+        words[8] |= RFLAGS_IF
+    if not push_frame(v, words, 11):
+        return
+    if v.failsafe_callback.mask_events:
+        v.info[UPCALL_MASK] = 1
+    v.cpu.rflags &= ~CLEARED_ON_ENTRY
+    v.cpu.rip = v.failsafe_callback.address
+    for i in range(6):
+        set_flat(v, i, 0, 0) if i != SEG_CS and i != SEG_SS and i < 4 else None
+    set_flat(v, SEG_CS, FLAT_KERNEL_CS, CODE64_FLAGS)
+    set_flat(v, SEG_SS, FLAT_KERNEL_SS, DATA_FLAGS)
+
+
+def deliver_events(v: VcpuPtr) -> cython.bint:
+    """Before the guest goes on: if an event is pending and not masked, enter its event callback."""
+    if v.nmi_pending and not v.nmi_masked and v.nmi_callback.address != 0:
+        v.nmi_pending = 0
+        v.nmi_masked = 1
+        enter_kernel(v, v.nmi_callback.address, True, False, 0)
+        return True
+    if v.info[UPCALL_PENDING] and not v.info[UPCALL_MASK]:
+        if v.event_callback.address == 0:
+            domain_crash(v.domain, "an event is pending, but the guest has no event callback", 0)
+            return True
+        enter_kernel(v, v.event_callback.address, True, False, 0)
+        return True
+    return False
+
+
+def software_interrupt(host: HostPtr, v: VcpuPtr, vector: u32) -> cython.void:
+    """``int n``: the guest's gate decides; where its DPL forbids it, #GP at the instruction."""
+    entry: TrapEntryPtr = cython.address(v.traps[vector & 255])
+    if vector == 3 or vector == 4:
+        inject_exception(v, vector, 0, 0)
+    elif entry.dpl >= (3 if v.cpu.user else 1) and entry.address != 0:
+        enter_kernel(v, entry.address, entry.mask_events, False, 0)
+    else:
+        v.cpu.rip -= 2
+        inject_gp(v, (vector << 3) | 2)
+
+
+def general_protection(host: HostPtr, v: VcpuPtr, error: u32) -> cython.void:
+    """#GP: a privileged or segment instruction that the hypervisor carries out, or the guest's own fault."""
+    if error == 0:
+        if emulate_segment(host, v) or emulate_privileged(host, v):
+            return
+    inject_gp(v, error)
+
+
+def page_fault(host: HostPtr, v: VcpuPtr, error: u32, address: u64) -> cython.void:
+    """#PF: a page-table write that the hypervisor carries out, or the guest's own fault."""
+    if not v.cpu.user and error & 3 == 3 and in_guest_range(address, 1) and write_fault(host, v, address):
+        return
+    inject_exception(v, 14, error, address)
+
+
+def exception(host: HostPtr, v: VcpuPtr, vector: u32, error: u32, address: u64) -> cython.void:
+    """An exception that the engine reports."""
+    if vector == 14:
+        page_fault(host, v, error, address)
+    elif vector == 13:
+        general_protection(host, v, error)
+    elif vector == 6:
+        if not emulate_forced_ud(host, v):
+            inject_exception(v, 6, 0, 0)
+    elif vector == 7:
+        v.cpu.ts = 0
+        v.guest_ts = 0
+        inject_exception(v, 7, 0, 0)
+    elif vector == 1:
+        v.cpu.dr[6] = (v.cpu.dr[6] & 0xFFFF0FF0) | (address & 0xE00F) | 0xFFFF0FF0
+        inject_exception(v, 1, 0, 0)
+    elif vector < 32:
+        inject_exception(v, vector, error, 0)
+    else:
+        domain_crash(v.domain, "the engine reported an exception that no x86 has", vector)
+
+
+def system_call(host: HostPtr, v: VcpuPtr) -> cython.void:
+    """``syscall`` from guest user mode: bounce to the kernel's system-call callback."""
+    v.cpu.gpr[GPR_RCX] = v.cpu.rip
+    v.cpu.gpr[GPR_R11] = v.cpu.rflags
+    if v.cpu.seg[SEG_CS].flags & (1 << 21):
+        if v.syscall_callback.address == 0:
+            v.cpu.rip -= 2
+            inject_exception(v, 6, 0, 0)
+            return
+        set_flat(v, SEG_CS, FLAT_KERNEL_CS, CODE64_FLAGS)
+        set_flat(v, SEG_SS, FLAT_KERNEL_SS, DATA_FLAGS)
+        enter_kernel(v, v.syscall_callback.address, v.syscall_callback.mask_events, False, 0)
+    else:
+        if v.syscall32_callback.address == 0:
+            v.cpu.rip -= 2
+            inject_exception(v, 6, 0, 0)
+            return
+        set_flat(v, SEG_CS, FLAT_USER_CS32, CODE32_FLAGS)
+        set_flat(v, SEG_SS, FLAT_KERNEL_SS, DATA_FLAGS)
+        enter_kernel(v, v.syscall32_callback.address, v.syscall32_callback.mask_events, False, 0)
+
+
+def system_enter(host: HostPtr, v: VcpuPtr) -> cython.void:
+    """``sysenter``: bounce to the kernel's callback; without one it is a general protection fault."""
+    if not v.cpu.user or v.sysenter_callback.address == 0:
+        v.cpu.rip -= 2
+        inject_gp(v, 0)
+        return
+    v.cpu.rip = 0
+    set_flat(v, SEG_CS, FLAT_USER_CS32, CODE32_FLAGS)
+    set_flat(v, SEG_SS, FLAT_KERNEL_SS, DATA_FLAGS)
+    v.cpu.rflags &= ~RFLAGS_TF
+    enter_kernel(v, v.sysenter_callback.address, v.sysenter_callback.mask_events, False, 0)
+
+
+def iret(v: VcpuPtr) -> i64:
+    """HYPERVISOR_iret: take rax, r11, rcx, flags, rip, cs, rflags, rsp and ss off the guest kernel's stack.
+
+    Returns the value for rax.  A frame that cannot be read, or a return to user mode without a user page table,
+    crashes the domain; selectors that cannot be loaded lead to the failsafe callback.
+    """
+    frame: u64[9]
+    if copy_from_guest(v, frame, v.cpu.gpr[GPR_RSP], 72) != 0:
+        domain_crash(v.domain, "the frame of iret cannot be read from the guest kernel's stack", v.cpu.gpr[GPR_RSP])
+        return 0
+    if frame[5] & 3 == 3:
+        if v.user_table == 0:
+            domain_crash(v.domain, "iret to user mode without a user page table", frame[4])
+            return 0
+        toggle_mode(v)
+    if v.domain.arch_vm_assist & 16:
+        v.iopl = (frame[6] >> 12) & 3
+    v.cpu.rip = frame[4]
+    v.cpu.rflags = (frame[6] & 0x250DD5) | RFLAGS_IF | 2
+    v.cpu.gpr[GPR_RSP] = frame[7]
+    if frame[3] & VGCF_IN_SYSCALL:
+        v.cpu.gpr[GPR_RCX] = frame[4]
+        v.cpu.gpr[GPR_R11] = v.cpu.rflags
+    else:
+        v.cpu.gpr[GPR_R11] = frame[1]
+        v.cpu.gpr[GPR_RCX] = frame[2]
+    v.cpu.gpr[GPR_RAX] = frame[0]
+    v.info[UPCALL_MASK] = 0 if frame[6] & RFLAGS_IF else 1
+    v.nmi_masked = 0
+    if not check_iret_selectors(v, cython.cast(u16, frame[5] | 3), cython.cast(u16, frame[8] | 3)):
+        inject_failsafe(v)
+    return cython.cast(i64, v.cpu.gpr[GPR_RAX])

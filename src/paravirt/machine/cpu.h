@@ -1,0 +1,107 @@
+/* The Cpu protocol: what the hypervisor and an engine say to each other.
+ *
+ * An engine runs the code of one virtual CPU at a time until something happens that is the hypervisor's
+ * business, and then calls the hypervisor's handler, on its own thread, without leaving its inner loop: at most
+ * one leave and re-enter per block, deschedule or timer, never per trap.  Everything the hypervisor may know of
+ * an engine stands in this header; nothing of Unicorn or KVM does.
+ *
+ * The guest's privilege is a bit of ours (cpu.user), not a ring: a 64-bit paravirtual kernel and its processes
+ * share ring 3 on real Xen.  How an engine keeps the two apart is its own affair.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef PARAVIRT_MACHINE_CPU_H
+#define PARAVIRT_MACHINE_CPU_H
+
+#include <stdint.h>
+
+/* Indices into cpu.gpr, in the order in which x86 encodes registers. */
+enum { GPR_RAX, GPR_RCX, GPR_RDX, GPR_RBX, GPR_RSP, GPR_RBP, GPR_RSI, GPR_RDI,
+       GPR_R8, GPR_R9, GPR_R10, GPR_R11, GPR_R12, GPR_R13, GPR_R14, GPR_R15 };
+
+/* Indices into cpu.seg, in the order in which x86 encodes segment registers. */
+enum { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS };
+
+/* A segment register: what a descriptor load leaves in it.  flags is the descriptor's high word masked to its
+ * type, S, DPL, P, AVL, L, D/B and G bits (bits 8-15 and 20-23). */
+struct cpu_seg {
+    uint16_t selector;
+    uint32_t flags;
+    uint32_t limit;
+    uint64_t base;
+};
+
+/* Why the guest stopped. */
+enum {
+    EXIT_EXCEPTION,  /* vector, error_code, address (for #PF); rip is at the instruction (past it for a trap) */
+    EXIT_SOFTINT,    /* `int n`, `int3`, `into`: vector; rip is past the instruction */
+    EXIT_SYSCALL,    /* rip is past the instruction; rcx and r11 are not yet written */
+    EXIT_SYSENTER,   /* rip is past the instruction */
+    EXIT_CPUID,      /* a native cpuid; fill rax..rdx; only these may change */
+    EXIT_RDTSC,      /* rdtsc or rdtscp (vector 1): fill rax, rdx (and rcx); only when the clock is virtual */
+    EXIT_KICKED,     /* cpu_ops.kick was called, or a deadline passed */
+    EXIT_BUDGET,     /* the block budget of a deterministic engine is used up */
+    EXIT_ENGINE      /* the engine cannot go on with this guest; vector holds its own number */
+};
+
+struct cpu_exit {
+    int kind;
+    uint32_t vector;
+    uint32_t error_code;
+    uint64_t address;
+};
+
+/* One virtual CPU as an engine sees it.  The hypervisor's vcpu record begins with it. */
+struct cpu {
+    uint64_t gpr[16];
+    uint64_t rip;
+    uint64_t rflags;
+    struct cpu_seg seg[6];
+    uint64_t kernel_cr3;     /* machine address of the page table of the guest's kernel */
+    uint64_t user_cr3;       /* and of its processes; 0 when there is none */
+    uint8_t user;            /* 1: guest user mode */
+    uint8_t ts;              /* CR0.TS as the guest set it: the next floating-point instruction raises #NM */
+    uint8_t segs_dirty;      /* the hypervisor changed seg[]; the engine reloads all and clears this */
+    uint8_t reserved;
+    uint32_t tsc_aux;
+    uint64_t dr[8];
+    uint64_t blocks;         /* translation blocks executed, when the engine counts them */
+    void *engine_state;      /* the engine's own: floating point, vector registers, ... */
+};
+
+/* What a handler answers. */
+enum { CPU_RESUME, CPU_LEAVE };
+
+typedef int (*cpu_handler)(void *owner, struct cpu *cpu, const struct cpu_exit *exit);
+
+/* TLB flush scopes. */
+enum { FLUSH_KERNEL = 1, FLUSH_USER = 2, FLUSH_ALL = 3 };
+
+struct cpu_ops {
+    const char *name;
+    /* Run cpu until its handler answers CPU_LEAVE.  Returns 0, or an engine error number. */
+    int (*run)(void *engine, struct cpu *cpu, cpu_handler handler, void *owner);
+    /* From any thread: make the running vcpu exit with EXIT_KICKED soon. */
+    void (*kick)(void *engine);
+    /* From the engine's own thread: kick at that CLOCK_MONOTONIC time (ns); 0: never. */
+    void (*set_deadline)(void *engine, uint64_t deadline_ns);
+    /* Deterministic engines: exit with EXIT_BUDGET once cpu.blocks reaches this. */
+    void (*set_budget)(void *engine, uint64_t blocks);
+    /* The only way to change an entry of a page table in use; pte points into the machine's memory. */
+    void (*store_pte)(void *engine, uint64_t *pte, uint64_t value);
+    /* A frame stops being a page table, or becomes one. */
+    void (*release_table)(void *engine, uint64_t mfn);
+    void (*flush_tlb)(void *engine, int scope);
+    void (*flush_page)(void *engine, uint64_t address);
+    /* Before re-entry: everything queued by the calls above is done when this returns. */
+    void (*commit)(void *engine);
+    /* The host wrote machine bytes [start, end): drop code translated from them. */
+    void (*invalidate_code)(void *engine, uint64_t start, uint64_t end);
+    void *(*new_state)(void *engine);
+    void (*free_state)(void *engine, void *state);
+    /* Copy floating-point and vector state as a 512-byte FXSAVE image (into, or out of, an idle cpu). */
+    void (*get_fxsave)(void *engine, struct cpu *cpu, uint8_t *image);
+    void (*set_fxsave)(void *engine, struct cpu *cpu, const uint8_t *image);
+};
+
+#endif

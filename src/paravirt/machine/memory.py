@@ -1,0 +1,98 @@
+"""The machine's memory: page frames in one shared mapping.
+
+A frame is 4096 bytes; frame number *mfn* begins at machine address ``mfn << 12``.  The mapping is shared and has
+a file behind it, so that a second process, or a second engine, can map the same frames.
+
+There is one door for writers: :meth:`Memory.write` (and the hypervisor's own native code).  Views that are handed
+out are read-only, because a write that an engine is not told of leaves stale translated code behind.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from paravirt.errors import HypervisorBug, UserError
+
+FRAME_SHIFT = 12
+FRAME_SIZE = 1 << FRAME_SHIFT
+
+WriteListener = Callable[[int, int], None]
+
+
+class Memory:
+    """``frames`` page frames of zeroed machine memory.
+
+    Raises :class:`UserError` when the host cannot map that much.
+    """
+
+    def __init__(self, frames: int) -> None:
+        if not 16 <= frames <= 1 << 28:
+            raise UserError(f"A machine of {frames * FRAME_SIZE >> 20} MiB cannot be made: 1 MiB to 1 TiB are possible.")
+        self.frames = frames
+        self.size = frames << FRAME_SHIFT
+        descriptor = os.memfd_create("paravirt-memory", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(descriptor, self.size)
+            self._map = mmap.mmap(descriptor, self.size, mmap.MAP_SHARED)
+        except (OSError, ValueError) as error:
+            raise UserError(f"The host cannot map {self.size >> 20} MiB for the machine: {error}.") from error
+        finally:
+            os.close(descriptor)
+        self._bytes: npt.NDArray[np.uint8] = np.frombuffer(self._map, dtype=np.uint8)
+        self._listeners: list[WriteListener] = []
+
+    @property
+    def address(self) -> int:
+        """The host's virtual address of machine frame 0, for native code."""
+        return int(self._bytes.ctypes.data)
+
+    def on_write(self, listener: WriteListener) -> None:
+        """Call ``listener(start, end)`` with machine addresses after each write (engines drop stale code)."""
+        self._listeners.append(listener)
+
+    def view(self, mfn: int, count: int = 1) -> npt.NDArray[np.uint8]:
+        """A read-only view of ``count`` frames from ``mfn`` on: shape ``(count * 4096,)``, live."""
+        start, end = mfn << FRAME_SHIFT, (mfn + count) << FRAME_SHIFT
+        self._check(start, end)
+        view = self._bytes[start:end]
+        view.flags.writeable = False
+        return view
+
+    def read(self, address: int, length: int) -> bytes:
+        """A copy of ``length`` bytes from machine address ``address`` on."""
+        self._check(address, address + length)
+        return self._bytes[address : address + length].tobytes()
+
+    def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
+        """Write ``data`` at machine address ``address``, and tell the engines."""
+        source = np.frombuffer(data, dtype=np.uint8)
+        end = address + len(source)
+        self._check(address, end)
+        self._bytes[address:end] = source
+        for listener in self._listeners:
+            listener(address, end)
+
+    def clear(self, mfn: int, count: int = 1) -> None:
+        """Zero ``count`` frames from ``mfn`` on, and tell the engines."""
+        start, end = mfn << FRAME_SHIFT, (mfn + count) << FRAME_SHIFT
+        self._check(start, end)
+        self._bytes[start:end] = 0
+        for listener in self._listeners:
+            listener(start, end)
+
+    def close(self) -> None:
+        """Give the memory back to the host.  Views that are still held keep the mapping alive."""
+        del self._bytes
+        try:
+            self._map.close()
+        except BufferError:
+            pass  # a view outlives the machine: the mapping goes when the view does
+
+    def _check(self, start: int, end: int) -> None:
+        if not 0 <= start <= end <= self.size:
+            raise HypervisorBug(f"machine addresses {start:#x}..{end:#x} are outside the machine's memory")
