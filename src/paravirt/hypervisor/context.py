@@ -1,0 +1,300 @@
+# cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False, initializedcheck=False
+"""Starting a vcpu: everything that a ``vcpu_guest_context`` says, checked and put in force.
+
+The caller copies the context out of guest memory first.  Behaviour: public/arch-x86/xen.h and vcpu.h; Xen 4.17,
+arch/x86/domain.c (arch_set_info_guest), for a 64-bit paravirtual domain.  Under the machine lock.
+"""
+
+import cython
+from cython.cimports.libc.string import memcpy, memset
+from cython.cimports.paravirt.abi.constants import (
+    EINVAL,
+    EOPNOTSUPP,
+    VGCF_failsafe_disables_events,
+    VGCF_i387_valid,
+    VGCF_in_kernel,
+    VGCF_online,
+    VGCF_syscall_disables_events,
+)
+from cython.cimports.paravirt.hypervisor.frames import get_page, get_page_type, put_page, put_page_and_type
+from cython.cimports.paravirt.hypervisor.hypercalls.descriptor_tables import destroy_gdt, set_gdt
+from cython.cimports.paravirt.hypervisor.records import (
+    FRAME_L4,
+    VPF_DOWN,
+    HostPtr,
+    VcpuPtr,
+    i64,
+    u8,
+    u16,
+    u32,
+    u64,
+)
+from cython.cimports.paravirt.hypervisor.segments import check_iret_selectors, load_segment
+from cython.cimports.paravirt.hypervisor.timekeeping import update_wallclock
+from cython.cimports.paravirt.hypervisor.traps import inject_failsafe
+from cython.cimports.paravirt.machine.cpu import (
+    GPR_R8,
+    GPR_R9,
+    GPR_R10,
+    GPR_R11,
+    GPR_R12,
+    GPR_R13,
+    GPR_R14,
+    GPR_R15,
+    GPR_RAX,
+    GPR_RBP,
+    GPR_RBX,
+    GPR_RCX,
+    GPR_RDI,
+    GPR_RDX,
+    GPR_RSI,
+    GPR_RSP,
+    SEG_CS,
+    SEG_DS,
+    SEG_ES,
+    SEG_FS,
+    SEG_GS,
+    SEG_SS,
+    BytePtr,
+    U16Ptr,
+    U32Ptr,
+)
+
+CR0_TS = cython.declare(u64, 8)
+# What a paravirtual guest may set in CR4 of what we offer it: TSD and DE.
+CR4_GUEST = cython.declare(u64, 0xC)
+# CF PF AF ZF SF TF DF OF NT RF AC ID; IF and bit 1 are always set, IOPL is kept apart, VM and VIF never.
+RFLAGS_KEPT = cython.declare(u64, 0x254DD5)
+
+
+def canonical(address: u64) -> cython.bint:
+    """Whether bits 47 to 63 are equal."""
+    return cython.cast(u64, cython.cast(i64, address << 16) >> 16) == address
+
+
+def check_context(c: ContextPtr) -> i64:
+    """The checks that come before anything changes: canonical addresses, a sound LDT."""
+    i: cython.int
+    if (
+        not canonical(c.regs.rip)
+        or not canonical(c.regs.rsp)
+        or not canonical(c.kernel_sp)
+        or not canonical(c.fs_base)
+        or not canonical(c.gs_base_kernel)
+        or not canonical(c.gs_base_user)
+        or not canonical(c.event_callback_eip)
+        or not canonical(c.syscall_callback_eip)
+        or not canonical(c.failsafe_callback_eip)
+    ):
+        return -EINVAL
+    for i in range(256):
+        if not canonical(c.traps[i].address):
+            return -EINVAL
+    # The LDT must lie where a guest may have something: below the hole, or above the hypervisor.
+    if c.ldt_base >> 47 and c.ldt_base < cython.cast(u64, 0xFFFF880000000000):
+        return -EINVAL
+    if c.ldt_base & 0xFFF or c.ldt_ents > 8192:
+        return -EINVAL
+    return 0
+
+
+def same_tables(v: VcpuPtr, c: ContextPtr) -> cython.bint:
+    """A vcpu that was initialised before may get new registers, but no other page and descriptor tables."""
+    i: cython.int
+    if c.ctrlreg[3] != v.kernel_table << 12 or c.ctrlreg[1] != v.user_table << 12:
+        return False
+    if v.user_table == 0 and not c.flags & VGCF_in_kernel:
+        return False
+    for i in range(16):
+        if c.gdt_frames[i] != v.gdt_frames[i]:
+            return False
+    return c.gdt_ents == v.gdt_entries and c.ldt_base == v.ldt_base and c.ldt_ents == v.ldt_entries
+
+
+def load_registers(v: VcpuPtr, c: ContextPtr) -> cython.void:
+    """General registers, flags and mode."""
+    v.cpu.gpr[GPR_R15] = c.regs.r15
+    v.cpu.gpr[GPR_R14] = c.regs.r14
+    v.cpu.gpr[GPR_R13] = c.regs.r13
+    v.cpu.gpr[GPR_R12] = c.regs.r12
+    v.cpu.gpr[GPR_R11] = c.regs.r11
+    v.cpu.gpr[GPR_R10] = c.regs.r10
+    v.cpu.gpr[GPR_R9] = c.regs.r9
+    v.cpu.gpr[GPR_R8] = c.regs.r8
+    v.cpu.gpr[GPR_RAX] = c.regs.rax
+    v.cpu.gpr[GPR_RBX] = c.regs.rbx
+    v.cpu.gpr[GPR_RCX] = c.regs.rcx
+    v.cpu.gpr[GPR_RDX] = c.regs.rdx
+    v.cpu.gpr[GPR_RSI] = c.regs.rsi
+    v.cpu.gpr[GPR_RDI] = c.regs.rdi
+    v.cpu.gpr[GPR_RBP] = c.regs.rbp
+    v.cpu.gpr[GPR_RSP] = c.regs.rsp
+    v.cpu.rip = c.regs.rip
+    v.cpu.rflags = (c.regs.rflags & RFLAGS_KEPT) | 0x202
+    v.iopl = (c.regs.rflags >> 12) & 3
+    v.cpu.user = 0 if c.flags & VGCF_in_kernel else 1
+    v.kernel_ss = c.kernel_ss | 3
+    v.kernel_sp = c.kernel_sp
+    # Of the control registers only CR0.TS, and in CR4 what we offer, are the guest's.
+    v.guest_ts = 1 if c.ctrlreg[0] & CR0_TS else 0
+    v.cpu.ts = v.guest_ts
+    v.cr4 = c.ctrlreg[4] & CR4_GUEST
+
+
+def load_callbacks(v: VcpuPtr, c: ContextPtr) -> cython.void:
+    """The trap table, and the callbacks that the context can name (the others come by callback_op)."""
+    i: cython.int
+    for i in range(256):
+        v.traps[i].address = c.traps[i].address
+        v.traps[i].cs = c.traps[i].cs | 3
+        v.traps[i].dpl = c.traps[i].flags & 3
+        v.traps[i].mask_events = (c.traps[i].flags >> 2) & 1
+    v.event_callback.address = c.event_callback_eip
+    v.event_callback.mask_events = 1
+    v.failsafe_callback.address = c.failsafe_callback_eip
+    v.failsafe_callback.mask_events = 1 if c.flags & VGCF_failsafe_disables_events else 0
+    v.syscall_callback.address = c.syscall_callback_eip
+    v.syscall_callback.mask_events = 1 if c.flags & VGCF_syscall_disables_events else 0
+
+
+def load_debug_registers(v: VcpuPtr, c: ContextPtr) -> cython.void:
+    """Debug registers, each by the rules of set_debugreg; what these refuse stays at its reset value."""
+    i: cython.int
+    field: u64
+    control: u64 = c.debugreg[7]
+    refused: cython.bint = False
+    for i in range(4):
+        v.cpu.dr[i] = 0
+        # Addresses in the hypervisor's range are nobody's to watch.
+        if not c.debugreg[i] >> 47 or c.debugreg[i] >= cython.cast(u64, 0xFFFF880000000000):
+            v.cpu.dr[i] = c.debugreg[i]
+    v.cpu.dr[6] = (c.debugreg[6] & 0xE00F) | cython.cast(u64, 0xFFFF0FF0)
+    # DR7: no general detect; I/O breakpoints need CR4.DE; LE, GE and bit 10 are always set.
+    if control & 0x2000:
+        refused = True
+    control = (control & cython.cast(u64, 0xFFFF03FF)) | 0x400
+    for i in range(4):
+        field = (control >> (16 + 4 * i)) & 3
+        if control & (cython.cast(u64, 3) << (2 * i)) and field == 2 and not v.cr4 & 8:
+            refused = True
+    v.cpu.dr[7] = 0x400 if refused else control
+
+
+def load_fpu(v: VcpuPtr, c: ContextPtr) -> cython.void:
+    """The FXSAVE image of the context, or the state after reset; an image no processor takes is no image."""
+    image: u8[512]
+    if v.pcpu == cython.NULL or v.pcpu.ops == cython.NULL:
+        return
+    memset(image, 0, 512)
+    memcpy(image, c.fpu, 512)
+    if not c.flags & VGCF_i387_valid or cython.cast(U32Ptr, cython.address(image[24]))[0] & ~cython.cast(u32, 0xFFFF):
+        memset(image, 0, 512)
+        cython.cast(U16Ptr, cython.address(image[0]))[0] = 0x37F
+        cython.cast(U32Ptr, cython.address(image[24]))[0] = 0x1F80
+    if v.cpu.engine_state == cython.NULL:
+        v.cpu.engine_state = v.pcpu.ops.new_state(v.pcpu.engine)
+    v.pcpu.ops.set_fxsave(v.pcpu.engine, cython.address(v.cpu), image)
+
+
+def take_tables(host: HostPtr, v: VcpuPtr, c: ContextPtr) -> i64:
+    """Take the references for GDT and page tables; on failure none is kept."""
+    kernel: u64 = c.ctrlreg[3] >> 12
+    user: u64 = c.ctrlreg[1] >> 12
+    rc: i64 = set_gdt(v, c.gdt_frames, cython.cast(u32, c.gdt_ents))
+    if rc != 0:
+        return rc
+    rc = -EINVAL
+    if get_page(host, kernel, v.domain.domid):
+        rc = get_page_type(host, kernel, FRAME_L4)
+        if rc != 0:
+            put_page(host, kernel)
+    if rc == 0 and c.ctrlreg[1]:
+        rc = -EINVAL
+        if get_page(host, user, v.domain.domid):
+            rc = get_page_type(host, user, FRAME_L4)
+            if rc != 0:
+                put_page(host, user)
+        if rc != 0:
+            put_page_and_type(host, kernel)
+    if rc != 0:
+        destroy_gdt(v)
+        return rc
+    v.kernel_table = kernel
+    v.cpu.kernel_cr3 = kernel << 12
+    v.user_table = user
+    v.cpu.user_cr3 = user << 12
+    v.ldt_base = c.ldt_base
+    v.ldt_entries = cython.cast(u32, c.ldt_ents)
+    return 0
+
+
+def load_segments(host: HostPtr, v: VcpuPtr, c: ContextPtr) -> cython.void:
+    """Segment registers and bases.  A selector that cannot be loaded ends in the guest's failsafe callback."""
+    loaded: cython.bint = True
+    user_base: u64
+    v.cpu.seg[SEG_CS].selector = c.regs.cs | 3
+    v.cpu.seg[SEG_SS].selector = cython.cast(u16, c.regs.ss) | 3
+    if load_segment(host, v, SEG_DS, cython.cast(u16, c.regs.ds)) != 0:
+        v.cpu.seg[SEG_DS].selector = cython.cast(u16, c.regs.ds)
+        loaded = False
+    if load_segment(host, v, SEG_ES, cython.cast(u16, c.regs.es)) != 0:
+        v.cpu.seg[SEG_ES].selector = cython.cast(u16, c.regs.es)
+        loaded = False
+    if load_segment(host, v, SEG_FS, cython.cast(u16, c.regs.fs)) != 0:
+        v.cpu.seg[SEG_FS].selector = cython.cast(u16, c.regs.fs)
+        loaded = False
+    if not c.regs.fs & 0xFFFC:
+        v.cpu.seg[SEG_FS].base = c.fs_base
+    if load_segment(host, v, SEG_GS, cython.cast(u16, c.regs.gs)) != 0:
+        v.cpu.seg[SEG_GS].selector = cython.cast(u16, c.regs.gs)
+        loaded = False
+    # A selector sets the base of the processes' GS; only without one does the context's count.
+    user_base = v.cpu.seg[SEG_GS].base if c.regs.gs & 0xFFFC else c.gs_base_user
+    if v.cpu.user:
+        v.cpu.seg[SEG_GS].base = user_base
+        v.gs_base_kernel = c.gs_base_kernel
+    else:
+        v.cpu.seg[SEG_GS].base = c.gs_base_kernel
+        v.gs_base_kernel = user_base
+    v.cpu.segs_dirty = 1
+    if not check_iret_selectors(v, c.regs.cs | 3, cython.cast(u16, c.regs.ss) | 3):
+        loaded = False
+    if not loaded:
+        inject_failsafe(v)
+
+
+def set_vcpu_context(host: HostPtr, v: VcpuPtr, context: cython.p_const_uchar) -> i64:
+    """Put a ``vcpu_guest_context`` (5168 bytes, a copy of ours) in force.
+
+    0; -EINVAL for addresses, descriptor tables or page tables that the domain may not have; -EOPNOTSUPP when an
+    initialised vcpu would change tables.  The vcpu is up afterwards if VGCF_online says so, and down otherwise.
+    """
+    c: ContextPtr = cython.cast(ContextPtr, cython.cast(BytePtr, context))
+    rc: i64 = check_context(c)
+    if rc != 0:
+        return rc
+    if v.initialised:
+        if not same_tables(v, c):
+            return -EOPNOTSUPP
+    else:
+        if not c.flags & VGCF_in_kernel and not c.ctrlreg[1]:
+            return -EINVAL
+        if v.id == 0:
+            v.domain.arch_vm_assist = c.vm_assist
+        rc = take_tables(host, v, c)
+        if rc != 0:
+            return rc
+    load_registers(v, c)
+    load_callbacks(v, c)
+    load_debug_registers(v, c)
+    load_fpu(v, c)
+    load_segments(host, v, c)
+    if not v.initialised:
+        v.initialised = 1
+        if v.id == 0:
+            update_wallclock(v.domain)
+    if c.flags & VGCF_online:
+        v.pause_flags &= ~cython.cast(u32, VPF_DOWN)
+    else:
+        v.pause_flags |= VPF_DOWN
+    return 0

@@ -1,0 +1,1 @@
+"""Scheduling policies, one a file, behind the protocol that ``policy.pxd`` declares."""

@@ -1,0 +1,337 @@
+# cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False, initializedcheck=False
+"""The scheduling mechanism: which vcpus can run, how they block and wake, and the switch from one to the next.
+
+Who runs when is a policy's decision (``sched/``), asked through the verbs of ``sched/policy.pxd``.  A vcpu that a
+hypercall deschedules stays in its engine until the handler returns: p.need_resched tells the trap path to leave.
+
+Behaviour: Xen 4.17, common/sched/core.c and common/domain.c.  All functions are called under the machine lock.
+"""
+
+import cython
+from cython.cimports.paravirt.hypervisor.records import (
+    RUNSTATE_BLOCKED,
+    RUNSTATE_OFFLINE,
+    RUNSTATE_RUNNABLE,
+    RUNSTATE_RUNNING,
+    VPF_BLOCKED,
+    VPF_DOWN,
+    VPF_POLL,
+    DomainPtr,
+    HostPtr,
+    PcpuPtr,
+    VcpuPtr,
+    u8,
+    u32,
+    u64,
+)
+from cython.cimports.paravirt.hypervisor.sched.rotate import rotate
+from cython.cimports.paravirt.hypervisor.timekeeping import (
+    change_runstate,
+    init_vcpu_timers,
+    next_deadline,
+    now,
+    run_periodic,
+    set_runstate,
+    time_record_stale,
+    update_time_record,
+)
+from cython.cimports.paravirt.hypervisor.watchdog import forget_watchdogs, next_watchdog
+from cython.cimports.posix.unistd import write
+
+NEVER = cython.declare(u64, 0xFFFFFFFFFFFFFFFF)
+
+policy = cython.address(rotate)
+
+
+# --- states -----------------------------------------------------------------------------------------------------
+
+
+def init_domain(d: DomainPtr) -> cython.void:
+    """A new domain: it has not shut down, and no watchdog watches it."""
+    d.shutdown_code = SHUTDOWN_CODE_INVALID
+    d.is_shut_down = 0
+    forget_watchdogs(d)
+
+
+def init_vcpu(v: VcpuPtr) -> cython.void:
+    """A new vcpu: down, with the timers that a paravirtual vcpu starts with, and a physical CPU to live on."""
+    v.pause_flags = VPF_DOWN
+    v.runstate = RUNSTATE_OFFLINE
+    init_vcpu_timers(v)
+    policy.insert(v)
+
+
+def remove_vcpu(v: VcpuPtr) -> cython.void:
+    """The vcpu ends: no physical CPU may choose it or take it for the one that ran last."""
+    p: PcpuPtr = v.pcpu
+    policy.remove(v)
+    if p != cython.NULL and p.current == v:
+        p.current = cython.NULL
+
+
+def runnable(v: VcpuPtr) -> cython.bint:
+    """Whether nothing but other vcpus keeps this one from running."""
+    d: DomainPtr = v.domain
+    return (
+        v.pause_flags == 0
+        and v.initialised
+        and not d.paused
+        and not d.is_shut_down
+        and not d.dying
+        and not d.is_service
+    )
+
+
+def resting_state(v: VcpuPtr) -> u8:
+    """The runstate of a vcpu that does not run."""
+    if v.pause_flags & (VPF_BLOCKED | VPF_POLL):
+        return RUNSTATE_BLOCKED
+    return RUNSTATE_RUNNABLE if runnable(v) else RUNSTATE_OFFLINE
+
+
+def events_need_delivery(v: VcpuPtr) -> cython.bint:
+    """Whether the vcpu would take an event, or an NMI, if it went on now."""
+    if v.nmi_pending and not v.nmi_masked and v.nmi_callback.address != 0:
+        return True
+    return v.info != cython.NULL and v.info[0] and not v.info[1]
+
+
+# --- kicks ------------------------------------------------------------------------------------------------------
+
+
+def on_own_thread(p: PcpuPtr) -> cython.bint:
+    """Whether the caller is the thread that runs this physical CPU: then it is not in guest code now."""
+    return paravirt_this_pcpu == cython.cast(cython.p_void, p)
+
+
+def force_reschedule(p: PcpuPtr) -> cython.void:
+    """Make the physical CPU choose anew, as soon as it can leave its engine."""
+    p.need_resched = 1
+    if p.idle:
+        pthread_cond_signal(cython.address(p.wake))
+    elif not on_own_thread(p) and p.ops != cython.NULL:
+        p.ops.kick(p.engine)
+
+
+def vcpu_kick(v: VcpuPtr) -> cython.void:
+    """Make the vcpu notice something soon: if it runs, by an exit; if it waits for its turn, as the policy likes."""
+    p: PcpuPtr = v.pcpu
+    if p == cython.NULL:
+        return
+    if v.runstate == RUNSTATE_RUNNING and p.current == v and not p.idle:
+        if not on_own_thread(p) and p.ops != cython.NULL:
+            p.ops.kick(p.engine)
+    elif runnable(v):
+        if p.idle or policy.wake(v, now(v.domain.host)):
+            force_reschedule(p)
+
+
+def made_runnable(v: VcpuPtr) -> cython.void:
+    """Something that kept the vcpu from running went away."""
+    if runnable(v):
+        if v.runstate >= RUNSTATE_BLOCKED:
+            change_runstate(v, RUNSTATE_RUNNABLE, now(v.domain.host))
+        vcpu_kick(v)
+    elif not v.pause_flags & (VPF_BLOCKED | VPF_POLL) and v.runstate == RUNSTATE_BLOCKED:
+        change_runstate(v, RUNSTATE_OFFLINE, now(v.domain.host))
+
+
+def stop_running(v: VcpuPtr) -> cython.void:
+    """Something keeps the vcpu from running from now on: if it runs, it stops soon."""
+    if v.runstate == RUNSTATE_RUNNABLE:
+        change_runstate(v, RUNSTATE_OFFLINE, now(v.domain.host))
+    policy.sleep(v, now(v.domain.host))
+    if v.runstate == RUNSTATE_RUNNING and v.pcpu != cython.NULL:
+        force_reschedule(v.pcpu)
+
+
+# --- what hypercalls and events do to a vcpu --------------------------------------------------------------------
+
+
+def vcpu_wake(v: VcpuPtr) -> cython.void:
+    """End SCHEDOP_block or SCHEDOP_poll, if the vcpu is in one, and make it look at its events soon."""
+    v.pause_flags &= ~cython.cast(u32, VPF_BLOCKED | VPF_POLL)
+    v.poll_deadline = 0
+    v.poll_port = 0
+    made_runnable(v)
+
+
+def vcpu_block(v: VcpuPtr) -> cython.void:
+    """Block the running vcpu until an event comes; if one is there already, it goes on."""
+    if events_need_delivery(v):
+        return
+    v.pause_flags |= VPF_BLOCKED
+    policy.sleep(v, now(v.domain.host))
+    v.pcpu.need_resched = 1
+
+
+def vcpu_yield(v: VcpuPtr) -> cython.void:
+    """The running vcpu lets others go first."""
+    policy.yield_cpu(v)
+    v.pcpu.need_resched = 1
+
+
+def vcpu_up(v: VcpuPtr) -> cython.void:
+    """VCPUOP_up: the vcpu may run."""
+    if v.pause_flags & VPF_DOWN:
+        v.pause_flags &= ~cython.cast(u32, VPF_DOWN)
+        made_runnable(v)
+
+
+def vcpu_down(v: VcpuPtr) -> cython.void:
+    """VCPUOP_down: the vcpu stops until it is brought up again."""
+    if not v.pause_flags & VPF_DOWN:
+        v.pause_flags |= VPF_DOWN
+        stop_running(v)
+
+
+def domain_sleep(d: DomainPtr) -> cython.void:
+    """Something keeps the whole domain from running from now on."""
+    i: u32
+    for i in range(d.nr_vcpus):
+        if d.vcpus[i] != cython.NULL:
+            stop_running(d.vcpus[i])
+
+
+def domain_wake(d: DomainPtr) -> cython.void:
+    """Something that kept the whole domain from running went away."""
+    i: u32
+    for i in range(d.nr_vcpus):
+        if d.vcpus[i] != cython.NULL:
+            made_runnable(d.vcpus[i])
+
+
+def domain_pause(d: DomainPtr) -> cython.void:
+    """Stop the domain; pauses nest (up to 255 of them)."""
+    if d.paused < 255:
+        d.paused += 1
+    if d.paused == 1:
+        domain_sleep(d)
+
+
+def domain_unpause(d: DomainPtr) -> cython.void:
+    """Take back one pause."""
+    if d.paused:
+        d.paused -= 1
+        if d.paused == 0:
+            domain_wake(d)
+
+
+def domain_shutdown(d: DomainPtr, reason: u32) -> cython.void:
+    """The domain ends for ``reason`` (SHUTDOWN_*), or for the one that SCHEDOP_shutdown_code announced before.
+
+    Its vcpus stop and Domain 0 is told; all else is Domain 0's business.
+    """
+    one: u64 = 1
+    if d.shutdown_code == SHUTDOWN_CODE_INVALID:
+        d.shutdown_code = cython.cast(u8, reason)
+    if d.is_shut_down:
+        return
+    d.is_shut_down = 1
+    domain_sleep(d)
+    d.host.service_pending = 1
+    if d.host.service_fd >= 0:
+        # An eventfd: a counter at its limit could refuse this, but then it is readable already.
+        write(d.host.service_fd, cython.address(one), 8)
+
+
+# --- a physical CPU's loop --------------------------------------------------------------------------------------
+
+
+def pick_next(p: PcpuPtr) -> VcpuPtr:
+    """Choose what this physical CPU runs next, and do the guests' view of the switch; NULL: idle.
+
+    Called by the physical CPU's own thread, out of guest code.  p.current is the vcpu that ran last, or NULL, and
+    stays so: loading the state of the next one, and p.current, are the caller's.  Sets p.slice_end.
+    """
+    global paravirt_this_pcpu
+    host: HostPtr = p.host
+    at: u64 = now(host)
+    last: VcpuPtr = p.current
+    chosen: VcpuPtr
+    paravirt_this_pcpu = p
+    policy.tick(p, at)
+    chosen = policy.do_schedule(p, at)
+    p.need_resched = 0
+    if last != cython.NULL and last != chosen and last.runstate == RUNSTATE_RUNNING:
+        set_runstate(last, resting_state(last))
+    if chosen == cython.NULL:
+        return cython.NULL
+    if chosen != last or chosen.runstate != RUNSTATE_RUNNING:
+        set_runstate(chosen, RUNSTATE_RUNNING)
+        update_time_record(chosen)
+        run_periodic(chosen, at)
+    elif time_record_stale(chosen, at):
+        update_time_record(chosen)
+    return chosen
+
+
+def slice_for(p: PcpuPtr) -> u64:
+    """Nanoseconds left until the running vcpu's turn ends, at least 1; 0: it has no end."""
+    at: u64
+    if p.slice_end == 0:
+        return 0
+    at = now(p.host)
+    return p.slice_end - at if p.slice_end > at else 1
+
+
+def earliest_deadline(p: PcpuPtr) -> u64:
+    """When something is next due on this physical CPU (timers, not turns), in system time; all ones: nothing."""
+    host: HostPtr = p.host
+    deadline: u64 = next_watchdog(host)
+    mine: u64
+    d: DomainPtr
+    v: VcpuPtr
+    domid: u32
+    i: u32
+    for domid in range(host.max_domains):
+        d = host.domains[domid]
+        if d == cython.NULL or d.is_service or d.dying:
+            continue
+        for i in range(d.nr_vcpus):
+            v = d.vcpus[i]
+            if v != cython.NULL and v.pcpu == p:
+                mine = next_deadline(v)
+                if mine < deadline:
+                    deadline = mine
+                if v.runstate == RUNSTATE_RUNNING and not host.virtual_clock:
+                    # Its time record wants renewal then.
+                    mine = (v.time_version >> 32) << 30
+                    if mine < deadline:
+                        deadline = mine
+    return deadline
+
+
+def rearm(p: PcpuPtr) -> cython.void:
+    """What is next due may have changed while the guest runs: see that the engine is left in time."""
+    host: HostPtr = p.host
+    deadline: u64
+    at: u64
+    if p.ops == cython.NULL:
+        return
+    if not on_own_thread(p):
+        force_reschedule(p)
+        return
+    if p.current == cython.NULL or p.current.runstate != RUNSTATE_RUNNING:
+        # The loop sets the alarm itself before it enters the guest, or sleeps.
+        return
+    deadline = earliest_deadline(p)
+    if p.slice_end != 0 and p.slice_end < deadline:
+        deadline = p.slice_end
+    if deadline == NEVER:
+        return
+    if not host.virtual_clock:
+        p.ops.set_deadline(p.engine, host.boot_ns + deadline)
+    elif host.ns_per_block_num:
+        at = now(host)
+        deadline = deadline - at if deadline > at else 0
+        p.ops.set_budget(p.engine, p.current.cpu.blocks + deadline / host.ns_per_block_num + 1)
+
+
+def deadline_changed(v: VcpuPtr, before: u64) -> cython.void:
+    """A hypercall changed the vcpu's timers, whose next deadline was ``before``: see that the new one is kept.
+
+    An alarm that comes too early does no harm, so that only an earlier deadline needs anything.
+    """
+    if v.pcpu != cython.NULL and next_deadline(v) < before:
+        rearm(v.pcpu)
