@@ -19,7 +19,17 @@ cdef extern from *:
         pthread_cond_init(cond, &attributes);
         pthread_condattr_destroy(&attributes);
     }
+    /* Recursive, because Domain 0's step takes the lock that the machine's own thread already holds. */
+    static inline void paravirt_init_lock(pthread_mutex_t *mutex)
+    {
+        pthread_mutexattr_t attributes;
+        pthread_mutexattr_init(&attributes);
+        pthread_mutexattr_settype(&attributes, PTHREAD_MUTEX_RECURSIVE);
+        pthread_mutex_init(mutex, &attributes);
+        pthread_mutexattr_destroy(&attributes);
+    }
     """
+    void init_lock "paravirt_init_lock" (pthread_mutex_t* mutex) noexcept nogil
     int cond_wait_until "paravirt_cond_wait_until" (pthread_cond_t* cond, pthread_mutex_t* mutex,
                                                     u64 deadline_ns) noexcept nogil
     void init_cond "paravirt_init_cond" (pthread_cond_t* cond) noexcept nogil

@@ -27,7 +27,7 @@ from cython.cimports.paravirt.hypervisor.frames import (
 from cython.cimports.paravirt.hypervisor.guestmem import copy_from_guest, copy_to_guest
 from cython.cimports.paravirt.hypervisor.hypercalls.descriptor_tables import destroy_gdt
 from cython.cimports.paravirt.hypervisor.hypercalls.native import register_native
-from cython.cimports.paravirt.hypervisor.loop import init_cond, run_pcpu
+from cython.cimports.paravirt.hypervisor.loop import init_cond, init_lock, run_pcpu
 from cython.cimports.paravirt.hypervisor.mmu import set_kernel_table
 from cython.cimports.paravirt.hypervisor.records import (
     FRAME_L4,
@@ -36,6 +36,7 @@ from cython.cimports.paravirt.hypervisor.records import (
     FRAME_VALIDATED,
     FRAME_WRITABLE,
     FRAME_XEN,
+    VPF_DOWN,
     Domain as DomainRecord,
     Host as HostRecord,
     Pcpu as PcpuRecord,
@@ -44,7 +45,6 @@ from cython.cimports.paravirt.hypervisor.records import (
     Frame as FrameRecord,
     i64,
     pthread_cond_signal,
-    pthread_mutex_init,
     pthread_mutex_lock,
     pthread_mutex_unlock,
     u8,
@@ -120,7 +120,7 @@ class Host:
         self.engines = []
         self.domains = {}
         self.families = dict(families())
-        pthread_mutex_init(cython.address(rec.lock), cython.NULL)
+        init_lock(cython.address(rec.lock))
         rec.owner = cython.cast(cython.p_void, self)
         rec.memory = cython.cast(cython.p_uchar, address)
         rec.nr_frames = memory.frames
@@ -268,6 +268,13 @@ class Host:
                     zero.ports[port].pending = 0
                     ports.append(port)
         return ports
+
+    def any_paused_vcpu_on_cpu(self) -> bool:
+        """Whether a vcpu of a paused or shut-down domain may still be running guest code."""
+        for domain in self.domains.values():
+            if domain._stopped_on_cpu():
+                return True
+        return False
 
     def set_tracing(self, on: bool) -> None:
         """Count, or stop counting, exits into the trace sink."""
@@ -520,6 +527,15 @@ class Domain:
         if self.rec.nr_vcpus:
             ev.send_virq(self.rec.vcpus[0], virq)
 
+    def _stopped_on_cpu(self) -> bool:
+        i: u32
+        if self.rec.paused or self.rec.is_shut_down:
+            for i in range(self.rec.nr_vcpus):
+                if self.rec.vcpus[i].on_cpu or self.rec.vcpus[i].pcpu.current == self.rec.vcpus[i]:
+                    if self.rec.vcpus[i].runstate == 0:
+                        return True
+        return False
+
     def console_write(self, data: bytes) -> None:
         """Bytes that the domain wrote to the emergency console (console_io)."""
         if self.console_sink is not None:
@@ -569,6 +585,16 @@ class Vcpu:
     @property
     def id(self) -> int:
         return self.rec.id
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it was initialised and not taken down."""
+        return self.rec.initialised != 0 and not self.rec.pause_flags & VPF_DOWN
+
+    @property
+    def cr2(self) -> int:
+        """The address of the last page fault that the guest was given."""
+        return cython.cast(U64Ptr, self.rec.info + 16)[0] if self.rec.info != cython.NULL else 0
 
     def copy_from_guest(self, va: int, size: int) -> bytes:
         """``size`` bytes at guest address ``va``.

@@ -46,6 +46,10 @@ enum {
     MMU_USER = 1 << 1, MMU_SUPERVISOR = 1 << 2 | 1 << 0, ALL_MMU = 7
 };
 
+/* the code generator: TCGContext.cpu_env, opcodes, TCGLabel */
+enum { TCG_CPU_ENV = 39152, TCG_OP_SET_LABEL = 1, TCG_OP_LD_I32 = 13, TCG_COND_LT = 2, TCG_TYPE_I32 = 0,
+       TCG_LABEL_PRESENT = 1, TB_EXIT_REQUESTED = 3 };
+
 /* architectural control bits */
 #define CR0_PE 1u
 #define CR0_MP 2u

@@ -781,8 +781,7 @@ void unicorn_engine_close(struct unicorn_engine *e)
         timer_delete(e->timer);
     if (e->uc != NULL)
         e->uc_close(e->uc);
-    if (e->library != NULL)
-        dlclose(e->library);
+    /* The library stays loaded: other engines use it, and inline_exit.c has changed it. */
     pthread_mutex_destroy(&e->ranges_lock);
     free(e);
 }

@@ -1,0 +1,52 @@
+"""The report on a domain that crashed: what happened, where, and what led there."""
+
+from __future__ import annotations
+
+from paravirt.domain0.builder import KernelImage
+from paravirt.hypervisor.hypercalls.registry import HypercallError
+from paravirt.hypervisor.views import Domain, Vcpu
+
+STACK_WORDS = 16
+
+
+def crash_report(domain: Domain, image: KernelImage, console_tail: str) -> str:
+    """A readable account: the reason, each running vcpu's registers and stack, the console's last lines."""
+    lines = [f"Domain {domain.domid} ({domain.name}) crashed: {domain.crash_reason or 'the guest says so itself'}."]
+    for vcpu in domain.vcpus:
+        if vcpu.is_up:
+            lines.extend(_vcpu_lines(vcpu, image))
+    if console_tail:
+        lines.append("The console's last lines:")
+        lines.extend("  " + line for line in console_tail.splitlines()[-12:])
+    return "\n".join(lines) + "\n"
+
+
+def _where(address: int, image: KernelImage) -> str:
+    found = image.symbol(address)
+    return f"{address:016x}" + (f" ({found[0]}+{found[1]:#x})" if found else "")
+
+
+def _vcpu_lines(vcpu: Vcpu, image: KernelImage) -> list[str]:
+    registers = vcpu.registers
+    mode = "user" if registers["user_mode"] else "kernel"
+    lines = [
+        f"vcpu {vcpu.id}, {mode} mode, rip {registers['cs']:04x}:{_where(registers['rip'], image)}",
+        f"  rsp {registers['ss']:04x}:{registers['rsp']:016x}  rflags {registers['rflags']:08x}  "
+        f"cr2 {vcpu.cr2:016x}  cr3 {registers['cr3']:016x}",
+    ]
+    names = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15")
+    for start in range(0, len(names), 4):
+        lines.append("  " + "  ".join(f"{name:>3} {registers[name]:016x}" for name in names[start : start + 4]))
+    lines.append(f"  fs base {registers['fs_base']:016x}  gs base {registers['gs_base']:016x}")
+    lines.append("  stack: " + (" ".join(f"{word:016x}" for word in _stack(vcpu, registers["rsp"])) or "not mapped"))
+    return lines
+
+
+def _stack(vcpu: Vcpu, address: int) -> list[int]:
+    words: list[int] = []
+    for i in range(STACK_WORDS):
+        try:
+            words.append(int.from_bytes(vcpu.copy_from_guest(address + 8 * i, 8), "little"))
+        except HypercallError:
+            break
+    return words

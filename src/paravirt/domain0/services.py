@@ -1,0 +1,130 @@
+"""Domain 0's thread: it waits for event channels and calls the service behind each.
+
+The hypervisor writes an eventfd when a port of Domain 0's becomes pending or a domain shuts down.  Handlers run in
+this thread, one at a time, without the machine lock; they take it (``host.lock``) for what they do to the
+hypervisor.  In deterministic mode there is no thread: the machine's own loop calls :meth:`Services.step`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable
+from typing import TypeVar
+
+from paravirt.hypervisor.views import Domain, Host
+
+T = TypeVar("T")
+
+
+class Services:
+    """The control domain of one machine.
+
+    Parameters:
+        threaded: false in deterministic mode.
+    """
+
+    def __init__(self, threaded: bool) -> None:
+        self.event_fd = os.eventfd(0, os.EFD_CLOEXEC)
+        self._host: Host | None = None
+        self._domain: Domain | None = None
+        self._handlers: dict[int, Callable[[], None]] = {}
+        self._calls: deque[Callable[[], None]] = deque()
+        self._shutdown_handler: Callable[[], None] | None = None
+        self._stopping = False
+        self._threaded = threaded
+        self._thread = threading.Thread(target=self._run, name="domain-0", daemon=True)
+
+    def start(self, host: Host, on_shutdown: Callable[[], None]) -> None:
+        """Become Domain 0 of ``host``; ``on_shutdown`` is called when some domain may have shut down."""
+        self._host = host
+        self._shutdown_handler = on_shutdown
+        with host.lock:
+            self._domain = host.create_service_domain()
+        if self._threaded:
+            self._thread.start()
+        else:
+            host.service_step = self.step
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopping = True
+        self._wake()
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join()
+        os.close(self.event_fd)
+        self.event_fd = -1
+
+    def listen(self, remote_domid: int, remote_port: int, handler: Callable[[], None]) -> Callable[[], None]:
+        """Bind to a domain's unbound port; ``handler`` is called for its events.  Returns how to notify it."""
+        assert self._host is not None and self._domain is not None
+        host, domain = self._host, self._domain
+        with host.lock:
+            port = domain.bind_interdomain(remote_domid, remote_port)
+        self._handlers[port] = handler
+
+        def notify() -> None:
+            with host.lock:
+                domain.notify(port)
+
+        return notify
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Run ``function`` in Domain 0's thread (at once if this is it, or there is none) and return its result."""
+        if not self._threaded or threading.current_thread() is self._thread:
+            return function()
+        done = threading.Event()
+        result: list[T] = []
+        failure: list[BaseException] = []
+
+        def wrapped() -> None:
+            try:
+                result.append(function())
+            except BaseException as error:  # handed to the caller below
+                failure.append(error)
+            done.set()
+
+        self._calls.append(wrapped)
+        self._wake()
+        done.wait()
+        if failure:
+            raise failure[0]
+        return result[0]
+
+    def post(self, function: Callable[[], None]) -> None:
+        """Run ``function`` in Domain 0's thread soon."""
+        self._calls.append(function)
+        self._wake()
+
+    def step(self) -> None:
+        """Handle everything that is pending now."""
+        assert self._host is not None
+        while self._calls:
+            self._guarded(self._calls.popleft())
+        with self._host.lock:
+            ports = self._host.take_service_events()
+        for port in ports:
+            handler = self._handlers.get(port)
+            if handler is not None:
+                self._guarded(handler)
+        if self._shutdown_handler is not None:
+            self._guarded(self._shutdown_handler)
+
+    def _guarded(self, function: Callable[[], None]) -> None:
+        # A service's mistake must not take the others down; it is our bug and is shown as one.
+        try:
+            function()
+        except Exception:
+            traceback.print_exc()
+
+    def _wake(self) -> None:
+        if self.event_fd >= 0:
+            os.eventfd_write(self.event_fd, 1)
+
+    def _run(self) -> None:
+        while not self._stopping:
+            os.eventfd_read(self.event_fd)
+            if not self._stopping:
+                self.step()

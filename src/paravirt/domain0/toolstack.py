@@ -1,0 +1,299 @@
+"""The toolstack: a machine and its domains, for programs and commands alike.
+
+    from paravirt import Machine
+
+    with Machine(memory=512) as machine:
+        domain = machine.create(kernel="vmlinuz", ramdisk="initrd.img", cmdline="console=hvc0", memory=256)
+        domain.console.expect("login:", timeout=60)
+        domain.console.send("root\\n")
+        domain.wait()
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from paravirt.domain0.builder import KernelImage, build_domain, parse_kernel
+from paravirt.domain0.console import Console
+from paravirt.domain0.crash import crash_report
+from paravirt.domain0.services import Services
+from paravirt.domain0.store import Store, StoreService
+from paravirt.errors import UserError
+from paravirt.hypervisor.views import Domain as DomainView
+from paravirt.hypervisor.views import Host
+from paravirt.machine.memory import FRAME_SIZE, Memory
+from paravirt.machine.unicorn.engine import UnicornEngine
+from paravirt.machine.unicorn.selftest import self_test
+
+MIB = 1 << 20
+FRAMES_PER_MIB = MIB // FRAME_SIZE
+MAX_MEMORY_MIB = 1 << 20
+MAX_VCPUS = 32
+"""vcpu_info fits in shared_info for this many; a guest may register it elsewhere, but builds with these."""
+
+# What a machine needs beside its domains' memory: machine-to-phys table, shared pages, slack.
+OVERHEAD_MIB = 4
+
+
+class ShutdownReason(enum.Enum):
+    """Why a domain ended (SHUTDOWN_* of public/sched.h)."""
+
+    POWEROFF = 0
+    REBOOT = 1
+    SUSPEND = 2
+    CRASH = 3
+    WATCHDOG = 4
+    SOFT_RESET = 5
+    DESTROYED = -1
+
+
+class GuestPage:
+    """One frame of a guest, as a service's door to a shared ring (see ``domain0.ring``)."""
+
+    def __init__(self, memory: Memory, mfn: int) -> None:
+        self._memory = memory
+        self._base = mfn * FRAME_SIZE
+        self._view: Any = memory.view(mfn)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """A copy of untrusted bytes."""
+        return bytes(self._view[offset : offset + length].tobytes())
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Store bytes for the guest to see."""
+        self._memory.write(self._base + offset, data)
+
+
+class Domain:
+    """A running domain.  Made by :meth:`Machine.create`.
+
+    Attributes:
+        domid: its number.
+        name: its name.
+        console: everything it says, from the first byte on, also after it has ended.
+        crash_report: registers, stack and the console's tail if it crashed, else None.
+    """
+
+    def __init__(self, machine: Machine, view: DomainView, name: str, image: KernelImage) -> None:
+        self.machine = machine
+        self.domid = int(view.domid)
+        self.name = name
+        self.image = image
+        self.console = Console()
+        self.crash_report: str | None = None
+        self._view: DomainView | None = view
+        self._ended = threading.Event()
+        self._reason: ShutdownReason | None = None
+        self._on_end: list[Callable[[], None]] = []
+
+    def wait(self, timeout: float | None = None) -> ShutdownReason:
+        """Wait for the domain's end and say why it ended.
+
+        Raises:
+            TimeoutError: it is still running after ``timeout`` seconds.
+        """
+        if not self._ended.wait(timeout):
+            raise TimeoutError(f"domain {self.name} is still running after {timeout} s")
+        assert self._reason is not None
+        return self._reason
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has shut down, crashed or been destroyed."""
+        return self._ended.is_set()
+
+    def pause(self) -> None:
+        """Stop it for the time being."""
+        self._control(lambda view: view.pause())
+
+    def unpause(self) -> None:
+        """Let it go on."""
+        self._control(lambda view: view.unpause())
+
+    def destroy(self) -> None:
+        """End it at once and give its memory back."""
+        self.machine._services.call(lambda: self.machine._end(self, ShutdownReason.DESTROYED))
+
+    def _control(self, action: Callable[[DomainView], None]) -> None:
+        with self.machine.host.lock:
+            if self._view is None:
+                raise UserError(f"The domain {self.name} has ended.")
+            action(self._view)
+
+
+class Machine:
+    """One machine: memory, a physical CPU, the hypervisor, and Domain 0's services, private to this process.
+
+    Parameters:
+        memory: MiB for all domains together.
+        deterministic: the same inputs give the same run, event for event; time is what the guest executes.
+
+    Raises:
+        UserError: no CPU engine is usable here, or the host has not that much memory.
+    """
+
+    def __init__(self, memory: int = 1024, *, deterministic: bool = False) -> None:
+        if not 1 <= memory <= MAX_MEMORY_MIB:
+            raise UserError(f"A machine of {memory} MiB cannot be made: 1 to {MAX_MEMORY_MIB} MiB are possible.")
+        self.started_ns = time.monotonic_ns()
+        self_test()
+        total = memory + OVERHEAD_MIB + memory // 256
+        self.memory = Memory(total * FRAMES_PER_MIB)
+        self.deterministic = deterministic
+        self.engine = UnicornEngine(self.memory.address, self.memory.size, deterministic)
+        self._services = Services(threaded=not deterministic)
+        wall = 1_000_000_000 * 1_000_000_000 if deterministic else time.time_ns()
+        self.host = Host(self.memory, [self.engine], virtual_clock=deterministic, wall_ns=wall,
+                         service_fd=self._services.event_fd)
+        self.memory.on_write(self.host.invalidate_code)
+        self.store = Store()
+        self.domains: dict[int, Domain] = {}
+        self._next_domid = 1
+        self._closed = False
+        self._services.start(self.host, self._look_for_ended)
+        self._pcpus = [threading.Thread(target=self.host.run, args=(i,), name=f"pcpu-{i}", daemon=True)
+                       for i in range(self.host.nr_pcpus)]
+        for thread in self._pcpus:
+            thread.start()
+
+    def create(self, kernel: str | os.PathLike[str] | bytes, ramdisk: str | os.PathLike[str] | bytes | None = None,
+               cmdline: str = "", memory: int = 256, vcpus: int = 1, name: str | None = None,
+               paused: bool = False) -> Domain:
+        """Build a domain from a kernel and start it.
+
+        Parameters:
+            kernel, ramdisk: a path, or the bytes themselves.
+            memory: MiB.
+            vcpus: 1 to 32; all are the guest's to bring up.
+            paused: leave it to :meth:`Domain.unpause` to start it.
+
+        Raises:
+            UserError: a file cannot be read or used, or the machine has not enough memory.
+        """
+        if not 1 <= vcpus <= MAX_VCPUS:
+            raise UserError(f"A domain has 1 to {MAX_VCPUS} virtual CPUs, not {vcpus}.")
+        if not 1 <= memory <= MAX_MEMORY_MIB:
+            raise UserError(f"A domain has 1 to {MAX_MEMORY_MIB} MiB of memory, not {memory}.")
+        image = parse_kernel(_contents(kernel, "kernel"))
+        disk = None if ramdisk is None else _contents(ramdisk, "ramdisk")
+        return self._services.call(lambda: self._create(image, disk, cmdline, memory, vcpus, name, paused))
+
+    def stats(self) -> dict[str, Any]:
+        """Counts and times (ns) of hypercalls, traps and the engine since the machine's start."""
+        with self.host.lock:
+            return dict(self.host.stats())
+
+    def close(self) -> None:
+        """Destroy the domains and give everything back to the host."""
+        if self._closed:
+            return
+        self._closed = True
+        for domain in list(self.domains.values()):
+            self._services.call(lambda domain=domain: self._end(domain, ShutdownReason.DESTROYED))  # type: ignore[misc]
+        self.host.stop()
+        for thread in self._pcpus:
+            thread.join()
+        self._services.stop()
+        self.engine.close()
+        self.memory.close()
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.close()
+
+    def _create(self, image: KernelImage, ramdisk: bytes | None, cmdline: str, memory: int, vcpus: int,
+                name: str | None, paused: bool) -> Domain:
+        domid = self._next_domid
+        pages = memory * FRAMES_PER_MIB
+        with self.host.lock:
+            view = self.host.create_domain(domid, pages, vcpus, name=name or f"domain-{domid}")
+            console_port = view.alloc_unbound(0)
+            store_port = view.alloc_unbound(0)
+            try:
+                built = build_domain(view, image, ramdisk, cmdline, console_port=console_port,
+                                     store_port=store_port, nr_pages=pages)
+            except BaseException:
+                view.destroy()
+                raise
+        self._next_domid += 1
+        domain = Domain(self, view, name or f"domain-{domid}", image)
+        self.domains[domid] = domain
+        view.console_sink = domain.console.emit
+        notify = self._services.listen(domid, console_port, domain.console.on_event)
+        domain.console.attach(GuestPage(self.memory, built.console_mfn), notify)
+        self._introduce(domain, built.store_mfn, store_port, built.console_mfn, console_port, memory, vcpus)
+        if not paused:
+            with self.host.lock:
+                view.unpause()
+        return domain
+
+    def _introduce(self, domain: Domain, store_mfn: int, store_port: int, console_mfn: int, console_port: int,
+                   memory: int, vcpus: int) -> None:
+        """Announce the domain in xenstore and serve its ring."""
+        self.store.introduce(domain.domid)
+        connection = self.store.connect(domain.domid)
+        # The service exists before its notifier does: bind late.
+        service: list[StoreService] = []
+        notify = self._services.listen(domain.domid, store_port, lambda: service[0].on_event())
+        service.append(StoreService(GuestPage(self.memory, store_mfn), connection, notify))
+
+    def _look_for_ended(self) -> None:
+        for domain in list(self.domains.values()):
+            with self.host.lock:
+                view = domain._view
+                ended = view is not None and view.is_shut_down
+                code = int(view.shutdown_code) if view is not None else 0
+            if ended:
+                try:
+                    reason = ShutdownReason(code)
+                except ValueError:
+                    reason = ShutdownReason.CRASH
+                self._end(domain, reason)
+
+    def _end(self, domain: Domain, reason: ShutdownReason) -> None:
+        """Take what is left in the console, write the report of a crash, and give everything back."""
+        with self.host.lock:
+            view = domain._view
+            if view is None:
+                return
+            domain._view = None
+            view.pause()
+        self._quiesce()
+        domain.console.on_event()
+        if reason is ShutdownReason.CRASH:
+            with self.host.lock:
+                domain.crash_report = crash_report(view, domain.image, domain.console.tail(2000))
+        domain.console.close()
+        self.store.release(domain.domid)
+        with self.host.lock:
+            view.destroy()
+        self.domains.pop(domain.domid, None)
+        domain._reason = reason
+        domain._ended.set()
+
+    def _quiesce(self) -> None:
+        """Wait until no vcpu of a paused domain is in guest code."""
+        while True:
+            with self.host.lock:
+                if not self.host.any_paused_vcpu_on_cpu():
+                    return
+            time.sleep(0.0002)
+
+
+def _contents(source: str | os.PathLike[str] | bytes, what: str) -> bytes:
+    if isinstance(source, bytes):
+        return source
+    try:
+        return Path(source).read_bytes()
+    except OSError as error:
+        raise UserError(f"The {what} {os.fspath(source)!r} cannot be read: {error.strerror}.") from error
