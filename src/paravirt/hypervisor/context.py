@@ -1,8 +1,8 @@
 # cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False, initializedcheck=False
 """Starting a vcpu: everything that a ``vcpu_guest_context`` says, checked and put in force.
 
-The caller copies the context out of guest memory first.  Behaviour: public/arch-x86/xen.h and vcpu.h; Xen 4.17,
-arch/x86/domain.c (arch_set_info_guest), for a 64-bit paravirtual domain.  Under the machine lock.
+The caller copies the context out of guest memory first. Behaviour: public/arch-x86/xen.h and vcpu.h; Xen
+4.17, arch/x86/domain.c (arch_set_info_guest), for a 64-bit paravirtual domain. Under the machine lock.
 """
 
 import cython
@@ -138,7 +138,7 @@ def load_registers(v: VcpuPtr, c: ContextPtr) -> cython.void:
     # Of the control registers only CR0.TS, and in CR4 what we offer, are the guest's.
     v.guest_ts = 1 if c.ctrlreg[0] & CR0_TS else 0
     v.cpu.ts = v.guest_ts
-    v.cr4 = c.ctrlreg[4] & CR4_GUEST
+    v.cr4 = (v.cr4 & ~CR4_GUEST) | (c.ctrlreg[4] & CR4_GUEST)
 
 
 def load_callbacks(v: VcpuPtr, c: ContextPtr) -> cython.void:
@@ -183,14 +183,15 @@ def load_debug_registers(v: VcpuPtr, c: ContextPtr) -> cython.void:
 def load_fpu(v: VcpuPtr, c: ContextPtr) -> cython.void:
     """The FXSAVE image of the context, or the state after reset; an image no processor takes is no image."""
     image: u8[512]
+    mxcsr: U32Ptr = cython.cast(U32Ptr, cython.address(image[24]))
     if v.pcpu == cython.NULL or v.pcpu.ops == cython.NULL:
         return
     memset(image, 0, 512)
     memcpy(image, c.fpu, 512)
-    if not c.flags & VGCF_i387_valid or cython.cast(U32Ptr, cython.address(image[24]))[0] & ~cython.cast(u32, 0xFFFF):
+    if not c.flags & VGCF_i387_valid or mxcsr[0] >> 16:
         memset(image, 0, 512)
         cython.cast(U16Ptr, cython.address(image[0]))[0] = 0x37F
-        cython.cast(U32Ptr, cython.address(image[24]))[0] = 0x1F80
+        mxcsr[0] = 0x1F80
     if v.cpu.engine_state == cython.NULL:
         v.cpu.engine_state = v.pcpu.ops.new_state(v.pcpu.engine)
     v.pcpu.ops.set_fxsave(v.pcpu.engine, cython.address(v.cpu), image)
@@ -229,7 +230,7 @@ def take_tables(host: HostPtr, v: VcpuPtr, c: ContextPtr) -> i64:
 
 
 def load_segments(host: HostPtr, v: VcpuPtr, c: ContextPtr) -> cython.void:
-    """Segment registers and bases.  A selector that cannot be loaded ends in the guest's failsafe callback."""
+    """Segment registers and bases.  One that cannot be loaded ends in the guest's failsafe callback."""
     loaded: cython.bint = True
     user_base: u64
     v.cpu.seg[SEG_CS].selector = c.regs.cs | 3
@@ -266,8 +267,9 @@ def load_segments(host: HostPtr, v: VcpuPtr, c: ContextPtr) -> cython.void:
 def set_vcpu_context(host: HostPtr, v: VcpuPtr, context: cython.p_const_uchar) -> i64:
     """Put a ``vcpu_guest_context`` (5168 bytes, a copy of ours) in force.
 
-    0; -EINVAL for addresses, descriptor tables or page tables that the domain may not have; -EOPNOTSUPP when an
-    initialised vcpu would change tables.  The vcpu is up afterwards if VGCF_online says so, and down otherwise.
+    0; -EINVAL for addresses, descriptor tables or page tables that the domain may not have; -EOPNOTSUPP when
+    an initialised vcpu would change tables. The vcpu is up afterwards if VGCF_online says so, and down
+    otherwise.
     """
     c: ContextPtr = cython.cast(ContextPtr, cython.cast(BytePtr, context))
     rc: i64 = check_context(c)

@@ -1,10 +1,11 @@
 # cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False, initializedcheck=False
-"""The scheduling mechanism: which vcpus can run, how they block and wake, and the switch from one to the next.
+"""The scheduling mechanism: which vcpus can run, how they block and wake, the switch from one to the next.
 
-Who runs when is a policy's decision (``sched/``), asked through the verbs of ``sched/policy.pxd``.  A vcpu that a
-hypercall deschedules stays in its engine until the handler returns: p.need_resched tells the trap path to leave.
+Who runs when is a policy's decision (``sched/``), asked through the verbs of ``sched/policy.pxd``. A vcpu
+that a hypercall deschedules stays in its engine until the handler returns: p.need_resched tells the trap path
+to leave.
 
-Behaviour: Xen 4.17, common/sched/core.c and common/domain.c.  All functions are called under the machine lock.
+Behaviour: Xen 4.17, common/sched/core.c and common/domain.c. All functions are called under the machine lock.
 """
 
 import cython
@@ -25,6 +26,7 @@ from cython.cimports.paravirt.hypervisor.records import (
     u64,
 )
 from cython.cimports.paravirt.hypervisor.sched.rotate import rotate
+from cython.cimports.paravirt.hypervisor.sched.state import MachineStatePtr, add_vcpu, drop_vcpu, state_of
 from cython.cimports.paravirt.hypervisor.timekeeping import (
     change_runstate,
     init_vcpu_timers,
@@ -43,7 +45,7 @@ NEVER = cython.declare(u64, 0xFFFFFFFFFFFFFFFF)
 policy = cython.address(rotate)
 
 
-# --- states -----------------------------------------------------------------------------------------------------
+# --- states -------------------------------------------------------------------------------------------------
 
 
 def init_domain(d: DomainPtr) -> cython.void:
@@ -54,17 +56,23 @@ def init_domain(d: DomainPtr) -> cython.void:
 
 
 def init_vcpu(v: VcpuPtr) -> cython.void:
-    """A new vcpu: down, with the timers that a paravirtual vcpu starts with, and a physical CPU to live on."""
+    """A new vcpu: down, with the timers that a paravirtual vcpu starts with, and a home."""
     v.pause_flags = VPF_DOWN
     v.runstate = RUNSTATE_OFFLINE
     init_vcpu_timers(v)
     policy.insert(v)
+    if not add_vcpu(v):
+        # Without memory for a list entry it can never be chosen.
+        v.pcpu = cython.NULL
 
 
 def remove_vcpu(v: VcpuPtr) -> cython.void:
     """The vcpu ends: no physical CPU may choose it or take it for the one that ran last."""
     p: PcpuPtr = v.pcpu
     policy.remove(v)
+    drop_vcpu(v)
+    if v.id == 0:
+        forget_watchdogs(v.domain)
     if p != cython.NULL and p.current == v:
         p.current = cython.NULL
 
@@ -96,7 +104,7 @@ def events_need_delivery(v: VcpuPtr) -> cython.bint:
     return v.info != cython.NULL and v.info[0] and not v.info[1]
 
 
-# --- kicks ------------------------------------------------------------------------------------------------------
+# --- kicks --------------------------------------------------------------------------------------------------
 
 
 def on_own_thread(p: PcpuPtr) -> cython.bint:
@@ -114,16 +122,15 @@ def force_reschedule(p: PcpuPtr) -> cython.void:
 
 
 def vcpu_kick(v: VcpuPtr) -> cython.void:
-    """Make the vcpu notice something soon: if it runs, by an exit; if it waits for its turn, as the policy likes."""
+    """Make the vcpu notice something soon: if it runs, by an exit; else when the policy likes."""
     p: PcpuPtr = v.pcpu
     if p == cython.NULL:
         return
     if v.runstate == RUNSTATE_RUNNING and p.current == v and not p.idle:
         if not on_own_thread(p) and p.ops != cython.NULL:
             p.ops.kick(p.engine)
-    elif runnable(v):
-        if p.idle or policy.wake(v, now(v.domain.host)):
-            force_reschedule(p)
+    elif runnable(v) and (p.idle or policy.wake(v, now(v.domain.host))):
+        force_reschedule(p)
 
 
 def made_runnable(v: VcpuPtr) -> cython.void:
@@ -145,7 +152,7 @@ def stop_running(v: VcpuPtr) -> cython.void:
         force_reschedule(v.pcpu)
 
 
-# --- what hypercalls and events do to a vcpu --------------------------------------------------------------------
+# --- what hypercalls and events do to a vcpu ----------------------------------------------------------------
 
 
 def vcpu_wake(v: VcpuPtr) -> cython.void:
@@ -218,7 +225,7 @@ def domain_unpause(d: DomainPtr) -> cython.void:
 
 
 def domain_shutdown(d: DomainPtr, reason: u32) -> cython.void:
-    """The domain ends for ``reason`` (SHUTDOWN_*), or for the one that SCHEDOP_shutdown_code announced before.
+    """The domain ends for ``reason`` (SHUTDOWN_*), or for the one that SCHEDOP_shutdown_code announced.
 
     Its vcpus stop and Domain 0 is told; all else is Domain 0's business.
     """
@@ -235,14 +242,14 @@ def domain_shutdown(d: DomainPtr, reason: u32) -> cython.void:
         write(d.host.service_fd, cython.address(one), 8)
 
 
-# --- a physical CPU's loop --------------------------------------------------------------------------------------
+# --- a physical CPU's loop ----------------------------------------------------------------------------------
 
 
 def pick_next(p: PcpuPtr) -> VcpuPtr:
     """Choose what this physical CPU runs next, and do the guests' view of the switch; NULL: idle.
 
-    Called by the physical CPU's own thread, out of guest code.  p.current is the vcpu that ran last, or NULL, and
-    stays so: loading the state of the next one, and p.current, are the caller's.  Sets p.slice_end.
+    Called by the physical CPU's own thread, out of guest code. p.current is the vcpu that ran last, or NULL,
+    and stays so: loading the state of the next one, and p.current, are the caller's. Sets p.slice_end.
     """
     global paravirt_this_pcpu
     host: HostPtr = p.host
@@ -276,29 +283,29 @@ def slice_for(p: PcpuPtr) -> u64:
 
 
 def earliest_deadline(p: PcpuPtr) -> u64:
-    """When something is next due on this physical CPU (timers, not turns), in system time; all ones: nothing."""
+    """When something is next due here (timers, not turns), in system time; all ones: nothing is."""
     host: HostPtr = p.host
-    deadline: u64 = next_watchdog(host)
+    state: MachineStatePtr = state_of(host)
+    deadline: u64 = NEVER
     mine: u64
-    d: DomainPtr
     v: VcpuPtr
-    domid: u32
     i: u32
-    for domid in range(host.max_domains):
-        d = host.domains[domid]
-        if d == cython.NULL or d.is_service or d.dying:
+    if state == cython.NULL:
+        return NEVER
+    if state.watchdogs != cython.NULL:
+        deadline = next_watchdog(host)
+    for i in range(state.count):
+        v = state.vcpus[i]
+        if v.pcpu != p or v.domain.dying:
             continue
-        for i in range(d.nr_vcpus):
-            v = d.vcpus[i]
-            if v != cython.NULL and v.pcpu == p:
-                mine = next_deadline(v)
-                if mine < deadline:
-                    deadline = mine
-                if v.runstate == RUNSTATE_RUNNING and not host.virtual_clock:
-                    # Its time record wants renewal then.
-                    mine = (v.time_version >> 32) << 30
-                    if mine < deadline:
-                        deadline = mine
+        mine = next_deadline(v)
+        if mine < deadline:
+            deadline = mine
+        if v.runstate == RUNSTATE_RUNNING and not host.virtual_clock:
+            # Its time record wants renewal then.
+            mine = (v.time_version >> 32) << 30
+            if mine < deadline:
+                deadline = mine
     return deadline
 
 
@@ -329,7 +336,7 @@ def rearm(p: PcpuPtr) -> cython.void:
 
 
 def deadline_changed(v: VcpuPtr, before: u64) -> cython.void:
-    """A hypercall changed the vcpu's timers, whose next deadline was ``before``: see that the new one is kept.
+    """A hypercall changed the vcpu's timers, whose next deadline was ``before``: keep the new one too.
 
     An alarm that comes too early does no harm, so that only an earlier deadline needs anything.
     """

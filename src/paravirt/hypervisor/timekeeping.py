@@ -1,13 +1,13 @@
 # cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False, initializedcheck=False
 """Time as guests see it: system time, time records, the wall clock, runstates and per-vcpu timers.
 
-System time counts nanoseconds since the machine's boot.  It is CLOCK_MONOTONIC less its value at boot, or, with a
-virtual clock, a number that the machine's loop advances.  A guest computes it by itself from its time record
-(``vcpu_time_info``) and the TSC: ``system_time + ((tsc - tsc_timestamp) << tsc_shift) * tsc_to_system_mul >> 32``.
-With a virtual clock the guest's TSC runs at exactly 1 GHz.
+System time counts nanoseconds since the machine's boot. It is CLOCK_MONOTONIC less its value at boot, or,
+with a virtual clock, a number that the machine's loop advances. A guest computes it by itself from its time
+record (``vcpu_time_info``) and the TSC: ``system_time + ((tsc - tsc_timestamp) << tsc_shift) *
+tsc_to_system_mul >> 32``. With a virtual clock the guest's TSC runs at exactly 1 GHz.
 
-Behaviour: public headers xen.h and vcpu.h; Xen 4.17, arch/x86/time.c and common/sched/core.c.  All functions are
-called under the machine lock.
+Behaviour: public headers xen.h and vcpu.h; Xen 4.17, arch/x86/time.c and common/sched/core.c. All functions
+are called under the machine lock.
 """
 
 import cython
@@ -31,6 +31,7 @@ from cython.cimports.paravirt.hypervisor.records import (
     u32,
     u64,
 )
+from cython.cimports.paravirt.hypervisor.sched.state import MachineStatePtr, forget_machine, state_of
 from cython.cimports.paravirt.hypervisor.scheduling import vcpu_wake
 from cython.cimports.paravirt.hypervisor.tsc import read_tsc
 from cython.cimports.paravirt.hypervisor.watchdog import run_watchdogs
@@ -41,7 +42,7 @@ from cython.cimports.posix.time import CLOCK_MONOTONIC, clock_gettime, nanosleep
 NEVER = cython.declare(u64, 0xFFFFFFFFFFFFFFFF)
 SECOND = cython.declare(u64, 1_000_000_000)
 MILLISECOND = cython.declare(u64, 1_000_000)
-# Time records are renewed when this much of system time begins anew: 2**30 ns, about the second that Xen takes.
+# Time records are renewed whenever 2**30 ns of system time are over: about the second that Xen takes.
 EPOCH_SHIFT = cython.declare(cython.int, 30)
 # A periodic tick of 100 Hz is what a paravirtual vcpu starts with.
 DEFAULT_PERIOD = cython.declare(u64, 10_000_000)
@@ -49,7 +50,7 @@ DEFAULT_PERIOD = cython.declare(u64, 10_000_000)
 MAX_SLEW = cython.declare(u64, 1_000_000)
 
 
-# --- clocks -----------------------------------------------------------------------------------------------------
+# --- clocks -------------------------------------------------------------------------------------------------
 
 
 def host_ns() -> u64:
@@ -75,12 +76,12 @@ def guest_tsc(host: HostPtr) -> u64:
 
 def sample(ns: U64Ptr, tsc: U64Ptr) -> cython.void:
     """Read CLOCK_MONOTONIC and the TSC at one moment: the tightest of a few tries, in case of preemption."""
-    attempt: cython.int
+    _: cython.int
     before: u64
     after: u64
     at: u64
     best: u64 = NEVER
-    for attempt in range(5):
+    for _ in range(5):
         before = read_tsc()
         at = host_ns()
         after = read_tsc()
@@ -128,7 +129,8 @@ def set_scale(host: HostPtr, ns: u64, ticks: u64) -> cython.void:
 def calibrate(host: HostPtr) -> cython.void:
     """Measure the TSC's frequency: over 2 ms at first, over all the time since boot in later calls.
 
-    Sets boot_ns too where it is not set yet.  If the TSC jumped (the host slept), the long baseline starts anew.
+    Sets boot_ns too where it is not set yet. If the TSC jumped (the host slept), the long baseline starts
+    anew.
     """
     ns: u64
     tsc: u64
@@ -137,6 +139,9 @@ def calibrate(host: HostPtr) -> cython.void:
     elapsed: u64
     measured: u64
     pause: timespec
+    if host.tsc_mul == 0:
+        # The machine begins here.
+        forget_machine(host)
     if host.virtual_clock:
         host.tsc_mul = 0x80000000
         host.tsc_shift = 1
@@ -171,11 +176,11 @@ def calibrate(host: HostPtr) -> cython.void:
         )
 
 
-# --- records in guest memory ------------------------------------------------------------------------------------
+# --- records in guest memory --------------------------------------------------------------------------------
 
 
 def copy_to_kernel(v: VcpuPtr, va: u64, src: cython.p_const_void, size: u64) -> cython.bint:
-    """Copy to an address of the guest's kernel, whether or not the vcpu is in user mode; false if it faults."""
+    """Copy to an address of the guest's kernel, be the vcpu in user mode or not; false if it faults."""
     user: u8 = v.cpu.user
     failed: i64
     v.cpu.user = 0
@@ -190,7 +195,7 @@ def time_record_stale(v: VcpuPtr, at: u64) -> cython.bint:
 
 
 def write_record(v: VcpuPtr, record: TimeRecordPtr) -> cython.void:
-    """Publish a time record in vcpu_info and in the registered secondary area: version odd, fields, version even."""
+    """Publish a time record, in vcpu_info and in the registered area: version odd, fields, version even."""
     target: TimeRecordPtr = cython.cast(TimeRecordPtr, v.info + 32)
     version: U32Ptr = cython.address(target.version)
     begin: u32 = (cython.cast(u32, v.time_version) + 1) | 1
@@ -217,9 +222,9 @@ def write_record(v: VcpuPtr, record: TimeRecordPtr) -> cython.void:
 def update_time_record(v: VcpuPtr) -> cython.void:
     """Renew the vcpu's time record from the clocks.
 
-    The time that a guest computes never goes back over an update: where its extrapolation is ahead of the host's
-    clock (which others slew), the record goes on from there a little slower, to meet it a second later.
-    XEN_PVCLOCK_TSC_STABLE_BIT is not set: Xen does so only where the TSC is its own clock source.
+    The time that a guest computes never goes back over an update: where its extrapolation is ahead of the
+    host's clock (which others slew), the record goes on from there a little slower, to meet it a second
+    later. XEN_PVCLOCK_TSC_STABLE_BIT is not set: Xen does so only where the TSC is its own clock source.
     """
     host: HostPtr = v.domain.host
     record: TimeRecord
@@ -253,7 +258,9 @@ def update_time_record(v: VcpuPtr) -> cython.void:
         )
         if ahead < MAX_SLEW:
             record.system_time = ns + ahead
-            record.tsc_to_system_mul -= cython.cast(u32, cython.cast(u128, record.tsc_to_system_mul) * ahead / SECOND)
+            record.tsc_to_system_mul -= cython.cast(
+                u32, cython.cast(u128, record.tsc_to_system_mul) * ahead / SECOND
+            )
     write_record(v, cython.address(record))
 
 
@@ -279,7 +286,7 @@ def update_wallclock(d: DomainPtr) -> cython.void:
     atomic_store32(field, version + 1, RELEASE)
 
 
-# --- runstates --------------------------------------------------------------------------------------------------
+# --- runstates ----------------------------------------------------------------------------------------------
 
 
 def change_runstate(v: VcpuPtr, new_state: u8, at: u64) -> cython.void:
@@ -306,7 +313,8 @@ def get_runstate(v: VcpuPtr, record: RunstateRecordPtr) -> cython.void:
 def update_runstate_area(v: VcpuPtr) -> cython.void:
     """Copy the runstate to the area that the vcpu registered, if any.
 
-    With the runstate_update_flag assist, XEN_RUNSTATE_UPDATE is set in state_entry_time while the copy is made.
+    With the runstate_update_flag assist, XEN_RUNSTATE_UPDATE is set in state_entry_time while the copy is
+    made.
     """
     record: RunstateRecord
     flagged: cython.bint
@@ -338,7 +346,7 @@ def set_runstate(v: VcpuPtr, new_state: u8) -> cython.void:
         update_runstate_area(v)
 
 
-# --- timers -----------------------------------------------------------------------------------------------------
+# --- timers -------------------------------------------------------------------------------------------------
 
 
 def signed_deadline(at: u64) -> u64:
@@ -379,22 +387,20 @@ def run_vcpu_timers(v: VcpuPtr, at: u64) -> cython.void:
 
 
 def run_timers(p: PcpuPtr) -> cython.void:
-    """Let everything expire that is due on this physical CPU; renew the running vcpu's time record in time."""
+    """Let everything expire that is due on this physical CPU; renew the running vcpu's time record."""
     host: HostPtr = p.host
     at: u64 = now(host)
-    d: DomainPtr
+    state: MachineStatePtr = state_of(host)
     v: VcpuPtr
-    domid: u32
     i: u32
-    for domid in range(host.max_domains):
-        d = host.domains[domid]
-        if d == cython.NULL or d.is_service or d.dying:
-            continue
-        for i in range(d.nr_vcpus):
-            v = d.vcpus[i]
-            if v != cython.NULL and v.pcpu == p:
-                run_vcpu_timers(v, at)
-    run_watchdogs(host, at)
+    if state == cython.NULL:
+        return
+    for i in range(state.count):
+        v = state.vcpus[i]
+        if v.pcpu == p and not v.domain.dying:
+            run_vcpu_timers(v, at)
+    if state.watchdogs != cython.NULL:
+        run_watchdogs(host, at)
     v = p.current
     if v != cython.NULL and v.runstate == RUNSTATE_RUNNING and time_record_stale(v, at):
         calibrate(host)

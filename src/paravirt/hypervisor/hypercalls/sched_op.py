@@ -145,7 +145,7 @@ def do_sched_op(host: HostPtr, v: VcpuPtr, args: U64Ptr) -> i64:
         return 0
     if command == SCHEDOP_poll:
         return poll(v, args[1])
-    if command == SCHEDOP_shutdown or command == SCHEDOP_shutdown_code:
+    if command in (SCHEDOP_shutdown, SCHEDOP_shutdown_code):
         if copy_from_guest(v, words, args[1], 4) != 0:
             return -EFAULT
         if command == SCHEDOP_shutdown:
@@ -184,8 +184,8 @@ def do_sched_op_compat(host: HostPtr, v: VcpuPtr, args: U64Ptr) -> i64:
 def do_set_timer_op(host: HostPtr, v: VcpuPtr, args: U64Ptr) -> i64:
     """HYPERVISOR_set_timer_op(system time, or 0: stop): one VIRQ_TIMER, as a singleshot timer.
 
-    Times that wrapped, or lie more than 13 days ahead, come from old kernels that mean either "at once" or "never":
-    as in Xen they get the middle ground of 100 ms.
+    Times that wrapped, or lie more than 13 days ahead, come from old kernels that mean either "at once" or
+    "never": as in Xen they get the middle ground of 100 ms.
     """
     timeout: u64 = args[0]
     at: u64 = now(host)

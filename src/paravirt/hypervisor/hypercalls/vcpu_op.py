@@ -1,7 +1,8 @@
 # cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False, initializedcheck=False
 """vcpu_op: bring vcpus up and down, their timers, and the memory they share with the hypervisor.
 
-Behaviour: public/vcpu.h; Xen 4.17, common/domain.c and arch/x86/domain.c, for an unprivileged paravirtual domain.
+Behaviour: public/vcpu.h; Xen 4.17, common/domain.c and arch/x86/domain.c, for an unprivileged paravirtual
+domain.
 """
 
 import cython
@@ -249,11 +250,11 @@ def do_vcpu_op(host: HostPtr, v: VcpuPtr, args: U64Ptr) -> i64:
     target = d.vcpus[number]
     if command == VCPUOP_is_up:
         return 0 if target.pause_flags & VPF_DOWN else 1
-    if (
-        command == VCPUOP_set_singleshot_timer
-        or command == VCPUOP_stop_singleshot_timer
-        or command == VCPUOP_set_periodic_timer
-        or command == VCPUOP_stop_periodic_timer
+    if command in (
+        VCPUOP_set_singleshot_timer,
+        VCPUOP_stop_singleshot_timer,
+        VCPUOP_set_periodic_timer,
+        VCPUOP_stop_periodic_timer,
     ):
         return timer_op(host, v, target, command, args[2])
     if command == VCPUOP_initialise:

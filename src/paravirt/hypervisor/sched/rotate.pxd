@@ -1,10 +1,9 @@
 # The rotating policy.
-from paravirt.hypervisor.records cimport Host, Pcpu, Vcpu, u32, u64
+from paravirt.hypervisor.records cimport Host, Pcpu, Vcpu, u64
 from paravirt.hypervisor.sched.policy cimport SchedPolicy
 
 cdef SchedPolicy rotate
 
-cdef Vcpu* scan(Pcpu* p, u32 domid, u32 first, u32 last) noexcept nogil
 cdef Vcpu* next_after(Pcpu* p, Vcpu* v) noexcept nogil
 cdef void rotate_init(Host* host) noexcept nogil
 cdef void rotate_deinit(Host* host) noexcept nogil

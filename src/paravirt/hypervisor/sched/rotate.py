@@ -1,59 +1,38 @@
 # cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False, initializedcheck=False
 """The policy in use until a fairer one is chosen: all runnable vcpus of a physical CPU take turns.
 
-A domain lives on one physical CPU.  Its vcpus share an engine there, so that a vcpu which waits for a sibling
-would burn its whole turn: turns are at most 1 ms long, and an event for a sibling ends the turn at once.  The
-policy keeps no state of its own: the order is that of domain and vcpu numbers, and p.current says whose turn it is.
+A domain lives on one physical CPU. Its vcpus share an engine there, so that a vcpu which waits for a sibling
+would burn its whole turn: turns are at most 1 ms long, and an event for a sibling ends the turn at once. The
+policy keeps no state of its own: the order is that of domain and vcpu numbers, and p.current says whose turn
+it is.
 """
 
 import cython
-from cython.cimports.paravirt.hypervisor.records import DomainPtr, HostPtr, PcpuPtr, VcpuPtr, u32, u64
+from cython.cimports.paravirt.hypervisor.records import HostPtr, PcpuPtr, VcpuPtr, u32, u64
+from cython.cimports.paravirt.hypervisor.sched.state import MachineStatePtr, state_of
 from cython.cimports.paravirt.hypervisor.scheduling import runnable
 
 SLICE = cython.declare(u64, 1_000_000)
-ALL = cython.declare(u32, 0xFFFFFFFF)
-
-
-def scan(p: PcpuPtr, domid: u32, first: u32, last: u32) -> VcpuPtr:
-    """The first runnable vcpu of domain ``domid`` at home on ``p``, of numbers first to last-1; or NULL."""
-    d: DomainPtr = p.host.domains[domid]
-    i: u32
-    v: VcpuPtr
-    if d == cython.NULL or d.is_service:
-        return cython.NULL
-    if last > d.nr_vcpus:
-        last = d.nr_vcpus
-    for i in range(first, last):
-        v = d.vcpus[i]
-        if v != cython.NULL and v.pcpu == p and runnable(v):
-            return v
-    return cython.NULL
+NONE = cython.declare(u32, 0xFFFFFFFF)
 
 
 def next_after(p: PcpuPtr, v: VcpuPtr) -> VcpuPtr:
     """The runnable vcpu whose turn comes after that of ``v`` (NULL: the first one), ``v`` itself excluded."""
-    host: HostPtr = p.host
+    state: MachineStatePtr = state_of(p.host)
+    other: VcpuPtr
     start: u32 = 0
-    domid: u32
-    found: VcpuPtr
-    if v != cython.NULL:
-        start = v.domain.domid
-        found = scan(p, start, v.id + 1, ALL)
-        if found != cython.NULL:
-            return found
-        start += 1
-    for domid in range(start, host.max_domains):
-        found = scan(p, domid, 0, ALL)
-        if found != cython.NULL:
-            return found
-    if v == cython.NULL:
+    i: u32
+    if state == cython.NULL:
         return cython.NULL
-    start = v.domain.domid
-    for domid in range(start):
-        found = scan(p, domid, 0, ALL)
-        if found != cython.NULL:
-            return found
-    return scan(p, start, 0, v.id)
+    if v != cython.NULL:
+        while start < state.count and state.vcpus[start] != v:
+            start += 1
+        start += 1
+    for i in range(state.count):
+        other = state.vcpus[(start + i) % state.count]
+        if other != v and other.pcpu == p and runnable(other):
+            return other
+    return cython.NULL
 
 
 def rotate_init(host: HostPtr) -> cython.void:
@@ -65,27 +44,25 @@ def rotate_deinit(host: HostPtr) -> cython.void:
 
 
 def rotate_pick_cpu(v: VcpuPtr) -> PcpuPtr:
-    """Where the domain's other vcpus are; for a new domain, the physical CPU that is home to the fewest vcpus."""
+    """Where the domain's other vcpus are; for a new domain, where the fewest vcpus are at home."""
     host: HostPtr = v.domain.host
-    d: DomainPtr = v.domain
+    state: MachineStatePtr = state_of(host)
     best: PcpuPtr = cython.NULL
-    least: u32 = ALL
+    least: u32 = NONE
     count: u32
+    vcpus: u32 = 0
     i: u32
-    j: u32
     n: u32
-    for i in range(d.nr_vcpus):
-        if d.vcpus[i] != cython.NULL and d.vcpus[i].pcpu != cython.NULL:
-            return d.vcpus[i].pcpu
+    if state != cython.NULL:
+        vcpus = state.count
+    for i in range(vcpus):
+        if state.vcpus[i].domain == v.domain and state.vcpus[i].pcpu != cython.NULL:
+            return state.vcpus[i].pcpu
     for n in range(host.nr_pcpus):
         count = 0
-        for i in range(host.max_domains):
-            d = host.domains[i]
-            if d == cython.NULL:
-                continue
-            for j in range(d.nr_vcpus):
-                if d.vcpus[j] != cython.NULL and d.vcpus[j].pcpu == host.pcpus[n]:
-                    count += 1
+        for i in range(vcpus):
+            if state.vcpus[i].pcpu == host.pcpus[n]:
+                count += 1
         if count < least:
             least = count
             best = host.pcpus[n]
@@ -117,7 +94,7 @@ def rotate_yield(v: VcpuPtr) -> cython.void:
 
 
 def rotate_do_schedule(p: PcpuPtr, at: u64) -> VcpuPtr:
-    """Go on with what runs until its turn is over; then the next one.  No end is set for a vcpu that is alone."""
+    """Go on with what runs until its turn is over; then the next.  A vcpu that is alone has no end set."""
     current: VcpuPtr = p.current
     other: VcpuPtr = next_after(p, current)
     stays: cython.bint = current != cython.NULL and current.pcpu == p and runnable(current)
