@@ -67,15 +67,15 @@ hypercall_page:
         .fill   4096, 1, 0x90
 #endif
 
-/* Leave through the iret hypercall. The stack holds what the interface wants below rip, except the three
-   registers that SYSCALL itself destroys. */
+/* Leave through the iret hypercall. The stack holds its flags, then what the processor's own iret takes; on
+   top belong the three registers that SYSCALL destroys, which the hypercall page's stub pushes by itself. */
         .macro hypercall_iret
-        pushq   %rcx
-        pushq   %r11
-        pushq   %rax
 #ifdef USE_HYPERCALL_PAGE
         jmp     hypercall_page + __HYPERVISOR_iret * 32
 #else
+        pushq   %rcx
+        pushq   %r11
+        pushq   %rax
         movl    $__HYPERVISOR_iret, %eax
         syscall
 #endif
