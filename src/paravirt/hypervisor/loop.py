@@ -114,7 +114,7 @@ def do_rdtsc(host: HostPtr, v: VcpuPtr, with_aux: cython.bint) -> cython.void:
     tsc: u64
     advance_virtual_time(host, v)
     tsc = guest_tsc(host)
-    v.cpu.gpr[GPR_RAX] = tsc & 0xFFFFFFFF
+    v.cpu.gpr[GPR_RAX] = cython.cast(u32, tsc)
     v.cpu.gpr[GPR_RDX] = tsc >> 32
     if with_aux:
         v.cpu.gpr[GPR_RCX] = v.cpu.tsc_aux

@@ -56,6 +56,7 @@ RFLAGS_VM = cython.declare(u64, 0x20000)
 # Cleared on entry to a handler: TF, NT, RF, VM, AC.
 CLEARED_ON_ENTRY = cython.declare(u64, 0x74100)
 
+DR6_FIXED = cython.declare(u64, 0xFFFF0FF0)
 VGCF_IN_SYSCALL = cython.declare(u64, 256)
 SHUTDOWN_CRASH = cython.declare(u32, 3)
 
@@ -91,7 +92,7 @@ def set_flat(v: VcpuPtr, seg: cython.int, selector: u16, flags: u32) -> cython.v
     """Load one of the hypervisor's flat segments."""
     v.cpu.seg[seg].selector = selector
     v.cpu.seg[seg].flags = flags
-    v.cpu.seg[seg].limit = 0xFFFFFFFF
+    v.cpu.seg[seg].limit = cython.cast(u32, 0xFFFFFFFF)
     v.cpu.seg[seg].base = 0
     v.cpu.segs_dirty = 1
 
@@ -175,7 +176,6 @@ def inject_failsafe(v: VcpuPtr) -> cython.void:
     sp: u64 = v.cpu.gpr[GPR_RSP]
     cs: u64 = v.cpu.seg[SEG_CS].selector
     mask: u8
-    i: cython.int
     if v.failsafe_callback.address == 0:
         domain_crash(v.domain, "a segment register cannot be loaded, and there is no failsafe callback", cs)
         return
@@ -205,8 +205,8 @@ def inject_failsafe(v: VcpuPtr) -> cython.void:
         v.info[UPCALL_MASK] = 1
     v.cpu.rflags &= ~CLEARED_ON_ENTRY
     v.cpu.rip = v.failsafe_callback.address
-    for i in range(6):
-        set_flat(v, i, 0, 0) if i != SEG_CS and i != SEG_SS and i < 4 else None
+    set_flat(v, 0, 0, 0)
+    set_flat(v, 3, 0, 0)
     set_flat(v, SEG_CS, FLAT_KERNEL_CS, CODE64_FLAGS)
     set_flat(v, SEG_SS, FLAT_KERNEL_SS, DATA_FLAGS)
 
@@ -268,7 +268,7 @@ def exception(host: HostPtr, v: VcpuPtr, vector: u32, error: u32, address: u64) 
         v.guest_ts = 0
         inject_exception(v, 7, 0, 0)
     elif vector == 1:
-        v.cpu.dr[6] = (v.cpu.dr[6] & 0xFFFF0FF0) | (address & 0xE00F) | 0xFFFF0FF0
+        v.cpu.dr[6] = (address & 0xE00F) | DR6_FIXED
         inject_exception(v, 1, 0, 0)
     elif vector < 32:
         inject_exception(v, vector, error, 0)

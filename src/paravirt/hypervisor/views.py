@@ -577,9 +577,9 @@ class Vcpu:
         rec.cpu.dr[6] = 0xFFFF0FF0
         rec.cpu.dr[7] = 0x400
         rec.cr4 = 0x620
-        rec.info = domain.rec.shared_info + number * 64
+        rec.info = domain.rec.shared_info + rec.id * 64
         rec.info[1] = 1
-        domain.rec.vcpus[number] = rec
+        domain.rec.vcpus[rec.id] = rec
         init_vcpu(rec)
 
     @property

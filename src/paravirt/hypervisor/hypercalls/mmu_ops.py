@@ -322,7 +322,7 @@ def mmuext_one(v: VcpuPtr, op: U64Ptr, owner: u16) -> i64:
     if command == MMUEXT_FLUSH_CACHE or command == MMUEXT_FLUSH_CACHE_GLOBAL:
         return -EACCES
     if command == MMUEXT_SET_LDT:
-        return set_ldt(v, op[1], op[2] & 0xFFFFFFFF)
+        return set_ldt(v, op[1], cython.cast(u32, op[2]))
     return -ENOSYS
 
 

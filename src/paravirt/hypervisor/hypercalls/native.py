@@ -155,7 +155,7 @@ def is_canonical(address: u64) -> cython.bint:
 
 def do_set_segment_base(host: HostPtr, v: VcpuPtr, args: U64Ptr) -> i64:
     """Set the FS base, the user or kernel GS base, or load the user GS selector."""
-    which: u64 = args[0] & 0xFFFFFFFF
+    which: u32 = cython.cast(u32, args[0])
     base: u64 = args[1]
     if which == SEGBASE_GS_USER_SEL:
         # The user's GS: loaded as if swapgs stood before and after.
