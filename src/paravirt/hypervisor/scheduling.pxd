@@ -2,13 +2,6 @@
 from paravirt.hypervisor.records cimport Domain, Host, Pcpu, Vcpu, pthread_cond_t, u8, u32, u64
 from paravirt.hypervisor.sched.policy cimport SchedPolicy
 
-cdef extern from * nogil:
-    """
-    /* The physical CPU whose loop this thread runs; only scheduling.py uses it. */
-    static __thread void *paravirt_this_pcpu;
-    """
-    void* paravirt_this_pcpu
-
 cdef extern from "<pthread.h>" nogil:
     int pthread_cond_signal(pthread_cond_t* condition)
 
@@ -18,6 +11,7 @@ cdef enum ShutdownCode:
 cdef SchedPolicy* policy
 
 cdef u8 resting_state(Vcpu* v) noexcept nogil
+cdef void kick(Pcpu* p) noexcept nogil
 cdef void force_reschedule(Pcpu* p) noexcept nogil
 cdef void made_runnable(Vcpu* v) noexcept nogil
 cdef void stop_running(Vcpu* v) noexcept nogil
@@ -26,7 +20,6 @@ cdef void init_domain(Domain* d) noexcept nogil
 cdef void init_vcpu(Vcpu* v) noexcept nogil
 cdef void remove_vcpu(Vcpu* v) noexcept nogil
 
-cdef bint on_own_thread(Pcpu* p) noexcept nogil
 cdef bint runnable(Vcpu* v) noexcept nogil
 cdef bint events_need_delivery(Vcpu* v) noexcept nogil
 cdef void vcpu_kick(Vcpu* v) noexcept nogil
@@ -44,5 +37,5 @@ cdef void domain_shutdown(Domain* d, u32 reason) noexcept nogil
 cdef Vcpu* pick_next(Pcpu* p) noexcept nogil
 cdef u64 slice_for(Pcpu* p) noexcept nogil
 cdef u64 earliest_deadline(Pcpu* p) noexcept nogil
-cdef void rearm(Pcpu* p) noexcept nogil
-cdef void deadline_changed(Vcpu* v, u64 before) noexcept nogil
+cdef void rearm(Vcpu* current, Pcpu* p) noexcept nogil
+cdef void deadline_changed(Vcpu* current, Vcpu* v, u64 before) noexcept nogil

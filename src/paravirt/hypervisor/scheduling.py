@@ -107,9 +107,10 @@ def events_need_delivery(v: VcpuPtr) -> cython.bint:
 # --- kicks --------------------------------------------------------------------------------------------------
 
 
-def on_own_thread(p: PcpuPtr) -> cython.bint:
-    """Whether the caller is the thread that runs this physical CPU: then it is not in guest code now."""
-    return paravirt_this_pcpu == cython.cast(cython.p_void, p)
+def kick(p: PcpuPtr) -> cython.void:
+    """Make the physical CPU leave guest code, if it is there; elsewhere it looks at everything before it goes on."""
+    if p.current != cython.NULL and p.current.on_cpu and p.ops != cython.NULL:
+        p.ops.kick(p.engine)
 
 
 def force_reschedule(p: PcpuPtr) -> cython.void:
@@ -117,8 +118,8 @@ def force_reschedule(p: PcpuPtr) -> cython.void:
     p.need_resched = 1
     if p.idle:
         pthread_cond_signal(cython.address(p.wake))
-    elif not on_own_thread(p) and p.ops != cython.NULL:
-        p.ops.kick(p.engine)
+    else:
+        kick(p)
 
 
 def vcpu_kick(v: VcpuPtr) -> cython.void:
@@ -127,8 +128,7 @@ def vcpu_kick(v: VcpuPtr) -> cython.void:
     if p == cython.NULL:
         return
     if v.runstate == RUNSTATE_RUNNING and p.current == v and not p.idle:
-        if not on_own_thread(p) and p.ops != cython.NULL:
-            p.ops.kick(p.engine)
+        kick(p)
     elif runnable(v) and (p.idle or policy.wake(v, now(v.domain.host))):
         force_reschedule(p)
 
@@ -251,12 +251,10 @@ def pick_next(p: PcpuPtr) -> VcpuPtr:
     Called by the physical CPU's own thread, out of guest code. p.current is the vcpu that ran last, or NULL,
     and stays so: loading the state of the next one, and p.current, are the caller's. Sets p.slice_end.
     """
-    global paravirt_this_pcpu
     host: HostPtr = p.host
     at: u64 = now(host)
     last: VcpuPtr = p.current
     chosen: VcpuPtr
-    paravirt_this_pcpu = p
     policy.tick(p, at)
     chosen = policy.do_schedule(p, at)
     p.need_resched = 0
@@ -309,18 +307,16 @@ def earliest_deadline(p: PcpuPtr) -> u64:
     return deadline
 
 
-def rearm(p: PcpuPtr) -> cython.void:
-    """What is next due may have changed while the guest runs: see that the engine is left in time."""
+def rearm(current: VcpuPtr, p: PcpuPtr) -> cython.void:
+    """What is next due on ``p`` may have changed by a hypercall of ``current``: see that the alarm is in time."""
     host: HostPtr = p.host
     deadline: u64
     at: u64
-    if p.ops == cython.NULL:
-        return
-    if not on_own_thread(p):
+    if current.pcpu != p:
+        # Its own loop sets the alarm.
         force_reschedule(p)
         return
-    if p.current == cython.NULL or p.current.runstate != RUNSTATE_RUNNING:
-        # The loop sets the alarm itself before it enters the guest, or sleeps.
+    if p.ops == cython.NULL:
         return
     deadline = earliest_deadline(p)
     if p.slice_end != 0 and p.slice_end < deadline:
@@ -332,13 +328,13 @@ def rearm(p: PcpuPtr) -> cython.void:
     elif host.ns_per_block_num:
         at = now(host)
         deadline = deadline - at if deadline > at else 0
-        p.ops.set_budget(p.engine, p.current.cpu.blocks + deadline / host.ns_per_block_num + 1)
+        p.ops.set_budget(p.engine, current.cpu.blocks + deadline / host.ns_per_block_num + 1)
 
 
-def deadline_changed(v: VcpuPtr, before: u64) -> cython.void:
-    """A hypercall changed the vcpu's timers, whose next deadline was ``before``: keep the new one too.
+def deadline_changed(current: VcpuPtr, v: VcpuPtr, before: u64) -> cython.void:
+    """A hypercall of ``current`` changed the timers of ``v``, whose next deadline was ``before``.
 
     An alarm that comes too early does no harm, so that only an earlier deadline needs anything.
     """
     if v.pcpu != cython.NULL and next_deadline(v) < before:
-        rearm(v.pcpu)
+        rearm(current, v.pcpu)

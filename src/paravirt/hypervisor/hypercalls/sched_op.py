@@ -157,7 +157,7 @@ def do_sched_op(host: HostPtr, v: VcpuPtr, args: U64Ptr) -> i64:
         if copy_from_guest(v, words, args[1], 8) != 0:
             return -EFAULT
         rc = set_watchdog(v.domain, words[0], words[1])
-        rearm(v.pcpu)
+        rearm(v, v.pcpu)
         return rc
     if command == SCHEDOP_remote_shutdown:
         return remote_shutdown(host, v, args[1])
@@ -198,5 +198,5 @@ def do_set_timer_op(host: HostPtr, v: VcpuPtr, args: U64Ptr) -> i64:
         v.singleshot = at + MIDDLE_GROUND
     else:
         v.singleshot = timeout
-    deadline_changed(v, before)
+    deadline_changed(v, v, before)
     return 0

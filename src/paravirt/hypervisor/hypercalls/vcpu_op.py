@@ -143,7 +143,7 @@ def set_periodic_timer(current: VcpuPtr, v: VcpuPtr, arg: u64) -> i64:
         return -EINVAL
     v.periodic_period = period
     run_periodic(v, now(v.domain.host))
-    deadline_changed(v, before)
+    deadline_changed(current, v, before)
     return 0
 
 
@@ -158,7 +158,7 @@ def set_singleshot_timer(host: HostPtr, current: VcpuPtr, v: VcpuPtr, arg: u64) 
     if words[1] & VCPU_SSHOTTMR_future and words[0] < now(host):
         return -ETIME
     v.singleshot = signed_deadline(words[0])
-    deadline_changed(v, before)
+    deadline_changed(current, v, before)
     return 0
 
 
