@@ -163,7 +163,6 @@ static void on_failsafe(struct regs *r)
 static void reload(const char *label, u16 *in)
 {
     /* Segments are loaded again when the vcpu is switched back in. */
-    struct sched_poll poll = {0, 0, system_time() + 2000000};
     u16 out;
     asm volatile("movw %0, %%ds" ::"r"(in[0]));
     asm volatile("movw %0, %%es" ::"r"(in[1]));
@@ -171,7 +170,7 @@ static void reload(const char *label, u16 *in)
     asm volatile("movw %0, %%gs" ::"r"(in[3]));
     failsafes = 0;
     update(&gdt[9], DATA32 & ~(1UL << 47));
-    xen_sched_op(SCHEDOP_poll, &poll);
+    sleep_until(system_time() + 2000000);
     asm volatile("movw %%es, %0" : "=r"(out));
     printf("%s: failsafe callbacks=%d", label, failsafes);
     if (failsafes)

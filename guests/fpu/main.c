@@ -96,16 +96,14 @@ static void state(void)
     u64 in[2] = {0x0123456789abcdef, 0xfedcba9876543210}, out[2] = {0, 0};
     u64 bits = 0x3ff8000000000000, bits_back = 0;
     asm volatile("fninit; fldl %1; movups %0, %%xmm5" ::"m"(in), "m"(bits));
-    struct sched_poll poll = {0, 0, system_time() + 2000000};
-    xen_sched_op(SCHEDOP_poll, &poll);
+    sleep_until(system_time() + 2000000);
     asm volatile("movups %%xmm5, %0; fstpl %1" : "=m"(out), "=m"(bits_back));
     printf("SSE kept: %d, x87 kept: %d\n", out[0] == in[0] && out[1] == in[1], bits_back == bits);
     check(out[0] == in[0] && out[1] == in[1] && bits_back == bits);
     u16 cw = 0, want = 0x27f;
     u32 mxcsr = 0x1fc0, mxcsr_back = 0;
     asm volatile("fldcw %0; ldmxcsr %1" ::"m"(want), "m"(mxcsr));
-    poll.timeout = system_time() + 2000000;
-    xen_sched_op(SCHEDOP_poll, &poll);
+    sleep_until(system_time() + 2000000);
     asm volatile("fnstcw %0; stmxcsr %1" : "=m"(cw), "=m"(mxcsr_back));
     printf("control words kept: %x %x\n", cw, mxcsr_back);
 }

@@ -161,6 +161,7 @@ static inline void clear_bit(u64 *words, u64 bit)
     test_and_clear_bit(words, bit);
 }
 u64 system_time(void); /* nanoseconds since Xen's start, from vcpu 0's time record */
+void sleep_until(u64 time); /* off the processor, at least once, until system_time() is there */
 static inline u64 rdtsc(void)
 {
     u32 low, high;

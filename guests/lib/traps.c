@@ -152,3 +152,12 @@ u64 system_time(void)
             return now;
     }
 }
+
+void sleep_until(u64 time)
+{
+    /* A poll of no port ends at any event, so one may not be enough. Xen may wake us 50 microseconds early. */
+    struct sched_poll poll = {0, 0, time};
+    do
+        xen_sched_op(SCHEDOP_poll, &poll);
+    while (system_time() + 100000 < time);
+}

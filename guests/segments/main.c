@@ -107,8 +107,7 @@ static void kernel_loads(void)
     xen_set_segment_base(SEGBASE_FS, (u64)&areas[3]);
     printf("fs:0=%lx\n", kernel_fs());
     /* The bases survive being switched out. */
-    struct sched_poll poll = {0, 0, system_time() + 2000000};
-    xen_sched_op(SCHEDOP_poll, &poll);
+    sleep_until(system_time() + 2000000);
     printf("after sleeping: fs:0=%lx gs:0=%lx\n", kernel_fs(), kernel_gs());
     check(kernel_fs() == 0x4444 && kernel_gs() == 0x2222);
 }
