@@ -1,4 +1,6 @@
 # cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False, initializedcheck=False
+# mypy: ignore-errors
+# ruff: noqa: F821  (names declared in the .pxd beside this file)
 """Starting a vcpu: everything that a ``vcpu_guest_context`` says, checked and put in force.
 
 The caller copies the context out of guest memory first. Behaviour: public/arch-x86/xen.h and vcpu.h; Xen

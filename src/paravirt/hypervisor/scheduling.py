@@ -1,4 +1,6 @@
 # cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False, initializedcheck=False
+# mypy: ignore-errors
+# ruff: noqa: F821  (names declared in the .pxd beside this file)
 """The scheduling mechanism: which vcpus can run, how they block and wake, the switch from one to the next.
 
 Who runs when is a policy's decision (``sched/``), asked through the verbs of ``sched/policy.pxd``. A vcpu
@@ -108,7 +110,7 @@ def events_need_delivery(v: VcpuPtr) -> cython.bint:
 
 
 def kick(p: PcpuPtr) -> cython.void:
-    """Make the physical CPU leave guest code, if it is there; elsewhere it looks at everything before it goes on."""
+    """Make the physical CPU leave guest code, if it is there; elsewhere it looks around before it goes on."""
     if p.current != cython.NULL and p.current.on_cpu and p.ops != cython.NULL:
         p.ops.kick(p.engine)
 
@@ -308,7 +310,7 @@ def earliest_deadline(p: PcpuPtr) -> u64:
 
 
 def rearm(current: VcpuPtr, p: PcpuPtr) -> cython.void:
-    """What is next due on ``p`` may have changed by a hypercall of ``current``: see that the alarm is in time."""
+    """What is next due on ``p`` may have changed by a hypercall of ``current``: set the alarm anew."""
     host: HostPtr = p.host
     deadline: u64
     at: u64

@@ -1,4 +1,6 @@
 # cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False, initializedcheck=False
+# mypy: ignore-errors
+# ruff: noqa: F821  (names declared in the .pxd beside this file)
 """Time as guests see it: system time, time records, the wall clock, runstates and per-vcpu timers.
 
 System time counts nanoseconds since the machine's boot. It is CLOCK_MONOTONIC less its value at boot, or,

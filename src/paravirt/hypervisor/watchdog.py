@@ -1,4 +1,5 @@
 # cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False, initializedcheck=False
+# mypy: ignore-errors
 """Domain watchdogs: two timers that a guest must set again in time, or be shut down.
 
 Behaviour: SCHEDOP_watchdog, public header sched.h; Xen 4.17, common/sched/core.c.  Under the machine lock.

@@ -1,4 +1,6 @@
 # cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False, initializedcheck=False
+# mypy: ignore-errors
+# ruff: noqa: F821  (names declared in the .pxd beside this file)
 """sched_op: yield, block, poll, shutdown, watchdog; the older sched_op_compat; set_timer_op.
 
 Behaviour: public/sched.h; Xen 4.17, common/sched/core.c, compat.c and common/domain.c.

@@ -1,4 +1,6 @@
 # cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False, initializedcheck=False
+# mypy: ignore-errors
+# ruff: noqa: F821  (names declared in the .pxd beside this file)
 """vcpu_op: bring vcpus up and down, their timers, and the memory they share with the hypervisor.
 
 Behaviour: public/vcpu.h; Xen 4.17, common/domain.c and arch/x86/domain.c, for an unprivileged paravirtual

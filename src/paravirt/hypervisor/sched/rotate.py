@@ -1,4 +1,6 @@
 # cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False, initializedcheck=False
+# mypy: ignore-errors
+# ruff: noqa: F821  (names declared in the .pxd beside this file)
 """The policy in use until a fairer one is chosen: all runnable vcpus of a physical CPU take turns.
 
 A domain lives on one physical CPU. Its vcpus share an engine there, so that a vcpu which waits for a sibling

@@ -1,4 +1,6 @@
 # cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False, initializedcheck=False
+# mypy: ignore-errors
+# ruff: noqa: F821  (names declared in the .pxd beside this file)
 """What scheduling keeps for each machine: a list of its vcpus, by domain and number, and watchdogs.
 
 Domain numbers are sparse: walking the table of all possible domains at every timer would cost more than the
