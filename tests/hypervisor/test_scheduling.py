@@ -345,7 +345,7 @@ def test_a_watchdog_shuts_the_domain_down_when_it_expires(machine: Machine) -> N
     cpu = native.address(machine.cpus[0])
     assert watchdog.set_watchdog(guest.at, 0, 2) == 1
     assert watchdog.set_watchdog(guest.at, 0, 30) == 2
-    assert watchdog.set_watchdog(guest.at, 0, 30) == -28
+    assert watchdog.set_watchdog(guest.at, 0, 30) == 2**32 - 28
     assert watchdog.next_watchdog(machine.at) == scheduling.earliest_deadline(cpu) == 2 * 10**9
     machine.host.virtual_ns = 10**9
     assert watchdog.set_watchdog(guest.at, 1, 2) == 0

@@ -170,9 +170,11 @@ def load_debug_registers(v: VcpuPtr, c: ContextPtr) -> cython.void:
         # Addresses in the hypervisor's range are nobody's to watch.
         if not c.debugreg[i] >> 47 or c.debugreg[i] >= cython.cast(u64, 0xFFFF880000000000):
             v.cpu.dr[i] = c.debugreg[i]
-    v.cpu.dr[6] = (c.debugreg[6] & 0xE00F) | cython.cast(u64, 0xFFFF0FF0)
+    v.cpu.dr[6] = cython.cast(u64, 0xFFFF0FF0)
+    if not c.debugreg[6] >> 32:
+        v.cpu.dr[6] |= c.debugreg[6] & 0xE00F
     # DR7: no general detect; I/O breakpoints need CR4.DE; LE, GE and bit 10 are always set.
-    if control & 0x2000:
+    if control >> 32 or control & 0x2000:
         refused = True
     control = (control & cython.cast(u64, 0xFFFF03FF)) | 0x400
     for i in range(4):

@@ -50,7 +50,8 @@ def make(d: DomainPtr) -> WatchdogsPtr:
 def set_watchdog(d: DomainPtr, number: u32, seconds: u32) -> i64:
     """Start a watchdog (``number`` 0; answers its number, 1 or 2), set one again, or stop it (0 seconds).
 
-    -EINVAL: no such number, or not started.  -ENOSPC: both are in use.
+    -EINVAL: no such number, or not started.  When both are in use the answer is 2**32 - ENOSPC: in Xen the
+    error number passes through 32 unsigned bits, and so guests know it.
     """
     deadline: u64 = now(d.host) + cython.cast(u64, seconds) * 1_000_000_000
     entry: WatchdogsPtr
@@ -68,7 +69,7 @@ def set_watchdog(d: DomainPtr, number: u32, seconds: u32) -> i64:
                 entry.in_use |= cython.cast(u32, 1) << i
                 entry.deadline[i] = deadline
                 return i + 1
-        return -ENOSPC
+        return cython.cast(u32, -ENOSPC)
     i = number - 1
     if entry == cython.NULL or not (entry.in_use >> i) & 1:
         return -EINVAL

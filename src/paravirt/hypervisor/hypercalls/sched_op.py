@@ -24,6 +24,8 @@ from cython.cimports.paravirt.abi.constants import (
 )
 from cython.cimports.paravirt.hypervisor.guestmem import copy_from_guest, frame_ptr
 from cython.cimports.paravirt.hypervisor.records import (
+    PORT_FREE,
+    PORT_RESERVED,
     VPF_POLL,
     DomainPtr,
     HostPtr,
@@ -58,11 +60,9 @@ def block(v: VcpuPtr) -> cython.void:
 
 
 def port_pending(d: DomainPtr, port: u32) -> cython.bint:
-    """Whether an event channel's pending bit is set, or about to be."""
+    """Whether the pending bit of an event channel in use is set, or about to be."""
     word: U32Ptr
     page: u32 = port >> 10
-    if d.ports[port].state == 0 or d.ports[port].state == 1:
-        return False
     if d.ports[port].pending:
         return True
     if d.fifo:
@@ -83,7 +83,7 @@ def poll_ports(v: VcpuPtr, ports: u64, count: u32, last: U32Ptr) -> i64:
     for i in range(count):
         if copy_from_guest(v, last, ports + 4 * cython.cast(u64, i), 4) != 0:
             return -EFAULT
-        if last[0] >= d.nr_ports:
+        if last[0] >= d.nr_ports or d.ports[last[0]].state in (PORT_FREE, PORT_RESERVED):
             return -EINVAL
         if port_pending(d, last[0]):
             return 1

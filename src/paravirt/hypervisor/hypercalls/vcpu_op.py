@@ -17,9 +17,8 @@ from cython.cimports.paravirt.abi.constants import (
     ENOENT,
     ENOMEM,
     ENOSYS,
-    ETIME,
+    ENXIO,
     SHUTDOWN_poweroff,
-    VCPU_SSHOTTMR_future,
     VCPUOP_down,
     VCPUOP_get_physid,
     VCPUOP_get_runstate_info,
@@ -149,16 +148,17 @@ def set_periodic_timer(current: VcpuPtr, v: VcpuPtr, arg: u64) -> i64:
     return 0
 
 
-def set_singleshot_timer(host: HostPtr, current: VcpuPtr, v: VcpuPtr, arg: u64) -> i64:
-    """One VIRQ_TIMER at a given system time; -ETIME if that has passed and the guest asked to be told."""
+def set_singleshot_timer(current: VcpuPtr, v: VcpuPtr, arg: u64) -> i64:
+    """One VIRQ_TIMER at a given system time; at once if that has passed.
+
+    The flag VCPU_SSHOTTMR_future asked for -ETIME then; Xen ignores it since 4.17.2.
+    """
     words: u64[2]
     before: u64 = next_deadline(v)
     if v != current:
         return -EINVAL
     if copy_from_guest(current, words, arg, 16) != 0:
         return -EFAULT
-    if words[1] & VCPU_SSHOTTMR_future and words[0] < now(host):
-        return -ETIME
     v.singleshot = signed_deadline(words[0])
     deadline_changed(current, v, before)
     return 0
@@ -168,7 +168,7 @@ def map_vcpu_info(host: HostPtr, current: VcpuPtr, v: VcpuPtr, mfn: u64, offset:
     """Move the vcpu's vcpu_info to a frame of the guest's, once and for good."""
     info: BytePtr
     if offset > 4096 - VCPU_INFO_SIZE or offset & 7:
-        return -EINVAL
+        return -ENXIO
     if v.info_mfn != 0:
         return -EINVAL
     if v != current and not v.pause_flags & VPF_DOWN:
@@ -201,10 +201,10 @@ def register_vcpu_info(host: HostPtr, current: VcpuPtr, v: VcpuPtr, arg: u64) ->
     return map_vcpu_info(host, current, v, words[0], cython.cast(u32, words[1]))
 
 
-def timer_op(host: HostPtr, current: VcpuPtr, v: VcpuPtr, command: cython.int, arg: u64) -> i64:
+def timer_op(current: VcpuPtr, v: VcpuPtr, command: cython.int, arg: u64) -> i64:
     """The four operations on timers."""
     if command == VCPUOP_set_singleshot_timer:
-        return set_singleshot_timer(host, current, v, arg)
+        return set_singleshot_timer(current, v, arg)
     if command == VCPUOP_stop_singleshot_timer:
         if v != current:
             return -EINVAL
@@ -258,7 +258,7 @@ def do_vcpu_op(host: HostPtr, v: VcpuPtr, args: U64Ptr) -> i64:
         VCPUOP_set_periodic_timer,
         VCPUOP_stop_periodic_timer,
     ):
-        return timer_op(host, v, target, command, args[2])
+        return timer_op(v, target, command, args[2])
     if command == VCPUOP_initialise:
         return initialise(host, v, target, args[2])
     if command == VCPUOP_up:
