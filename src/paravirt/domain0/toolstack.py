@@ -25,6 +25,7 @@ from paravirt.domain0.console import Console
 from paravirt.domain0.crash import crash_report
 from paravirt.domain0.services import Services
 from paravirt.domain0.store import Store, StoreService
+from paravirt.domain0.store.layout import announce
 from paravirt.errors import UserError
 from paravirt.hypervisor.views import Domain as DomainView
 from paravirt.hypervisor.views import Host
@@ -231,6 +232,7 @@ class Machine:
         view.console_sink = domain.console.emit
         notify = self._services.listen(domid, console_port, domain.console.on_event)
         domain.console.attach(GuestPage(self.memory, built.console_mfn), notify)
+        domain.console.wake = lambda: self._services.post(domain.console.on_event)
         self._introduce(domain, built.store_mfn, store_port, built.console_mfn, console_port, memory, vcpus)
         if not paused:
             with self.host.lock:
@@ -240,12 +242,15 @@ class Machine:
     def _introduce(self, domain: Domain, store_mfn: int, store_port: int, console_mfn: int, console_port: int,
                    memory: int, vcpus: int) -> None:
         """Announce the domain in xenstore and serve its ring."""
-        self.store.introduce(domain.domid)
+        announce(self.store, domain.domid, domain.name, memory, vcpus, store_mfn, store_port, console_mfn,
+                 console_port)
         connection = self.store.connect(domain.domid)
         # The service exists before its notifier does: bind late.
         service: list[StoreService] = []
         notify = self._services.listen(domain.domid, store_port, lambda: service[0].on_event())
         service.append(StoreService(GuestPage(self.memory, store_mfn), connection, notify))
+        connection.on_output = lambda: self._services.post(service[0].on_event)
+        self.store.introduce(domain.domid)
 
     def _look_for_ended(self) -> None:
         for domain in list(self.domains.values()):
