@@ -87,6 +87,16 @@ static void returns(void)
     check(calls == 3 && user_exit.vector == 6);
 }
 
+static void without_callback(void)
+{
+    struct regs r = fresh();
+    H3(__HYPERVISOR_set_callbacks, event_callback, failsafe_callback, 0);
+    run_user(u_syscall, 2, &r);
+    show("syscall without callback");
+    check(user_exit.vector == 6);
+    check(register_callback(CALLBACKTYPE_syscall, CALLBACKF_mask_events, syscall_callback) == 0);
+}
+
 static void interrupts(void)
 {
     struct regs r = fresh();
@@ -125,6 +135,7 @@ void guest_main(void)
     user_init();
     long_mode();
     returns();
+    without_callback();
     interrupts();
     compatibility();
 }

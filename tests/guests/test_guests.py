@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from ..oracle import kernels, transcript
-from ..oracle.xenrun import Setting
 
 _TIMEOUT = 60.0  # seconds of wall time; a kernel answers in far less than one
 
@@ -44,10 +43,13 @@ def _kernel(name: str, built: Path) -> Path:
     return path if path.is_file() else kernels.build(name, built)
 
 
-def _run(machine: Any, name: str, kernel: Path) -> transcript.Transcript:
-    setting = Setting.of(kernels.GUESTS / name)
+def _run(machine: Any, run: kernels.Run, kernel: Path) -> transcript.Transcript:
     domain = machine.create(
-        kernel=kernel, cmdline=setting.cmdline, memory=setting.memory, vcpus=setting.vcpus, name=name
+        kernel=kernel,
+        cmdline=run.setting.cmdline,
+        memory=run.setting.memory,
+        vcpus=run.setting.vcpus,
+        name=run.name,
     )
     reason = domain.wait(timeout=_TIMEOUT)
     text = bytes(domain.console.output).decode("utf-8", "replace")
@@ -55,19 +57,23 @@ def _run(machine: Any, name: str, kernel: Path) -> transcript.Transcript:
     return transcript.Transcript(transcript.normalised(text), ended)
 
 
-@pytest.mark.parametrize("name", kernels.names())
-def test_every_kernel_has_a_transcript_that_passes(name: str) -> None:
-    kept = transcript.load(name)
+RUNS = kernels.runs()
+KERNELS = sorted({run.kernel for run in RUNS.values()})
+
+
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS.keys())
+def test_every_run_has_a_transcript_that_passes(run: kernels.Run) -> None:
+    kept = transcript.load(run.name)
     assert kept is not None, "run scripts/oracle --update"
-    assert kept.ended == Setting.of(kernels.GUESTS / name).ended
+    assert kept.ended == run.setting.ended
     assert re.match(r"4\.17\.", kept.header["Xen"])
     assert {"QEMU", "date"} <= kept.header.keys()
     assert not [line for line in kept.lines if line.startswith("FAILED") or ": FAIL" in line]
     if kept.ended == "poweroff":
-        assert kept.lines[-1] == f"TEST {name}: PASS"
+        assert kept.lines[-1] == f"TEST {run.kernel}: PASS"
 
 
-@pytest.mark.parametrize("name", [*kernels.names(), "hello"])
+@pytest.mark.parametrize("name", [*KERNELS, "hello"])
 def test_kernel_builds_as_a_static_elf_with_xen_notes(name: str, built: Path) -> None:
     image = _kernel(name, built).read_bytes()
     assert image[:6] == b"\x7fELF\x02\x01"
@@ -75,12 +81,16 @@ def test_kernel_builds_as_a_static_elf_with_xen_notes(name: str, built: Path) ->
     assert b"/lib64/ld-linux" not in image
 
 
+def test_no_transcript_is_left_over() -> None:
+    assert {path.stem for path in transcript.TRANSCRIPTS.glob("*.txt")} <= set(RUNS)
+
+
 @needs_machine
-@pytest.mark.parametrize("name", kernels.names())
-def test_kernel_answers_as_on_real_xen(name: str, machine: Any, built: Path) -> None:
-    expected = transcript.load(name)
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS.keys())
+def test_kernel_answers_as_on_real_xen(run: kernels.Run, machine: Any, built: Path) -> None:
+    expected = transcript.load(run.name)
     assert expected is not None
-    answer = _run(machine, name, _kernel(name, built))
+    answer = _run(machine, run, _kernel(run.kernel, built))
     differences = expected.differences(answer, "real Xen", "paravirt")
     assert not differences, "\n" + "\n".join(differences)
 

@@ -15,28 +15,31 @@ from paravirt.errors import UserError
 
 from . import kernels, transcript, xenrun
 from .peers import Qemu, Xen, obtain_qemu, obtain_xen
+from .transcript import Transcript
 
 
 def _report(text: str) -> None:
     print(f"oracle: {text}", file=sys.stderr)
 
 
-def _ask(name: str, xen: Xen, qemu: Qemu, launch: Path, outdir: Path) -> tuple[transcript.Transcript, str]:
+def _ask(run: kernels.Run, xen: Xen, qemu: Qemu, launch: Path, outdir: Path) -> tuple[Transcript, str]:
     """One kernel's answer on real Xen as a transcript, and Xen's whole log."""
-    setting = xenrun.Setting.of(kernels.GUESTS / name)
-    answer = xenrun.boot(xen, qemu, launch, kernels.build(name, outdir), setting)
+    setting = run.setting
+    answer = xenrun.boot(xen, qemu, launch, kernels.build(run.kernel, outdir), setting)
     header = {
         "guest": f"{setting.memory} MiB, {setting.vcpus} vcpu, unprivileged",
         "Xen": xen.version,
         "QEMU": f"{qemu.version} (tcg, -cpu max,-smap)",
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
-    return transcript.Transcript(answer.lines, answer.ended, header), answer.log
+    if answer.ended == "crash" and answer.reason:
+        header["Xen said"] = answer.reason
+    return Transcript(answer.lines, answer.ended, header), answer.log
 
 
-def _handle(name: str, fresh: transcript.Transcript, update: bool) -> bool:
+def _handle(run: kernels.Run, fresh: Transcript, update: bool) -> bool:
     """Compare with the kept transcript, and keep the new one if asked; whether all is well."""
-    expected_end = xenrun.Setting.of(kernels.GUESTS / name).ended
+    name, expected_end = run.name, run.setting.ended
     failed = [line for line in fresh.lines if line.startswith("FAILED") or ": FAIL" in line]
     if fresh.ended != expected_end:
         failed.append(f"ended by {fresh.ended}, not {expected_end}")
@@ -64,7 +67,10 @@ def main() -> int:
     parser.add_argument("--log", action="store_true", help="print all of Xen's console too")
     parser.add_argument("names", nargs="*", metavar="NAME", help="a kernel under guests/; default: all")
     options = parser.parse_args()
-    unknown = sorted(set(options.names) - set(kernels.names()))
+    known = kernels.runs()
+    wanted = set(options.names)
+    chosen = [run for run in known.values() if not wanted or {run.name, run.kernel} & wanted]
+    unknown = sorted(wanted - {name for run in chosen for name in (run.name, run.kernel)})
     if unknown:
         print(f"oracle: there is no test kernel called {unknown[0]}.", file=sys.stderr)
         return 2
@@ -75,11 +81,11 @@ def main() -> int:
         good = True
         with tempfile.TemporaryDirectory() as scratch:
             launch = kernels.build("launch", Path(scratch))
-            for name in options.names or kernels.names():
-                fresh, log = _ask(name, xen, qemu, launch, Path(scratch))
+            for run in chosen:
+                fresh, log = _ask(run, xen, qemu, launch, Path(scratch))
                 if options.log:
                     print(log)
-                good &= _handle(name, fresh, options.update)
+                good &= _handle(run, fresh, options.update)
         return 0 if good else 1
     except UserError as error:
         print(f"oracle: {error}", file=sys.stderr)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+
+from .xenrun import Setting, settings
 
 GUESTS = Path(__file__).resolve().parent.parent.parent / "guests"
 # `hello` tells about its machine, and `launch` is the oracle's own control domain: neither has a transcript.
@@ -23,9 +26,24 @@ def _load() -> ModuleType:
 _BUILD = _load()
 
 
-def names() -> list[str]:
-    """The kernels that have a transcript, or should."""
-    return [name for name in _BUILD.guest_names() if name not in WITHOUT_TRANSCRIPT]
+@dataclass(frozen=True)
+class Run:
+    """One way of running one kernel; the name is the kernel's, with a dot and the way's if it has several."""
+
+    name: str
+    kernel: str
+    setting: Setting
+
+
+def runs() -> dict[str, Run]:
+    """By name, every run that has a transcript, or should."""
+    found = {}
+    for kernel in _BUILD.guest_names():
+        if kernel not in WITHOUT_TRANSCRIPT:
+            for way, setting in settings(GUESTS / kernel).items():
+                name = f"{kernel}.{way}" if way else kernel
+                found[name] = Run(name, kernel, setting)
+    return found
 
 
 def build(name: str, outdir: Path) -> Path:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from .transcript import Transcript, normalised
-from .xenrun import Setting, _parse
+from .xenrun import Setting, _parse, settings
 
 printable = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E))
 plain_lines = st.lists(printable.filter(lambda line: not line.startswith("# ")))
@@ -45,12 +45,14 @@ def test_a_log_is_taken_apart() -> None:
 
 
 def test_settings_come_from_a_file(tmp_path: Path) -> None:
-    assert Setting.of(tmp_path) == Setting()
-    (tmp_path / "run").write_text('vcpus=2 ended=crash cmdline="a b" # why\n')
-    assert Setting.of(tmp_path) == Setting(vcpus=2, ended="crash", cmdline="a b")
+    assert settings(tmp_path) == {"": Setting()}
+    (tmp_path / "run").write_text('# why\nvcpus=2 ended=crash\ncmdline="a b"\n')
+    assert settings(tmp_path) == {"": Setting(vcpus=2, ended="crash", cmdline="a b")}
+    (tmp_path / "run").write_text("one: cmdline=1\n\ntwo: memory=64\n")
+    assert settings(tmp_path) == {"one": Setting(cmdline="1"), "two": Setting(memory=64)}
     (tmp_path / "run").write_text("cpus=2\n")
     with pytest.raises(TypeError):
-        Setting.of(tmp_path)
+        settings(tmp_path)
 
 
 def test_console_text_becomes_lines() -> None:

@@ -19,6 +19,9 @@ _GUEST_LINE = "| "
 _ENDED = "launch: guest ended: "
 
 
+_REASON = re.compile(r"^\(XEN\) (d1v\d+ .*|domain_crash.*)$", re.MULTILINE)
+
+
 @dataclass(frozen=True)
 class Answer:
     """A kernel's console, line by line; its end ("poweroff", "crash", "timeout"...); all that Xen printed."""
@@ -26,6 +29,11 @@ class Answer:
     lines: list[str]
     ended: str
     log: str
+
+    @property
+    def reason(self) -> str:
+        """What Xen said when it ended the guest, addresses left out; empty when it said nothing."""
+        return "; ".join(re.sub(r" ?\b[0-9a-f]{16}\b ?", " ", text) for text in _REASON.findall(self.log))
 
 
 @dataclass(frozen=True)
@@ -38,11 +46,9 @@ class Setting:
     ended: str = "poweroff"
 
     @classmethod
-    def of(cls, guest: Path) -> Setting:
-        """Read the file ``run`` in a kernel's folder, words like ``vcpus=2``; no file: the defaults."""
-        file = guest / "run"
-        words = shlex.split(file.read_text(encoding="utf-8"), comments=True) if file.is_file() else []
-        given = dict(word.split("=", 1) for word in words)
+    def parse(cls, text: str) -> Setting:
+        """Words like ``vcpus=2``; what is not said has its default. Raises TypeError for an unknown word."""
+        given = dict(word.split("=", 1) for word in shlex.split(text, comments=True))
         known = cls()
         return cls(
             memory=int(given.pop("memory", known.memory)),
@@ -51,6 +57,23 @@ class Setting:
             ended=given.pop("ended", known.ended),
             **given,
         )
+
+
+def settings(guest: Path) -> dict[str, Setting]:
+    """How the kernel in a folder is to be run, from its file ``run``; no file stands for the defaults.
+
+    The file is one setting, named by the empty text, or one setting a line behind a name and a colon.
+    """
+    file = guest / "run"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    lines = [line for line in lines if line.strip() and not line.startswith("#")]
+    named = {}
+    for line in lines:
+        name, colon, words = line.partition(": ")
+        if not colon:
+            return {"": Setting.parse("\n".join(lines))}
+        named[name] = Setting.parse(words)
+    return named or {"": Setting()}
 
 
 def boot(xen: Xen, qemu: Qemu, launch: Path, kernel: Path, setting: Setting, timeout: float = 60) -> Answer:
@@ -63,7 +86,7 @@ def boot(xen: Xen, qemu: Qemu, launch: Path, kernel: Path, setting: Setting, tim
         *qemu.command(), "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio",
         "-accel", "tcg", "-cpu", "max,-smap", "-smp", "1", "-M", "q35", "-m", str(192 + setting.memory),
         "-kernel", str(xen.image),
-        "-append", "console=com1 com1=115200,8n1 dom0_mem=64M loglvl=error guest_loglvl=error",
+        "-append", "console=com1 com1=115200,8n1 dom0_mem=64M loglvl=all guest_loglvl=all",
         # QEMU splits the list at commas; a comma inside a name or an argument is doubled.
         "-initrd", f"{launch} {guest}".replace(",", ",,") + "," + str(kernel).replace(",", ",,"),
     ]  # fmt: skip
