@@ -164,10 +164,11 @@ static void map_guest(u64 va, u64 pfn, u64 flags)
     ((u64 *)see(table))[va >> 12 & 511] = mfns[pfn] << 12 | flags;
 }
 
-static u64 tables_needed(u64 virt_base, u64 pages)
+static u64 tables_needed(u64 virt_base, u64 pages, u64 p2m_pages)
 {
     u64 first = virt_base >> 21, last = (virt_base + (pages << 12) - 1) >> 21;
-    return 3 + last - first + 1; /* all within one GiB: one L4, one L3, one L2 */
+    u64 for_p2m = p2m_pages ? 2 + (p2m_pages + 511) / 512 : 0;
+    return 3 + last - first + 1 + for_p2m; /* each range lies within one GiB: one L4, an L3 and an L2 each */
 }
 
 static void lay_out(u64 image_pages, const struct image *image)
@@ -184,7 +185,7 @@ static void lay_out(u64 image_pages, const struct image *image)
     do {
         tables++;
         end = (at + tables + 1 + 128 + 1023) & ~1023UL;
-    } while (tables_needed(image->virt_base, end) > tables);
+    } while (tables_needed(image->virt_base, end, p2m_inside ? 0 : plan.p2m_pages) > tables);
     plan.stack = at + tables;
     plan.end = end;
     if (!p2m_inside)
@@ -202,8 +203,10 @@ static void build_tables(const struct image *image)
         int is_table = pfn >= plan.tables && pfn < last_table;
         map_guest(image->virt_base + (pfn << 12), pfn, PTE_P | PTE_A | (is_table ? 0 : PTE_RW | PTE_D));
     }
-    if (image->init_p2m != NO_NOTE)
-        fail("INIT_P2M is not supported here", -ENOSYS);
+    if (image->init_p2m == NO_NOTE)
+        return;
+    for (u64 i = 0; i < plan.p2m_pages; i++)
+        map_guest(image->init_p2m + (i << 12), plan.p2m + i, PTE_P | PTE_A | PTE_RW | PTE_D);
 }
 
 static void fill_start_info(const struct image *image, u64 shared_info_mfn)
@@ -219,6 +222,11 @@ static void fill_start_info(const struct image *image, u64 shared_info_mfn)
     s->pt_base = image->virt_base + (plan.tables << 12);
     s->nr_pt_frames = plan.tables_used;
     s->mfn_list = image->virt_base + (plan.p2m << 12);
+    if (image->init_p2m != NO_NOTE) {
+        s->mfn_list = image->init_p2m;
+        s->first_p2m_pfn = plan.p2m;
+        s->nr_p2m_frames = plan.p2m_pages;
+    }
     memcpy(s->cmd_line, wanted.cmdline, strlen(wanted.cmdline) + 1);
 }
 
