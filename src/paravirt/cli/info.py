@@ -1,0 +1,78 @@
+"""``paravirt info``: what this machine and this build can do."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import sys
+from typing import Any
+
+import click
+
+from paravirt.errors import UserError
+
+# What each capability means to someone who has not read the source.
+MEANINGS = {
+    "parallel_vcpus": "the vcpus of one guest run at the same time",
+    "atomics": "locked instructions are atomic against the host",
+    "deterministic": "runs can be repeated event for event",
+    "honours_ts": "lazy FPU switching works (CR0.TS)",
+    "honours_debug_registers": "hardware breakpoints work",
+    "honours_slot_256": "the machine-to-phys table is at its usual address",
+}
+
+
+def require_platform() -> None:
+    """Refuse what paravirt cannot run on.
+
+    Raises:
+        UserError: this is not Linux on x86-64 with the GNU C library.
+    """
+    system, machine = sys.platform, platform.machine()
+    if system != "linux" or machine != "x86_64":
+        raise UserError(f"paravirt runs on Linux on x86-64, and this is {system} on {machine}.")
+    try:
+        libc = os.confstr("CS_GNU_LIBC_VERSION")
+    except ValueError:
+        libc = None
+    if not libc:
+        raise UserError("paravirt needs the GNU C library, and this Linux has another.")
+
+
+def engines() -> list[dict[str, Any]]:
+    """A row for every engine that this version knows, usable here or not."""
+    from paravirt.machine.unicorn.engine import CAPABILITIES, VERSION
+    from paravirt.machine.unicorn.selftest import self_test
+
+    unicorn: dict[str, Any] = {"name": "unicorn", "version": VERSION, "usable": True, "why_not": ""}
+    try:
+        self_test()
+    except UserError as error:
+        unicorn.update(usable=False, why_not=str(error))
+    unicorn["capabilities"] = dataclasses.asdict(CAPABILITIES)
+    missing = "This version of paravirt has no engine for /dev/kvm yet."
+    return [unicorn, {"name": "kvm", "version": "", "usable": False, "why_not": missing, "capabilities": {}}]
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+def info(as_json: bool) -> None:
+    """Say which CPU engines are usable here and what they can do."""
+    from paravirt import __version__
+
+    require_platform()
+    rows = engines()
+    if as_json:
+        facts = {"paravirt": __version__, "python": platform.python_version(), "engines": rows}
+        click.echo(json.dumps(facts, indent=2))
+        return
+    click.echo(f"paravirt {__version__}, Python {platform.python_version()}, {os.cpu_count()} processors")
+    for row in rows:
+        if not row["usable"]:
+            click.echo(f"engine {row['name']}: not usable: {row['why_not']}")
+            continue
+        click.echo(f"engine {row['name']} {row['version']}: usable")
+        for name, value in row["capabilities"].items():
+            click.echo(f"  {'yes' if value else 'no ':3}  {MEANINGS.get(name, name)}")

@@ -1,0 +1,65 @@
+"""``paravirt run``: one guest in the foreground, in a machine private to this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from paravirt.cli.steps import SendType, StepsCommand, ordered
+
+MEMORY_MIB = 512
+
+
+@click.command(cls=StepsCommand, context_settings={"max_content_width": 100})
+@click.option("--ramdisk", metavar="FILE", type=click.Path(path_type=Path),
+              help="Initial ramdisk of the guest.")  # fmt: skip
+@click.option("--append", metavar="TEXT", default="", help="Command line of the guest's kernel.")
+@click.option("--memory", metavar="MIB", type=click.IntRange(min=1), default=MEMORY_MIB, show_default=True,
+              help="Memory of the guest.")  # fmt: skip
+@click.option("--vcpus", metavar="N", type=click.IntRange(min=1), default=1, show_default=True,
+              help="Virtual CPUs of the guest.")  # fmt: skip
+@click.option("--name", metavar="NAME", default="guest", show_default=True, help="Name of the guest.")
+@click.option("--timeout", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True),
+              help="Give up after this time, with exit status 124.")  # fmt: skip
+@click.option("--stats", metavar="FILE.json", type=click.Path(path_type=Path),
+              help="Write times and counts there at the end.")  # fmt: skip
+@click.option("--expect", metavar="TEXT", multiple=True,
+              help="Wait for TEXT in the output that follows the previous match.")  # fmt: skip
+@click.option("--send", metavar="TEXT", multiple=True, type=SendType(),
+              help=r"Type TEXT, with C escapes such as \n.")  # fmt: skip
+@click.argument("kernel", type=click.Path(path_type=Path))
+@click.pass_context
+def run(
+    ctx: click.Context,
+    ramdisk: Path | None,
+    append: str,
+    memory: int,
+    vcpus: int,
+    name: str,
+    timeout: float | None,
+    stats: Path | None,
+    expect: tuple[str, ...],
+    send: tuple[bytes, ...],
+    kernel: Path,
+) -> int:
+    """Boot KERNEL as a Xen guest in the foreground, with its console on the terminal.
+
+    --expect and --send are steps, done in the order in which they are given. When the last one is an
+    expectation, the guest is ended as soon as it is met; otherwise it goes on until it ends by itself.
+    On a terminal every key goes to the guest, Ctrl-C too; Ctrl-] leaves and ends the guest.
+
+    \b
+    Exit status: 0 powered off, or the last expectation was met, or left with Ctrl-]
+                 1 crashed, or ended before an expectation was met
+                 2 bad usage or input
+                 3 rebooted
+               124 the time was over
+    """
+    from paravirt.cli.session import Session
+    from paravirt.cli.stats import prepare_stats
+
+    if stats is not None:
+        prepare_stats(stats)
+    session = Session(ordered(ctx, expect, send), timeout=timeout, stats=stats)
+    return session.run(kernel, ramdisk, append, memory, vcpus, name)
