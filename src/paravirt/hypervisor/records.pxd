@@ -57,7 +57,7 @@ ctypedef struct Port:
     u8 state
     u8 priority          # FIFO: 0 (highest) to 15
     u8 pending           # posted for a domain that is not quiescent, or a service's port
-    u8 old_priority
+    u8 early          # FIFO: arrived before the guest gave a page for the port
     u16 remote_domid     # UNBOUND: who may bind; INTERDOMAIN: the peer
     u16 virq
     u32 remote_port

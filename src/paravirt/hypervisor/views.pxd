@@ -2,6 +2,7 @@ from paravirt.hypervisor.records cimport Domain as DomainRec
 from paravirt.hypervisor.records cimport Host as HostRec
 from paravirt.hypervisor.records cimport Pcpu as PcpuRec
 from paravirt.hypervisor.records cimport Vcpu as VcpuRec
+from paravirt.hypervisor.records cimport CallbackPtr
 from paravirt.hypervisor.records cimport u8, u16, u32, u64, i64
 
 ctypedef HostRec* HostRecPtr
@@ -37,6 +38,7 @@ cdef class Domain:
 cdef class Vcpu:
     cdef VcpuRec* rec
     cdef readonly Domain domain
+    cdef CallbackPtr _callback(self, int type)
 
 cdef i64 python_hypercall(HostRec* host, VcpuRec* v, u64* args) noexcept nogil
 cdef i64 call_family(HostRec* host, VcpuRec* v, u64* args) noexcept

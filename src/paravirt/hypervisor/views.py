@@ -37,6 +37,8 @@ from cython.cimports.paravirt.hypervisor.records import (
     FRAME_WRITABLE,
     FRAME_XEN,
     VPF_DOWN,
+    CallbackPtr,
+    TrapEntryPtr,
     Domain as DomainRecord,
     Host as HostRecord,
     Pcpu as PcpuRecord,
@@ -627,6 +629,43 @@ class Vcpu:
     def write_struct(self, va: int, value: object) -> None:
         """Store a ctypes structure at guest address ``va``."""
         self.copy_to_guest(va, bytes(value))
+
+    def set_trap(self, vector: int, cs: int, flags: int, address: int) -> None:
+        """One entry of the trap table: flags as in trap_info (DPL in bits 0-1, bit 2: mask events)."""
+        entry: TrapEntryPtr = cython.address(self.rec.traps[cython.cast(u8, vector)])
+        entry.cs = cs & 0xFFFF
+        entry.dpl = flags & 3
+        entry.mask_events = (flags >> 2) & 1
+        entry.address = address
+
+    def get_trap(self, vector: int) -> tuple[int, int, int]:
+        """(cs, flags, address) of one entry of the trap table."""
+        entry: TrapEntryPtr = cython.address(self.rec.traps[cython.cast(u8, vector)])
+        return entry.cs, entry.dpl | entry.mask_events << 2, entry.address
+
+    def set_callback(self, type: int, address: int, flags: int) -> bool:
+        """Register a callback (CALLBACKTYPE_*; flag bit 0: mask events), address 0: none.  False: no such type."""
+        callback: CallbackPtr = self._callback(type)
+        if callback == cython.NULL:
+            return False
+        callback.address = address
+        callback.mask_events = flags & 1
+        return True
+
+    def _callback(self, type: cython.int) -> CallbackPtr:
+        if type == 0:
+            return cython.address(self.rec.event_callback)
+        if type == 1:
+            return cython.address(self.rec.failsafe_callback)
+        if type == 2:
+            return cython.address(self.rec.syscall_callback)
+        if type == 4:
+            return cython.address(self.rec.nmi_callback)
+        if type == 5:
+            return cython.address(self.rec.sysenter_callback)
+        if type == 7:
+            return cython.address(self.rec.syscall32_callback)
+        return cython.NULL
 
     @property
     def registers(self) -> dict:
