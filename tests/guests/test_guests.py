@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from paravirt import Machine
 
 from ..oracle import kernels, transcript
 
 _TIMEOUT = 60.0  # seconds of wall time; a kernel answers in far less than one
-
-
-def _machine_class() -> Any:
-    try:
-        return getattr(importlib.import_module("paravirt"), "Machine", None)
-    except ImportError:
-        return None
-
-
-MACHINE = _machine_class()
-needs_machine = pytest.mark.skipif(MACHINE is None, reason="paravirt.Machine is not there yet")
 
 
 @pytest.fixture(scope="session")
@@ -33,8 +22,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def machine() -> Iterator[Any]:
-    with MACHINE(memory=256) as made:
+def machine() -> Iterator[Machine]:
+    with Machine(memory=256) as made:
         yield made
 
 
@@ -43,7 +32,7 @@ def _kernel(name: str, built: Path) -> Path:
     return path if path.is_file() else kernels.build(name, built)
 
 
-def _run(machine: Any, run: kernels.Run, kernel: Path) -> transcript.Transcript:
+def _run(machine: Machine, run: kernels.Run, kernel: Path) -> transcript.Transcript:
     domain = machine.create(
         kernel=kernel,
         cmdline=run.setting.cmdline,
@@ -85,9 +74,8 @@ def test_no_transcript_is_left_over() -> None:
     assert {path.stem for path in transcript.TRANSCRIPTS.glob("*.txt")} <= set(RUNS)
 
 
-@needs_machine
 @pytest.mark.parametrize("run", RUNS.values(), ids=RUNS.keys())
-def test_kernel_answers_as_on_real_xen(run: kernels.Run, machine: Any, built: Path) -> None:
+def test_kernel_answers_as_on_real_xen(run: kernels.Run, machine: Machine, built: Path) -> None:
     expected = transcript.load(run.name)
     assert expected is not None
     answer = _run(machine, run, _kernel(run.kernel, built))
@@ -95,8 +83,7 @@ def test_kernel_answers_as_on_real_xen(run: kernels.Run, machine: Any, built: Pa
     assert not differences, "\n" + "\n".join(differences)
 
 
-@needs_machine
-def test_hello_says_who_it_is(machine: Any, built: Path) -> None:
+def test_hello_says_who_it_is(machine: Machine, built: Path) -> None:
     domain = machine.create(kernel=_kernel("hello", built), cmdline="some words", memory=32, name="hello")
     domain.wait(timeout=_TIMEOUT)
     text = bytes(domain.console.output).decode()
