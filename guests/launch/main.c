@@ -26,7 +26,7 @@ static struct {
 } wanted = {32 << 8, 1, ""};
 
 static struct {
-    u64 start_info, p2m, p2m_pages, store, console, tables, tables_used, stack, end; /* guest pfns */
+    u64 start_info, p2m, p2m_pages, p2m_frames, store, console, tables, stack, end; /* guest pfns */
     u32 store_port, console_port;
 } plan;
 
@@ -146,29 +146,29 @@ static u64 table_entry(u64 table_pfn, u64 index)
     return ((u64 *)see(table_pfn))[index];
 }
 
-/* Map pfn at va in the guest's tables, which grow as needed. */
-static void map_guest(u64 va, u64 pfn, u64 flags)
+/* Map pfn at va in the guest's tables, which grow as needed by frames from *fresh on. */
+static void map_guest(u64 va, u64 pfn, u64 flags, u64 *fresh)
 {
     u64 table = plan.tables;
     for (int level = 4; level > 1; level--) {
         u64 index = va >> (12 + 9 * (level - 1)) & 511;
         u64 entry = table_entry(table, index);
         if (!entry) {
-            u64 fresh = plan.tables + plan.tables_used++;
-            memset(see(fresh), 0, PAGE_SIZE);
-            entry = mfns[fresh] << 12 | PTE_TABLE;
+            memset(see(*fresh), 0, PAGE_SIZE);
+            entry = mfns[*fresh] << 12 | PTE_TABLE;
             ((u64 *)see(table))[index] = entry;
+            ++*fresh;
         }
         table = m2p[(entry & PTE_ADDR) >> 12];
     }
     ((u64 *)see(table))[va >> 12 & 511] = mfns[pfn] << 12 | flags;
 }
 
-static u64 tables_needed(u64 virt_base, u64 pages, u64 p2m_pages)
+/* For a range that lies within one GiB: an L3, an L2, and as many L1 as it takes. */
+static u64 tables_needed(u64 base, u64 pages)
 {
-    u64 first = virt_base >> 21, last = (virt_base + (pages << 12) - 1) >> 21;
-    u64 for_p2m = p2m_pages ? 2 + (p2m_pages + 511) / 512 : 0;
-    return 3 + last - first + 1 + for_p2m; /* each range lies within one GiB: one L4, an L3 and an L2 each */
+    u64 first = base >> 21, last = (base + (pages << 12) - 1) >> 21;
+    return 2 + last - first + 1;
 }
 
 static void lay_out(u64 image_pages, const struct image *image)
@@ -185,28 +185,27 @@ static void lay_out(u64 image_pages, const struct image *image)
     do {
         tables++;
         end = (at + tables + 1 + 128 + 1023) & ~1023UL;
-    } while (tables_needed(image->virt_base, end, p2m_inside ? 0 : plan.p2m_pages) > tables);
+    } while (1 + tables_needed(image->virt_base, end) > tables);
     plan.stack = at + tables;
     plan.end = end;
+    /* A list of its own address goes behind the initial map, and its tables behind it. */
+    plan.p2m_frames = p2m_inside ? 0 : plan.p2m_pages + tables_needed(image->init_p2m, plan.p2m_pages);
     if (!p2m_inside)
         plan.p2m = end;
-    if (end + plan.p2m_pages + 8 > wanted.pages)
+    if (end + plan.p2m_frames > wanted.pages)
         fail("the guest's memory is too small for it, pages", (s64)wanted.pages);
 }
 
 static void build_tables(const struct image *image)
 {
+    u64 fresh = plan.tables + 1, behind = plan.p2m + plan.p2m_pages;
     memset(see(plan.tables), 0, PAGE_SIZE);
-    plan.tables_used = 1;
-    u64 last_table = plan.stack;
     for (u64 pfn = 0; pfn < plan.end; pfn++) {
-        int is_table = pfn >= plan.tables && pfn < last_table;
-        map_guest(image->virt_base + (pfn << 12), pfn, PTE_P | PTE_A | (is_table ? 0 : PTE_RW | PTE_D));
+        int is_table = pfn >= plan.tables && pfn < plan.stack;
+        map_guest(image->virt_base + (pfn << 12), pfn, PTE_P | PTE_A | (is_table ? 0 : PTE_RW | PTE_D), &fresh);
     }
-    if (image->init_p2m == NO_NOTE)
-        return;
-    for (u64 i = 0; i < plan.p2m_pages; i++)
-        map_guest(image->init_p2m + (i << 12), plan.p2m + i, PTE_P | PTE_A | PTE_RW | PTE_D);
+    for (u64 i = 0; plan.p2m_frames && i < plan.p2m_pages; i++)
+        map_guest(image->init_p2m + (i << 12), plan.p2m + i, PTE_P | PTE_A | PTE_RW | PTE_D, &behind);
 }
 
 static void fill_start_info(const struct image *image, u64 shared_info_mfn)
@@ -215,17 +214,18 @@ static void fill_start_info(const struct image *image, u64 shared_info_mfn)
     memcpy(s->magic, "xen-3.0-x86_64", 15);
     s->nr_pages = wanted.pages;
     s->shared_info = shared_info_mfn << 12;
+    s->flags = SIF_VIRT_P2M_4TOOLS;
     s->store_mfn = mfns[plan.store];
     s->store_evtchn = plan.store_port;
     s->console.domU.mfn = mfns[plan.console];
     s->console.domU.evtchn = plan.console_port;
     s->pt_base = image->virt_base + (plan.tables << 12);
-    s->nr_pt_frames = plan.tables_used;
+    s->nr_pt_frames = plan.stack - plan.tables;
     s->mfn_list = image->virt_base + (plan.p2m << 12);
     if (image->init_p2m != NO_NOTE) {
         s->mfn_list = image->init_p2m;
         s->first_p2m_pfn = plan.p2m;
-        s->nr_p2m_frames = plan.p2m_pages;
+        s->nr_p2m_frames = plan.p2m_frames;
     }
     memcpy(s->cmd_line, wanted.cmdline, strlen(wanted.cmdline) + 1);
 }
