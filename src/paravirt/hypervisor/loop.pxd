@@ -40,7 +40,6 @@ cdef void set_alarm(Pcpu* pcpu, Vcpu* v) noexcept nogil
 cdef void advance_virtual_time(Host* host, Vcpu* v) noexcept nogil
 cdef void time_passed(Pcpu* pcpu, Vcpu* v) noexcept nogil
 cdef void carry_out(Pcpu* pcpu, Vcpu* v, const CpuExit* exit) noexcept nogil
-cdef void do_cpuid(Host* host, Vcpu* v) noexcept nogil
 cdef void do_rdtsc(Host* host, Vcpu* v, bint with_aux) noexcept nogil
 cdef bint wait_for_work(Pcpu* pcpu) noexcept nogil
 cdef void enter_guest(Pcpu* pcpu, Vcpu* v) noexcept nogil

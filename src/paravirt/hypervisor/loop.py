@@ -6,7 +6,7 @@ code runs: ``on_exit`` takes it when the engine calls, and gives it up when the 
 """
 
 import cython
-from cython.cimports.paravirt.hypervisor.cpuid_table import cpuid
+from cython.cimports.paravirt.hypervisor.emulate import answer_cpuid
 from cython.cimports.paravirt.hypervisor.events import apply_posted
 from cython.cimports.paravirt.hypervisor.frames import flush_pcpu
 from cython.cimports.paravirt.hypervisor.hypercalls.native import hypercall
@@ -44,7 +44,6 @@ from cython.cimports.paravirt.machine.cpu import (
     EXIT_SYSCALL,
     EXIT_SYSENTER,
     GPR_RAX,
-    GPR_RBX,
     GPR_RCX,
     GPR_RDX,
     CpuExitPtr,
@@ -99,16 +98,6 @@ def may_go_on(pcpu: PcpuPtr, v: VcpuPtr) -> cython.bint:
     )
 
 
-def do_cpuid(host: HostPtr, v: VcpuPtr) -> cython.void:
-    """A native cpuid: the policy's answer."""
-    regs: u32[4]
-    cpuid(host, v, cython.cast(u32, v.cpu.gpr[GPR_RAX]), cython.cast(u32, v.cpu.gpr[GPR_RCX]), regs)
-    v.cpu.gpr[GPR_RAX] = regs[0]
-    v.cpu.gpr[GPR_RBX] = regs[1]
-    v.cpu.gpr[GPR_RCX] = regs[2]
-    v.cpu.gpr[GPR_RDX] = regs[3]
-
-
 def do_rdtsc(host: HostPtr, v: VcpuPtr, with_aux: cython.bint) -> cython.void:
     """rdtsc on a virtual clock."""
     tsc: u64
@@ -153,7 +142,7 @@ def on_exit(owner: cython.p_void, cpu: CpuPtr, exit: CpuExitPtr) -> cython.int:
     host.stats.exit_count += 1
     host.stats.exit_kinds[exit.kind & 15] += 1
     if exit.kind == EXIT_CPUID:
-        do_cpuid(host, v)
+        answer_cpuid(host, v)
     elif exit.kind == EXIT_RDTSC:
         do_rdtsc(host, v, exit.vector)
     else:

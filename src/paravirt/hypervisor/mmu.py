@@ -15,7 +15,6 @@ All functions are called under the machine lock.
 
 import cython
 from cython.cimports.paravirt.abi.constants import EBUSY, EINVAL, EPERM
-from cython.cimports.paravirt.hypervisor.emulate import finish_write, plan_write
 from cython.cimports.paravirt.hypervisor.frames import (
     flush_pcpu,
     get_page,
@@ -26,6 +25,7 @@ from cython.cimports.paravirt.hypervisor.frames import (
     put_page_type,
 )
 from cython.cimports.paravirt.hypervisor.guestmem import fetch_code, find_l1e, frame_ptr, read_pte
+from cython.cimports.paravirt.hypervisor.ptwrite import WritePlan, finish_write, plan_write
 from cython.cimports.paravirt.hypervisor.records import (
     FRAME_L1,
     FRAME_L2,
@@ -255,6 +255,7 @@ def write_fault(host: HostPtr, v: VcpuPtr, address: u64) -> cython.bint:
     """
     code: cython.uchar[16]
     insn: Insn
+    plan: WritePlan
     l1_mfn: u64 = 0
     granted: u64 = 0
     target: u64
@@ -278,10 +279,10 @@ def write_fault(host: HostPtr, v: VcpuPtr, address: u64) -> cython.bint:
         return False
     index = (address & 0xFFF) >> 3
     old = read_pte(host, target, index)
-    if plan_write(v, cython.address(insn), address, old, cython.address(new)) != 0:
+    if plan_write(v, cython.address(insn), address, old, cython.address(new), cython.address(plan)) != 0:
         return False
     if mod_entry(v, target, index, new, 1, False, v.domain.domid) != 0:
         return False
-    finish_write(v, cython.address(insn), address, old)
+    finish_write(v, cython.address(insn), cython.address(plan))
     host.stats.ptwr_count += 1
     return True

@@ -30,7 +30,7 @@ from cython.cimports.paravirt.hypervisor.records import (
     u64,
 )
 from cython.cimports.paravirt.hypervisor.scheduling import domain_shutdown
-from cython.cimports.paravirt.hypervisor.segments import check_iret_selectors, emulate_segment
+from cython.cimports.paravirt.hypervisor.segments import emulate_segment, load_code_and_stack
 from cython.cimports.paravirt.machine.cpu import (
     GPR_R11,
     GPR_RAX,
@@ -315,9 +315,10 @@ def iret(v: VcpuPtr) -> i64:
     """HYPERVISOR_iret: take rax, r11, rcx, flags, rip, cs, rflags, rsp and ss off the guest kernel's stack.
 
     Returns the value for rax.  A frame that cannot be read, or a return to user mode without a user page table,
-    crashes the domain; selectors that cannot be loaded lead to the failsafe callback.
+    crashes the domain; selectors that cannot be loaded raise #GP, #NP or #SS at the target.
     """
     frame: u64[9]
+    rc: i64
     if copy_from_guest(v, frame, v.cpu.gpr[GPR_RSP], 72) != 0:
         domain_crash(v.domain, "the frame of iret cannot be read from the guest kernel's stack", v.cpu.gpr[GPR_RSP])
         return 0
@@ -340,6 +341,8 @@ def iret(v: VcpuPtr) -> i64:
     v.cpu.gpr[GPR_RAX] = frame[0]
     v.info[UPCALL_MASK] = 0 if frame[6] & RFLAGS_IF else 1
     v.nmi_masked = 0
-    if not check_iret_selectors(v, cython.cast(u16, frame[5] | 3), cython.cast(u16, frame[8] | 3)):
-        inject_failsafe(v)
+    rc = load_code_and_stack(v, cython.cast(u16, frame[5] | 3), cython.cast(u16, frame[8] | 3))
+    if rc != 0:
+        # The guest sees the fault as if the target's first instruction had raised it.
+        inject_exception(v, cython.cast(u32, rc >> 16), cython.cast(u32, rc & 0xFFFF), 0)
     return cython.cast(i64, v.cpu.gpr[GPR_RAX])

@@ -630,6 +630,20 @@ class Vcpu:
         """Store a ctypes structure at guest address ``va``."""
         self.copy_to_guest(va, bytes(value))
 
+    @property
+    def iopl(self) -> int:
+        """The I/O privilege level that the guest's kernel set: 0 to 3."""
+        return self.rec.iopl
+
+    @iopl.setter
+    def iopl(self, value: int) -> None:
+        self.rec.iopl = value & 3
+
+    def set_io_bitmap(self, address: int, ports: int) -> None:
+        """The bitmap of ports that the guest's processes may use: where it is, and for how many ports."""
+        self.rec.iobmp = address & 0xFFFFFFFFFFFFFFFF
+        self.rec.iobmp_limit = ports
+
     def set_trap(self, vector: int, cs: int, flags: int, address: int) -> None:
         """One entry of the trap table: flags as in trap_info (DPL in bits 0-1, bit 2: mask events)."""
         entry: TrapEntryPtr = cython.address(self.rec.traps[cython.cast(u8, vector)])

@@ -73,3 +73,5 @@ ctypedef Cpu* CpuPtr
 ctypedef CpuOps* CpuOpsPtr
 ctypedef CpuSeg* CpuSegPtr
 ctypedef const CpuExit* CpuExitPtr
+ctypedef const u8* ConstBytePtr
+ctypedef const Cpu* ConstCpuPtr
