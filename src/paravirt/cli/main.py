@@ -1,20 +1,21 @@
 """The entry point of ``paravirt``: finds the command, and turns errors into exit statuses.
 
-==== ==========================================================
+==== ================================================================
   0  done; the guest powered off; the last expectation was met
   1  the guest crashed, or ended before an expectation was met
   2  bad usage or input (:class:`paravirt.errors.UserError`)
   3  the guest asked to be rebooted
  70  a defect of paravirt itself
 124  the time given with ``--timeout`` was over
-130  interrupted with Ctrl-C
+130  interrupted with Ctrl-C (and 143 by SIGTERM, 129 by SIGHUP)
 141  the reader of the output has gone
-==== ==========================================================
+==== ================================================================
 """
 
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 import traceback
 from typing import cast
@@ -82,9 +83,9 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         click.echo(f"paravirt: {error}", err=True)
         return 2
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("", err=True)
-        return 130
+    except (KeyboardInterrupt, click.Abort) as error:
+        cause = error.__cause__ or error  # click puts its own in between
+        return 128 + int(cause.args[0] if cause.args else signal.SIGINT)
     except SystemExit:
         # Nothing of ours raises this: click does when the reader of our output has gone, with the status 1,
         # which would mean that a guest crashed.

@@ -10,11 +10,14 @@ import contextlib
 import errno
 import os
 import queue
+import select
+import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 
 import click
 
@@ -23,8 +26,14 @@ from paravirt.cli.stats import Milestones, write_stats
 from paravirt.cli.steps import Expect, Step
 from paravirt.domain0.console import ConsoleClosed, ConsoleTimeout
 from paravirt.domain0.toolstack import Domain, Machine, ShutdownReason
+from paravirt.errors import UserError
 
 POWERED_OFF, CRASHED, REBOOTED, TIMED_OUT, READER_GONE = 0, 1, 3, 124, 141
+_WORDS = {
+    ShutdownReason.SUSPEND: "the guest suspended itself, and cannot be resumed yet",
+    ShutdownReason.WATCHDOG: "the guest's watchdog ended it",
+    ShutdownReason.SOFT_RESET: "the guest asked for a soft reset, which is not supported",
+}
 _STATUS = {
     ShutdownReason.POWEROFF: POWERED_OFF,
     ShutdownReason.SUSPEND: POWERED_OFF,
@@ -53,7 +62,8 @@ class Session:
         self._listen = not self._ends_with_expectation if listen is None else listen
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._stats = stats
-        self._reader_gone = False
+        self._write_error: OSError | None = None
+        self._last_words: list[str] = []
         self._output: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self.milestones = Milestones()
 
@@ -69,9 +79,9 @@ class Session:
         """Boot a guest with ``memory`` MiB, stay with it, and return the exit status.
 
         Raises:
-            UserError: a file or a number cannot be used.
+            UserError: a file or a number cannot be used, or standard output cannot be written.
         """
-        with Machine(memory=memory) as machine:
+        with interruptible(), Machine(memory=memory) as machine:
             self.milestones.reached("machine")
             domain = machine.create(
                 kernel, ramdisk, cmdline, memory=memory, vcpus=vcpus, name=name, paused=True
@@ -83,13 +93,17 @@ class Session:
                 domain.destroy()
                 if self._stats is not None:
                     write_stats(self._stats, machine.stats(), self.milestones)
-        return READER_GONE if self._reader_gone else status
+        if self._write_error is None:
+            return status
+        if self._write_error.errno == errno.EPIPE:
+            return READER_GONE
+        raise UserError(f"Standard output cannot be written ({self._write_error.strerror}).")
 
     def _attend(self, domain: Domain) -> int:
         """Start the guest and stay until it ends, or until it has done what was expected."""
         copier = threading.Thread(target=self._copy_output, args=(domain,), name="output", daemon=True)
         # The console calls its listeners in Domain 0's thread, which must not wait for our reader.
-        domain.console.listen(self._output.put)
+        domain.console.listen(self._take)
         copier.start()
         with contextlib.ExitStack() as stack:
             if self._listen:
@@ -102,7 +116,11 @@ class Session:
             domain.destroy()
             self._output.put(None)
             copier.join()
-        self._say_how_it_ended(domain, status)
+        # The terminal is itself again.
+        if domain.crash_report:
+            click.echo(f"\n{domain.crash_report.rstrip()}", err=True)
+        for words in self._last_words:
+            click.echo(f"paravirt: {words}", err=True)
         return status
 
     def _do_steps(self, domain: Domain) -> int | None:
@@ -114,13 +132,13 @@ class Session:
             try:
                 domain.console.expect(step.text, timeout=self._left())
             except ConsoleTimeout:
-                return TIMED_OUT
+                return self._timed_out()
             except ConsoleClosed:
                 reason = domain.wait()
                 if reason is ShutdownReason.POWEROFF:
-                    click.echo(f"paravirt: the guest powered off before it said {step.text!r}", err=True)
+                    self._last_words.append(f"the guest powered off before it said {step.text!r}")
                     return CRASHED
-                return _STATUS.get(reason, CRASHED)
+                return self._status(reason)
             self.milestones.reached(f"step {number + 1}: {step.text}")
         return POWERED_OFF if self._ends_with_expectation else None
 
@@ -128,34 +146,57 @@ class Session:
         try:
             reason = domain.wait(self._left())
         except TimeoutError:
-            return TIMED_OUT
+            return self._timed_out()
+        return self._status(reason)
+
+    def _status(self, reason: ShutdownReason) -> int:
+        if reason in _WORDS:
+            self._last_words.append(_WORDS[reason])
         return _STATUS.get(reason, CRASHED)
+
+    def _timed_out(self) -> int:
+        self._last_words.append("the time is over")
+        return TIMED_OUT
 
     def _left(self) -> float | None:
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
-    def _say_how_it_ended(self, domain: Domain, status: int) -> None:
-        if domain.crash_report:
-            click.echo(f"\n{domain.crash_report.rstrip()}", err=True)
-        elif status == TIMED_OUT:
-            click.echo("paravirt: the time is over", err=True)
+    def _take(self, data: bytes) -> None:
+        self.milestones.reached("first output")
+        self._output.put(data)
 
     def _copy_output(self, domain: Domain) -> None:
         """Console to standard output, from byte 0 until None comes."""
         while (data := self._output.get()) is not None:
-            self.milestones.reached("first output")
-            if self._reader_gone:
+            if self._write_error is not None:
                 continue
             try:
                 write_all(sys.stdout.fileno(), data)
             except OSError as error:
-                if error.errno != errno.EPIPE:
-                    raise
-                self._reader_gone = True
+                self._write_error = error
                 domain.destroy()
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end a session as Ctrl-C does: with the terminal set back."""
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt(signal.Signals(number))
+
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, interrupt) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def write_all(fd: int, data: bytes) -> None:
     """All of it, however little the file takes at a time."""
     while data:
-        data = data[os.write(fd, data) :]
+        try:
+            data = data[os.write(fd, data) :]
+        except BlockingIOError:  # whoever gave us the file has set it so
+            select.select([], [fd], [])
