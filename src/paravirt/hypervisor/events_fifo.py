@@ -1,186 +1,229 @@
 # cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False, initializedcheck=False
 # mypy: ignore-errors
-# ruff: noqa: F821
-"""The FIFO event-channel ABI (public/event_channel.h): sixteen queues for each vcpu, linked through event words.
+# ruff: noqa: F821  (names declared in the .pxd beside this file)
+"""The FIFO event-channel ABI: sixteen queues for each vcpu, linked through the ports' event words.
 
-Each port has a 32-bit word in pages of the guest's: PENDING, MASKED, LINKED, BUSY and a 17-bit link to the next port
-in its queue.  A vcpu's control block has the heads of its queues and a bit for each that is not empty.  The guest
-consumes from the head; we add at the tail.  Links are the guest's to spoil, so that they are written and never
-followed here.
+Each port has a 32-bit word in pages of the guest's: PENDING, MASKED, LINKED, BUSY, and a 17-bit link to the next
+port in its queue.  A vcpu's control block has the head of each of its queues, and a bit for each that has something
+in it.  The guest takes events off at the head; here they are added at the tail.  We remember the tails ourselves:
+links and heads are the guest's to spoil, so that they are written here and never followed.
 
-All functions are called under the machine lock, with the domain outside guest code (see events.py).
+Behaviour: public/event_channel.h; Xen 4.17, common/event_fifo.c.  All functions are called under the machine lock.
 """
 
 import cython
 from cython.cimports.libc.stdlib import calloc, free
-from cython.cimports.paravirt.abi.constants import EACCES, EINVAL, ENOMEM, ENOSPC, EOPNOTSUPP
-from cython.cimports.paravirt.hypervisor.events import mark_pending, wake_pollers
+from cython.cimports.libc.string import memset
+from cython.cimports.paravirt.abi.constants import (
+    EINVAL,
+    ENOMEM,
+    ENOSPC,
+    EOPNOTSUPP,
+    EVTCHN_FIFO_BUSY,
+    EVTCHN_FIFO_LINK_MASK,
+    EVTCHN_FIFO_LINKED,
+    EVTCHN_FIFO_MASKED,
+    EVTCHN_FIFO_PENDING,
+    EVTCHN_FIFO_PRIORITY_DEFAULT,
+)
+from cython.cimports.paravirt.hypervisor.atomics import (
+    ORDERED,
+    compare_exchange32,
+    load32,
+    store32,
+    test_and_clear_bit32,
+    test_and_set_bit32,
+    test_bit32,
+    test_bit64,
+)
 from cython.cimports.paravirt.hypervisor.frames import get_page_and_type, put_page_and_type
 from cython.cimports.paravirt.hypervisor.guestmem import frame_ptr
 from cython.cimports.paravirt.hypervisor.records import (
     FRAME_WRITABLE,
-    PORT_FREE,
-    PORT_RESERVED,
     DomainPtr,
     FifoQueue,
+    PortPtr,
     VcpuPtr,
     i64,
-    u8,
     u32,
     u64,
 )
 from cython.cimports.paravirt.machine.cpu import U32Ptr, U64Ptr
 
-PENDING = cython.declare(u32, 0x80000000)
-MASKED = cython.declare(u32, 0x40000000)
-LINKED = cython.declare(u32, 0x20000000)
-BUSY = cython.declare(u32, 0x10000000)
-LINK_MASK = cython.declare(u32, 0x1FFFF)
-WORDS_PER_PAGE = cython.declare(u32, 1024)
-MAX_PAGES = cython.declare(u32, 128)
-LOWEST_PRIORITY = cython.declare(u32, 15)
-DEFAULT_PRIORITY = cython.declare(u8, 7)
+# How often a guest may change the word of a queue's tail while we link to it.  It has four lawful ways to.
+LINK_TRIES = cython.declare(cython.int, 5)
+# Of the two-level ABI: evtchn_pending in shared_info.
+PENDING_OFFSET = cython.declare(u32, 2048)
 
 
-def fifo_word(d: DomainPtr, port: u32) -> U32Ptr:
+def event_word(d: DomainPtr, port: u32) -> U32Ptr:
     """The port's event word, or NULL while the guest has given no page for it."""
-    page: u32 = port // WORDS_PER_PAGE
+    page: u32 = port / FIFO_WORDS_PER_PAGE
     if page >= d.fifo_array_pages:
         return cython.NULL
-    return cython.cast(U32Ptr, frame_ptr(d.host, d.fifo_array[page])) + port % WORDS_PER_PAGE
+    return cython.cast(U32Ptr, frame_ptr(d.host, d.fifo_array[page])) + port % FIFO_WORDS_PER_PAGE
 
 
 def fifo_is_pending(d: DomainPtr, port: u32) -> cython.bint:
     """Whether the port's event is pending, masked or not."""
-    word: U32Ptr = fifo_word(d, port)
-    return word != cython.NULL and word[0] & PENDING != 0
+    word: U32Ptr = event_word(d, port)
+    return word != cython.NULL and test_bit32(word, EVTCHN_FIFO_PENDING)
+
+
+def fifo_is_linked(d: DomainPtr, port: u32) -> cython.bint:
+    """Whether the port hangs in a queue, as the guest shows it."""
+    word: U32Ptr = event_word(d, port)
+    return word != cython.NULL and test_bit32(word, EVTCHN_FIFO_LINKED)
 
 
 def fifo_clear_pending(d: DomainPtr, port: u32) -> cython.void:
-    """The port is closed: its event is not pending any more (it may still hang in a queue)."""
-    word: U32Ptr = fifo_word(d, port)
+    """The event is not pending any more.  It may stay in a queue: guests pass over what is not pending."""
+    word: U32Ptr = event_word(d, port)
     if word != cython.NULL:
-        word[0] &= ~PENDING
+        test_and_clear_bit32(word, EVTCHN_FIFO_PENDING)
 
 
-def fifo_queue_event(d: DomainPtr, v: VcpuPtr, port: u32, word: U32Ptr) -> cython.void:
-    """Put a pending, unmasked, unlinked event at the tail of its queue."""
-    queue: cython.pointer(FifoQueue) = cython.address(v.fifo_queue[d.ports[port].priority & 15])
-    ready: U32Ptr = cython.cast(U32Ptr, cython.cast(U64Ptr, v.fifo_control))
-    tail: U32Ptr
-    linked: cython.bint = False
-    bit: u32 = cython.cast(u32, 1) << (d.ports[port].priority & 15)
-    if v.fifo_control == 0:
-        return
-    word[0] = (word[0] & ~LINK_MASK) | LINKED
+def set_link(word: U32Ptr, port: u32) -> cython.bint:
+    """Let a queue's tail link to ``port``: false if the guest has taken the tail out, and the queue is empty.
+
+    A guest that keeps changing the word gets its way after some tries, and loses the event.
+    """
+    old: u32 = load32(word, ORDERED)
+    keep: u32 = ~((cython.cast(u32, 1) << EVTCHN_FIFO_BUSY) | cython.cast(u32, EVTCHN_FIFO_LINK_MASK))
+    tries: cython.int
+    for tries in range(LINK_TRIES):
+        if not (old >> EVTCHN_FIFO_LINKED) & 1:
+            break
+        if compare_exchange32(word, cython.address(old), (old & keep) | port, False, ORDERED, ORDERED):
+            return True
+        # BUSY forbids the guest to unmask, so that it runs out of changes to make.
+        test_and_set_bit32(word, EVTCHN_FIFO_BUSY)
+        old = load32(word, ORDERED)
+    if (old >> EVTCHN_FIFO_BUSY) & 1:
+        test_and_clear_bit32(word, EVTCHN_FIFO_BUSY)
+    return (old >> EVTCHN_FIFO_LINKED) & 1
+
+
+def append(d: DomainPtr, v: VcpuPtr, port: u32) -> cython.bint:
+    """Put a port that was not linked at the tail of its queue: whether the queue was empty."""
+    p: PortPtr = cython.address(d.ports[port])
+    control: cython.pointer(FifoControl) = cython.cast(cython.pointer(FifoControl), v.fifo_control)
+    queue: cython.pointer(FifoQueue) = cython.address(v.fifo_queue[p.priority])
+    before: cython.pointer(FifoQueue) = cython.address(d.vcpus[p.last_vcpu].fifo_queue[p.last_priority])
+    tail: U32Ptr = cython.NULL
+    # If the guest has taken out the last of the queue where the port was before, that queue is empty; the port
+    # must not pass for its tail any longer, now that it is linked again.
+    if before.tail == port:
+        before.tail = 0
+    p.last_vcpu = v.id
+    p.last_priority = p.priority
     if queue.tail != 0:
-        tail = fifo_word(d, queue.tail)
-        # Only while the guest has not consumed the tail does it take a successor.
-        if tail != cython.NULL and tail[0] & LINKED and queue.tail != port:
-            tail[0] = (tail[0] & ~(LINK_MASK | BUSY)) | port
-            linked = True
-    if not linked:
-        ready[2 + (d.ports[port].priority & 15)] = port
+        tail = event_word(d, queue.tail)
     queue.tail = port
-    d.ports[port].last_vcpu = v.id
-    d.ports[port].last_priority = d.ports[port].priority
-    if not linked and not ready[0] & bit:
-        ready[0] |= bit
-        mark_pending(v)
+    if tail != cython.NULL and set_link(tail, port):
+        return False
+    store32(cython.address(control.head[p.priority]), port, ORDERED)
+    return True
 
 
-def fifo_set_pending(d: DomainPtr, v: VcpuPtr, port: u32) -> cython.void:
-    """An event arrives.  Before the guest gave a page for the port, it is remembered in the port."""
-    word: U32Ptr = fifo_word(d, port)
-    was_pending: cython.bint
+def fifo_set_pending(d: DomainPtr, v: VcpuPtr, port: u32) -> u32:
+    """An event arrives: FIFO_NEWS and FIFO_UPCALL, as they apply.
+
+    Without a word for the port the event is kept for later (``early``).  Without a control block of the vcpu it
+    is pending in the word only: it is an error of the guest's to unmask before it has made one.
+    """
+    word: U32Ptr = event_word(d, port)
+    control: cython.pointer(FifoControl) = cython.cast(cython.pointer(FifoControl), v.fifo_control)
+    news: u32 = 0
     if word == cython.NULL:
         d.ports[port].early = 1
-        return
-    was_pending = word[0] & PENDING != 0
-    word[0] |= PENDING
-    if not word[0] & (MASKED | LINKED):
-        fifo_queue_event(d, v, port, word)
-    if not was_pending:
-        wake_pollers(d, port)
+        return 0
+    if not test_and_set_bit32(word, EVTCHN_FIFO_PENDING):
+        news = FIFO_NEWS
+    if control == cython.NULL or test_bit32(word, EVTCHN_FIFO_MASKED):
+        return news
+    if test_and_set_bit32(word, EVTCHN_FIFO_LINKED):
+        return news
+    if append(d, v, port) and not test_and_set_bit32(
+        cython.address(control.ready), d.ports[port].priority
+    ):
+        news |= FIFO_UPCALL
+    return news
 
 
-def fifo_unmask(d: DomainPtr, v: VcpuPtr, port: u32) -> cython.void:
-    """EVTCHNOP_unmask."""
-    word: U32Ptr = fifo_word(d, port)
+def fifo_unmask(d: DomainPtr, port: u32) -> cython.bint:
+    """Clear the mask bit: whether the event is pending, and so wants to be put into its queue."""
+    word: U32Ptr = event_word(d, port)
     if word == cython.NULL:
-        return
-    word[0] &= ~MASKED
-    if word[0] & PENDING:
-        fifo_set_pending(d, v, port)
+        return False
+    test_and_clear_bit32(word, EVTCHN_FIFO_MASKED)
+    return test_bit32(word, EVTCHN_FIFO_PENDING)
 
 
-def fifo_init_control(d: DomainPtr, mfn: u64, offset: u32, v: VcpuPtr) -> i64:
-    """EVTCHNOP_init_control: use the control block at ``offset`` of a frame of the guest's: 0 or -EINVAL.
-
-    The first one takes the domain over to this ABI; what was pending in the bitmaps is remembered.
-    """
+def take_over(d: DomainPtr) -> i64:
+    """Change from the two-level ABI to this one: what is pending in the bitmap is remembered.  0, or -ENOMEM."""
+    pending: U64Ptr = cython.cast(U64Ptr, d.shared_info + PENDING_OFFSET)
     port: u32
-    pending: U64Ptr
-    if offset & 7 or offset > 4096 - 72 or v.fifo_control != 0:
+    d.fifo_array = cython.cast(U64Ptr, calloc(FIFO_MAX_PAGES, cython.sizeof(u64)))
+    if d.fifo_array == cython.NULL:
+        return -ENOMEM
+    d.fifo_array_pages = 0
+    d.fifo = 1
+    for port in range(1, d.nr_ports):
+        d.ports[port].priority = EVTCHN_FIFO_PRIORITY_DEFAULT
+        if port < 4096 and test_bit64(pending + (port >> 6), port):
+            d.ports[port].early = 1
+    return 0
+
+
+def fifo_init_control(d: DomainPtr, v: VcpuPtr, mfn: u64, offset: u32) -> i64:
+    """Use the control block at ``offset`` in a frame of the guest's: 0; -EINVAL: not there, or not again; -ENOMEM.
+
+    The first one takes the whole domain over to this ABI.
+    """
+    rc: i64
+    if offset > 4096 - FIFO_CONTROL_SIZE or offset & 7 or v.fifo_control != 0:
         return -EINVAL
     if get_page_and_type(d.host, mfn, d.domid, FRAME_WRITABLE) != 0:
         return -EINVAL
     if not d.fifo:
-        d.fifo_array = cython.cast(U64Ptr, calloc(MAX_PAGES, 8))
-        if d.fifo_array == cython.NULL:
+        rc = take_over(d)
+        if rc != 0:
             put_page_and_type(d.host, mfn)
-            return -ENOMEM
-        d.fifo = 1
-        pending = cython.cast(U64Ptr, d.shared_info + 2048)
-        for port in range(1, d.nr_ports):
-            d.ports[port].priority = DEFAULT_PRIORITY
-            if (pending[port >> 6] >> (port & 63)) & 1:
-                d.ports[port].early = 1
+            return rc
     v.fifo_control_mfn = mfn
     v.fifo_control = cython.cast(u64, frame_ptr(d.host, mfn) + offset)
     return 0
 
 
-def fifo_expand_array(d: DomainPtr, mfn: u64) -> i64:
-    """EVTCHNOP_expand_array: one more page of event words: 0, -EOPNOTSUPP, -ENOSPC or -EINVAL."""
-    port: u32
-    first: u32
+def fifo_add_page(d: DomainPtr, mfn: u64) -> i64:
+    """Take a frame of the guest's for the next 1024 event words: the first of their ports.
+
+    -EOPNOTSUPP: the domain uses the two-level ABI; -ENOSPC: it has all pages; -EINVAL: the frame cannot be it.
+    """
     if not d.fifo:
         return -EOPNOTSUPP
-    if d.fifo_array_pages >= MAX_PAGES:
+    if d.fifo_array_pages >= FIFO_MAX_PAGES:
         return -ENOSPC
     if get_page_and_type(d.host, mfn, d.domid, FRAME_WRITABLE) != 0:
         return -EINVAL
-    first = d.fifo_array_pages * WORDS_PER_PAGE
     d.fifo_array[d.fifo_array_pages] = mfn
     d.fifo_array_pages += 1
-    for port in range(first, first + WORDS_PER_PAGE):
-        if port < d.nr_ports and d.ports[port].early:
-            d.ports[port].early = 0
-            if d.ports[port].notify_vcpu < d.nr_vcpus:
-                fifo_set_pending(d, d.vcpus[d.ports[port].notify_vcpu], port)
-    return 0
-
-
-def fifo_set_priority(d: DomainPtr, port: u32, priority: u32) -> i64:
-    """EVTCHNOP_set_priority, of a valid port: 0, -EINVAL or -EACCES (a port that is not in use)."""
-    if priority > LOWEST_PRIORITY:
-        return -EINVAL
-    if d.ports[port].state == PORT_FREE or d.ports[port].state == PORT_RESERVED:
-        return -EACCES
-    d.ports[port].priority = cython.cast(u8, priority)
-    return 0
+    return (d.fifo_array_pages - 1) * FIFO_WORDS_PER_PAGE
 
 
 def fifo_destroy(d: DomainPtr) -> cython.void:
-    """Give the guest's pages back; the domain is on the two-level ABI again."""
-    i: u32
+    """Give the guest its pages back; the domain is on the two-level ABI again."""
     v: VcpuPtr
+    i: u32
     if not d.fifo:
         return
     for i in range(d.nr_vcpus):
         v = d.vcpus[i]
-        if v != cython.NULL and v.fifo_control != 0:
+        if v == cython.NULL:
+            continue
+        memset(v.fifo_queue, 0, 16 * cython.sizeof(FifoQueue))
+        if v.fifo_control != 0:
             put_page_and_type(d.host, v.fifo_control_mfn)
             v.fifo_control = 0
             v.fifo_control_mfn = 0
@@ -190,3 +233,7 @@ def fifo_destroy(d: DomainPtr) -> cython.void:
     d.fifo_array = cython.NULL
     d.fifo_array_pages = 0
     d.fifo = 0
+    for i in range(d.nr_ports):
+        d.ports[i].early = 0
+        d.ports[i].last_vcpu = 0
+        d.ports[i].last_priority = 0

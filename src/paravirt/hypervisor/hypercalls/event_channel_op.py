@@ -1,21 +1,24 @@
 # cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False, initializedcheck=False
 # mypy: ignore-errors
-# ruff: noqa: F821
-"""event_channel_op: what a guest may do with its ports (public/event_channel.h).
+# ruff: noqa: F821  (names declared in the .pxd beside this file)
+"""event_channel_op: what a guest may do with its ports; the older event_channel_op_compat.
 
-The argument of each operation is copied in once; what it answers is copied out before the call returns.
+The argument of each operation is copied in once, and copied out again, with the answer in it, by those that have
+one.  Behaviour: public/event_channel.h; Xen 4.17, common/event_channel.c and arch/x86/compat.c, for an unprivileged
+domain; a privileged one may also act on others.
 """
 
 import cython
 from cython.cimports.paravirt.abi.constants import (
     DOMID_SELF,
-    EEXIST,
+    EBUSY,
     EFAULT,
     EINVAL,
     ENOENT,
     ENOSYS,
     EPERM,
     ESRCH,
+    EVTCHN_FIFO_LINK_BITS,
     EVTCHNOP_alloc_unbound,
     EVTCHNOP_bind_interdomain,
     EVTCHNOP_bind_ipi,
@@ -30,28 +33,29 @@ from cython.cimports.paravirt.abi.constants import (
     EVTCHNOP_set_priority,
     EVTCHNOP_status,
     EVTCHNOP_unmask,
-    VIRQ_ARCH_0,
-    VIRQ_ARCH_7,
-    VIRQ_DEBUG,
-    VIRQ_TIMER,
-    VIRQ_XENOPROF,
-    VIRQ_XENPMU,
+    EVTCHNSTAT_closed,
+    EVTCHNSTAT_interdomain,
+    EVTCHNSTAT_ipi,
+    EVTCHNSTAT_unbound,
+    EVTCHNSTAT_virq,
 )
 from cython.cimports.paravirt.hypervisor.events import (
     alloc_port,
     alloc_unbound,
     bind_interdomain,
+    bind_ipi,
+    bind_vcpu,
+    bind_virq,
     close_port,
+    ensure_ports,
     evtchn_send,
+    expand_array,
     port_is_valid,
+    reset_ports,
+    set_priority,
     unmask,
 )
-from cython.cimports.paravirt.hypervisor.events_fifo import (
-    fifo_destroy,
-    fifo_expand_array,
-    fifo_init_control,
-    fifo_set_priority,
-)
+from cython.cimports.paravirt.hypervisor.events_fifo import fifo_init_control
 from cython.cimports.paravirt.hypervisor.guestmem import copy_from_guest, copy_to_guest
 from cython.cimports.paravirt.hypervisor.records import (
     PORT_INTERDOMAIN,
@@ -67,233 +71,232 @@ from cython.cimports.paravirt.hypervisor.records import (
     u32,
     u64,
 )
-from cython.cimports.paravirt.machine.cpu import U32Ptr, U64Ptr
+from cython.cimports.paravirt.machine.cpu import U64Ptr
 
-NR_VIRQS = cython.declare(u32, 24)
-RESET_CONTINUED = cython.declare(u64, 14)
-LINK_BITS = cython.declare(u32, 17)
+# Xen's own way to go on with an interrupted reset; guests see it answered, though it is not in the header.
+EVTCHNOP_RESET_CONT = cython.declare(u32, 14)
+# Physical interrupts that an unprivileged domain can name: a machine's 24 lines, and 32 more.
+NR_PIRQS = cython.declare(u32, 56)
+# struct evtchn_op: the command, and behind it the argument.
+COMPAT_SIZE = cython.declare(u64, 28)
+COMPAT_ARGUMENT = cython.declare(u64, 4)
 
 
-def argument_size(command: u64) -> u64:
+def argument_size(command: u32) -> u64:
     """Bytes of an operation's argument; 0: there is no such operation."""
-    if command == EVTCHNOP_status:
-        return 24
-    if command == EVTCHNOP_init_control:
+    if command == EVTCHNOP_send or command == EVTCHNOP_unmask or command == EVTCHNOP_close:
+        return 4
+    if command == EVTCHNOP_status or command == EVTCHNOP_init_control:
         return 24
     if command == EVTCHNOP_bind_interdomain or command == EVTCHNOP_bind_virq or command == EVTCHNOP_bind_pirq:
         return 12
-    if (command == EVTCHNOP_alloc_unbound or command == EVTCHNOP_bind_ipi or command == EVTCHNOP_bind_vcpu
-            or command == EVTCHNOP_expand_array or command == EVTCHNOP_set_priority):
+    if (
+        command == EVTCHNOP_alloc_unbound
+        or command == EVTCHNOP_bind_ipi
+        or command == EVTCHNOP_bind_vcpu
+        or command == EVTCHNOP_expand_array
+        or command == EVTCHNOP_set_priority
+    ):
         return 8
-    if command == EVTCHNOP_close or command == EVTCHNOP_send or command == EVTCHNOP_unmask:
-        return 4
-    if command == EVTCHNOP_reset or command == RESET_CONTINUED:
+    if command == EVTCHNOP_reset or command == EVTCHNOP_RESET_CONT:
         return 2
     return 0
 
 
-def own_domid(host: HostPtr, v: VcpuPtr, domid: u16) -> i64:
-    """0 if a call names the caller itself; -ESRCH: no such domain; -EPERM: somebody else."""
-    if domid == DOMID_SELF or domid == v.domain.domid:
-        return 0
-    if domid >= host.max_domains or host.domains[domid] == cython.NULL:
+def has_answer(command: u32) -> cython.bint:
+    """Whether an operation that succeeds writes its argument back."""
+    return (
+        command == EVTCHNOP_status
+        or command == EVTCHNOP_init_control
+        or command == EVTCHNOP_alloc_unbound
+        or command == EVTCHNOP_bind_interdomain
+        or command == EVTCHNOP_bind_virq
+        or command == EVTCHNOP_bind_pirq
+        or command == EVTCHNOP_bind_ipi
+    )
+
+
+def resolve(v: VcpuPtr, domid: u16) -> u16:
+    """A domain's number as the caller gives it: it may mean itself by DOMID_SELF."""
+    return v.domain.domid if domid == DOMID_SELF else domid
+
+
+def find_domain(v: VcpuPtr, domid: u16) -> DomainPtr:
+    """The domain that the caller names, or NULL."""
+    number: u32 = resolve(v, domid)
+    return v.domain.host.domains[number] if number < v.domain.host.max_domains else cython.NULL
+
+
+def may_control(v: VcpuPtr, d: DomainPtr) -> cython.bint:
+    """Whether the caller may act on that domain's ports."""
+    return d == v.domain or v.domain.is_privileged
+
+
+def op_alloc_unbound(v: VcpuPtr, a: cython.pointer(AllocUnbound)) -> i64:
+    """A port for a domain to bind to.  As in Xen, whether there is one comes before whether it is allowed."""
+    d: DomainPtr = find_domain(v, a.dom)
+    port: i64
+    if d == cython.NULL:
         return -ESRCH
-    return -EPERM
-
-
-def is_global_virq(virq: u32) -> cython.bint:
-    """Whether a virtual interrupt is the domain's (bound on vcpu 0 first), and not each vcpu's own."""
-    return not (virq == VIRQ_TIMER or virq == VIRQ_DEBUG or virq == VIRQ_XENOPROF or virq == VIRQ_XENPMU
-                or (VIRQ_ARCH_0 <= virq and virq <= VIRQ_ARCH_7))
-
-
-def op_alloc_unbound(host: HostPtr, v: VcpuPtr, a: U32Ptr) -> i64:
-    """a: domid | remote domid << 16, port."""
-    remote: u16 = cython.cast(u16, a[0] >> 16)
-    rc: i64 = own_domid(host, v, cython.cast(u16, a[0]))
-    if rc == 0:
-        rc = alloc_unbound(v.domain, v.domain.domid if remote == DOMID_SELF else remote)
-    if rc < 0:
-        return rc
-    a[1] = cython.cast(u32, rc)
-    return 0
-
-
-def op_bind_interdomain(host: HostPtr, v: VcpuPtr, a: U32Ptr) -> i64:
-    """a: remote domid, remote port, local port."""
-    remote: u16 = cython.cast(u16, a[0])
-    rc: i64 = bind_interdomain(v.domain, v.domain.domid if remote == DOMID_SELF else remote, a[1])
-    if rc < 0:
-        return rc
-    a[2] = cython.cast(u32, rc)
-    return 0
-
-
-def op_bind_virq(d: DomainPtr, a: U32Ptr) -> i64:
-    """a: virq, vcpu, port."""
-    port: i64
-    if a[0] >= NR_VIRQS:
-        return -EINVAL
-    if is_global_virq(a[0]) and a[1] != 0:
-        return -EINVAL
-    if a[1] >= d.nr_vcpus:
-        return -ENOENT
-    if d.vcpus[a[1]].virq_port[a[0]] != 0:
-        return -EEXIST
     port = alloc_port(d)
     if port < 0:
         return port
-    d.ports[port].state = PORT_VIRQ
-    d.ports[port].notify_vcpu = a[1]
-    d.ports[port].virq = cython.cast(u16, a[0])
-    d.vcpus[a[1]].virq_port[a[0]] = cython.cast(u32, port)
-    a[2] = cython.cast(u32, port)
+    if not may_control(v, d):
+        return -EPERM
+    port = alloc_unbound(d, resolve(v, a.remote_dom))
+    a.port = cython.cast(u32, port)
     return 0
 
 
-def op_bind_ipi(d: DomainPtr, a: U32Ptr) -> i64:
-    """a: vcpu, port."""
-    port: i64
-    if a[0] >= d.nr_vcpus:
-        return -ENOENT
-    port = alloc_port(d)
+def op_bind_interdomain(v: VcpuPtr, a: cython.pointer(BindInterdomain)) -> i64:
+    """Bind to another domain's port, or to one of our own."""
+    port: i64 = bind_interdomain(v.domain, resolve(v, a.remote_dom), a.remote_port)
     if port < 0:
         return port
-    d.ports[port].state = PORT_IPI
-    d.ports[port].notify_vcpu = a[0]
-    a[1] = cython.cast(u32, port)
+    a.local_port = cython.cast(u32, port)
     return 0
 
 
-def op_bind_vcpu(d: DomainPtr, port: u32, vcpu: u32) -> i64:
-    """Which vcpu a port notifies: not to be changed for what is a vcpu's own."""
-    p: PortPtr
-    if vcpu >= d.nr_vcpus:
-        return -ENOENT
-    if not port_is_valid(d, port):
-        return -EINVAL
-    p = cython.address(d.ports[port])
-    if p.state == PORT_VIRQ and is_global_virq(p.virq):
-        # Its home in the table of virtual interrupts stays with vcpu 0.
-        p.notify_vcpu = vcpu
-        return 0
-    if p.state == PORT_UNBOUND or p.state == PORT_INTERDOMAIN:
-        p.notify_vcpu = vcpu
-        return 0
-    return -EINVAL
+def op_bind_virq(v: VcpuPtr, a: cython.pointer(BindVirq)) -> i64:
+    """Bind a virtual interrupt."""
+    port: i64 = bind_virq(v.domain, a.virq, a.vcpu)
+    if port < 0:
+        return port
+    a.port = cython.cast(u32, port)
+    return 0
 
 
-def op_status(host: HostPtr, v: VcpuPtr, a: U32Ptr) -> i64:
-    """a: domid, port, status, vcpu, and what the status says more of."""
+def op_bind_pirq(v: VcpuPtr, a: cython.pointer(BindPirq)) -> i64:
+    """No domain is given physical interrupts here."""
+    return -EINVAL if a.pirq >= NR_PIRQS else -EPERM
+
+
+def op_bind_ipi(v: VcpuPtr, a: cython.pointer(BindIpi)) -> i64:
+    """Bind an interrupt between vcpus."""
+    port: i64 = bind_ipi(v.domain, a.vcpu)
+    if port < 0:
+        return port
+    a.port = cython.cast(u32, port)
+    return 0
+
+
+def op_status(v: VcpuPtr, a: cython.pointer(Status)) -> i64:
+    """What a port is.  As in Xen, whether it is valid comes before whether one may know."""
+    d: DomainPtr = find_domain(v, a.dom)
     p: PortPtr
-    rc: i64 = own_domid(host, v, cython.cast(u16, a[0]))
-    if rc != 0:
-        return rc
-    if not port_is_valid(v.domain, a[1]):
+    if d == cython.NULL:
+        return -ESRCH
+    if not port_is_valid(d, a.port):
         return -EINVAL
-    p = cython.address(v.domain.ports[a[1]])
-    a[2] = 0
+    if not may_control(v, d):
+        return -EPERM
+    p = cython.address(d.ports[a.port])
+    a.status = EVTCHNSTAT_closed
     if p.state == PORT_UNBOUND:
-        a[2] = 1
-        a[4] = p.remote_domid
+        a.status = EVTCHNSTAT_unbound
+        a.remote_dom = p.remote_domid
     elif p.state == PORT_INTERDOMAIN:
-        a[2] = 2
-        a[4] = p.remote_domid
-        a[5] = p.remote_port
+        a.status = EVTCHNSTAT_interdomain
+        a.remote_dom = p.remote_domid
+        a.remote_port = p.remote_port
     elif p.state == PORT_VIRQ:
-        a[2] = 4
-        a[4] = p.virq
+        a.status = EVTCHNSTAT_virq
+        a.remote_dom = p.virq
+        a.remote_dom_high = 0
     elif p.state == PORT_IPI:
-        a[2] = 5
-    a[3] = p.notify_vcpu
+        a.status = EVTCHNSTAT_ipi
+    a.vcpu = p.notify_vcpu
     return 0
 
 
-def op_reset(host: HostPtr, v: VcpuPtr, domid: u16) -> i64:
-    """Close all ports, and go back to the two-level ABI."""
-    port: u32
-    rc: i64 = own_domid(host, v, domid)
-    if rc != 0:
-        return rc
-    for port in range(1, v.domain.nr_ports):
-        close_port(v.domain, port)
-    fifo_destroy(v.domain)
+def op_reset(v: VcpuPtr, domid: u16, continued: cython.bint) -> i64:
+    """Close all ports.  It is done in one go, so that there never is a reset to be continued."""
+    d: DomainPtr = find_domain(v, domid)
+    if d == cython.NULL:
+        return -ESRCH
+    if not may_control(v, d):
+        return -EPERM
+    if d != v.domain and not d.paused:
+        return -EINVAL
+    if continued:
+        return -EBUSY
+    reset_ports(d)
     return 0
 
 
-def op_init_control(d: DomainPtr, a: U32Ptr) -> i64:
-    """a: frame (64 bits), offset, vcpu, link bits (8 bits)."""
-    rc: i64
-    if a[3] >= d.nr_vcpus:
+def op_init_control(v: VcpuPtr, a: cython.pointer(InitControl)) -> i64:
+    """The FIFO control block of a vcpu."""
+    d: DomainPtr = v.domain
+    a.link_bits = EVTCHN_FIFO_LINK_BITS
+    if a.vcpu >= d.nr_vcpus or d.vcpus[a.vcpu] == cython.NULL:
         return -ENOENT
-    rc = fifo_init_control(d, cython.cast(u64, a[1]) << 32 | a[0], a[2], d.vcpus[a[3]])
-    if rc == 0:
-        a[4] = (a[4] & ~cython.cast(u32, 255)) | LINK_BITS
-    return rc
+    return fifo_init_control(d, d.vcpus[a.vcpu], a.control_gfn, a.offset)
 
 
-def carry_out(host: HostPtr, v: VcpuPtr, command: u64, a: U32Ptr) -> i64:
-    """One operation on its copied argument."""
+def bind_something(v: VcpuPtr, command: u32, a: cython.pointer(Argument)) -> i64:
+    """The operations that make ports."""
+    if command == EVTCHNOP_bind_ipi:
+        return op_bind_ipi(v, cython.address(a.bind_ipi))
+    if command == EVTCHNOP_bind_virq:
+        return op_bind_virq(v, cython.address(a.bind_virq))
+    if command == EVTCHNOP_alloc_unbound:
+        return op_alloc_unbound(v, cython.address(a.alloc_unbound))
+    if command == EVTCHNOP_bind_interdomain:
+        return op_bind_interdomain(v, cython.address(a.bind_interdomain))
+    return op_bind_pirq(v, cython.address(a.bind_pirq))
+
+
+def carry_out(v: VcpuPtr, command: u32, a: cython.pointer(Argument)) -> i64:
+    """One operation, on its copied argument."""
     d: DomainPtr = v.domain
     if command == EVTCHNOP_send:
-        return evtchn_send(host, d, a[0])
+        return evtchn_send(d.host, d, a.port)
     if command == EVTCHNOP_unmask:
-        return unmask(d, a[0])
-    if command == EVTCHNOP_bind_vcpu:
-        return op_bind_vcpu(d, a[0], a[1])
-    if command == EVTCHNOP_bind_virq:
-        return op_bind_virq(d, a)
-    if command == EVTCHNOP_bind_ipi:
-        return op_bind_ipi(d, a)
-    if command == EVTCHNOP_alloc_unbound:
-        return op_alloc_unbound(host, v, a)
-    if command == EVTCHNOP_bind_interdomain:
-        return op_bind_interdomain(host, v, a)
+        return unmask(d, a.port)
     if command == EVTCHNOP_close:
-        return close_port(d, a[0])
+        return close_port(d, a.port)
+    if command == EVTCHNOP_bind_vcpu:
+        return bind_vcpu(d, a.bind_vcpu.port, a.bind_vcpu.vcpu)
     if command == EVTCHNOP_status:
-        return op_status(host, v, a)
-    if command == EVTCHNOP_reset or command == RESET_CONTINUED:
-        return op_reset(host, v, cython.cast(u16, a[0]))
+        return op_status(v, cython.address(a.status))
     if command == EVTCHNOP_init_control:
-        return op_init_control(d, a)
+        return op_init_control(v, cython.address(a.init_control))
     if command == EVTCHNOP_expand_array:
-        return fifo_expand_array(d, cython.cast(u64, a[1]) << 32 | a[0])
+        return expand_array(d, a.expand_array.array_gfn)
     if command == EVTCHNOP_set_priority:
-        if not d.fifo:
-            return -ENOSYS
-        return fifo_set_priority(d, a[0], a[1]) if port_is_valid(d, a[0]) else -EINVAL
-    # No physical interrupt is ever given to a guest here.
-    return -EPERM
+        return set_priority(d, a.set_priority.port, a.set_priority.priority)
+    if command == EVTCHNOP_reset or command == EVTCHNOP_RESET_CONT:
+        return op_reset(v, a.dom, command == EVTCHNOP_RESET_CONT)
+    return bind_something(v, command, a)
 
 
 def do_event_channel_op(host: HostPtr, v: VcpuPtr, args: U64Ptr) -> i64:
     """HYPERVISOR_event_channel_op(command, argument)."""
-    a: u32[6]
-    command: u64 = cython.cast(u32, args[0])
+    argument: Argument
+    command: u32 = cython.cast(u32, args[0])
     size: u64 = argument_size(command)
     rc: i64
     if size == 0:
         return -ENOSYS
-    if copy_from_guest(v, a, args[1], size) != 0:
+    if copy_from_guest(v, cython.address(argument), args[1], size) != 0:
         return -EFAULT
-    rc = carry_out(host, v, command, a)
-    if rc == 0 and size > 4 and copy_to_guest(v, args[1], a, size) != 0:
+    # A domain has its first ports from the start, bound or not.
+    ensure_ports(v.domain, 1)
+    rc = carry_out(v, command, cython.address(argument))
+    # What was bound stays bound if the answer cannot be written, as in Xen.
+    if rc == 0 and has_answer(command) and copy_to_guest(v, args[1], cython.address(argument), size) != 0:
         return -EFAULT
     return rc
 
 
 def do_event_channel_op_compat(host: HostPtr, v: VcpuPtr, args: U64Ptr) -> i64:
-    """The old form: {command, argument} in one structure of 32 bytes."""
-    op: u32[8]
-    command: u64
-    rc: i64
-    if copy_from_guest(v, op, args[0], 32) != 0:
+    """HYPERVISOR_event_channel_op_compat(operation): command and argument in one structure; the first ten only."""
+    words: u32[7]
+    call: u64[2]
+    if copy_from_guest(v, words, args[0], COMPAT_SIZE) != 0:
         return -EFAULT
-    command = op[0]
-    if command > EVTCHNOP_unmask:
+    if words[0] > EVTCHNOP_unmask:
         return -ENOSYS
-    rc = carry_out(host, v, command, cython.address(op[2]))
-    if rc == 0 and copy_to_guest(v, args[0], op, 32) != 0:
-        return -EFAULT
-    return rc
+    call[0] = words[0]
+    call[1] = args[0] + COMPAT_ARGUMENT
+    return do_event_channel_op(host, v, call)
