@@ -20,7 +20,7 @@ from cython.cimports.paravirt.hypervisor.records import (
     u32,
     u64,
 )
-from cython.cimports.paravirt.hypervisor.scheduling import earliest_deadline, pick_next
+from cython.cimports.paravirt.hypervisor.scheduling import earliest_deadline, pick_next, vcpu_yield
 from cython.cimports.paravirt.hypervisor.timekeeping import guest_tsc, now, run_timers
 from cython.cimports.paravirt.hypervisor.traps import (
     deliver_events,
@@ -39,6 +39,7 @@ from cython.cimports.paravirt.machine.cpu import (
     EXIT_ENGINE,
     EXIT_EXCEPTION,
     EXIT_KICKED,
+    EXIT_PAUSE,
     EXIT_RDTSC,
     EXIT_SOFTINT,
     EXIT_SYSCALL,
@@ -51,6 +52,8 @@ from cython.cimports.paravirt.machine.cpu import (
 )
 
 NEVER = cython.declare(u64, 0xFFFFFFFFFFFFFFFF)
+# Spinning of a guest that is taken for waiting.
+PAUSES_BEFORE_YIELD = cython.declare(u32, 8)
 # Deterministic mode: what a trap costs, in blocks.
 BLOCKS_PER_TRAP = cython.declare(u64, 50)
 
@@ -126,6 +129,12 @@ def carry_out(pcpu: PcpuPtr, v: VcpuPtr, exit: CpuExitPtr) -> cython.void:
         system_enter(host, v)
     elif exit.kind == EXIT_KICKED or exit.kind == EXIT_BUDGET:
         time_passed(pcpu, v)
+    elif exit.kind == EXIT_PAUSE:
+        # It waits for a sibling, which cannot run beside it: soon let that go first.
+        v.pauses += 1
+        if pcpu.slice_end != 0 and v.pauses >= PAUSES_BEFORE_YIELD:
+            v.pauses = 0
+            vcpu_yield(v)
     else:
         domain_crash(v.domain, "the CPU engine cannot go on with this guest", exit.vector)
 

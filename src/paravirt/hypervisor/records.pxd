@@ -155,7 +155,7 @@ ctypedef struct Vcpu:
     u32 hypercall        # the number in progress
     u64 blocks_seen      # deterministic mode: cpu.blocks up to which time was advanced
     u32 poll_port        # a single polled port, for the common case
-    u32 reserved
+    u32 pauses           # pause instructions since it last yielded
 
 ctypedef struct Domain:
     Host* host

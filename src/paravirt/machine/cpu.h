@@ -40,6 +40,7 @@ enum {
     EXIT_CPUID,      /* a native cpuid; fill rax..rdx; only these may change */
     EXIT_RDTSC,      /* rdtsc or rdtscp (vector 1): fill rax, rdx (and rcx); only when the clock is virtual */
     EXIT_KICKED,     /* cpu_ops.kick was called, or a deadline passed */
+    EXIT_PAUSE,      /* the guest spins: a pause instruction; rip is past it */
     EXIT_BUDGET,     /* the block budget of a deterministic engine is used up */
     EXIT_ENGINE      /* the engine cannot go on with this guest; vector holds its own number */
 };

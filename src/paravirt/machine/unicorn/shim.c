@@ -467,8 +467,9 @@ static int engine_run(void *engine, struct cpu *cpu, cpu_handler handler, void *
         if (e->leave)
             break;
         save_state(e, cpu);
-        exit = (struct cpu_exit){EXIT_KICKED, 0, 0, 0};
-        if (e->count_blocks && !e->kicked)
+        /* The library leaves its loop for a pause instruction too. */
+        exit = (struct cpu_exit){e->kicked ? EXIT_KICKED : EXIT_PAUSE, 0, 0, 0};
+        if (e->count_blocks && cpu->blocks >= e->budget)
             exit.kind = EXIT_BUDGET;
         e->kicked = 0;
         if (deliver(e, &exit) == CPU_RESUME) {
