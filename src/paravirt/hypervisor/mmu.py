@@ -14,7 +14,7 @@ All functions are called under the machine lock.
 """
 
 import cython
-from cython.cimports.paravirt.abi.constants import EBUSY, EINVAL, EPERM
+from cython.cimports.paravirt.abi.constants import DOMID_IO, EBUSY, EINVAL, EPERM
 from cython.cimports.paravirt.hypervisor.frames import (
     flush_pcpu,
     get_page,
@@ -57,15 +57,17 @@ ADDRESS = cython.declare(u64, 0x000FFFFFFFFFF000)
 # Changes of these bits alone take and give no reference: accessed, dirty, user, global, the available ones, NX.
 HARMLESS = cython.declare(u64, (cython.cast(u64, 0xFFF) << 52) | 0xF64)
 
+# vm_assist: emulated page-table writes; no machine-to-phys table for processes.
+WRITABLE_PAGETABLES = cython.declare(u64, 1 << 2)
+M2P_STRICT = cython.declare(u64, cython.cast(u64, 1) << 32)
+
 FIRST_RESERVED_SLOT = cython.declare(u64, 256)
 LAST_RESERVED_SLOT = cython.declare(u64, 271)
 
 
 def disallowed_flags(level: u8) -> u64:
     """Bits that a present entry of an L``level`` table must not have (PWT, PCD, PAT or PSE; GLOBAL above L1)."""
-    if level == 1:
-        return cython.cast(u64, 0x98) | (cython.cast(u64, 1) << 62)
-    return 0x198
+    return 0x98 if level == 1 else 0x198
 
 
 def is_guest_l4_slot(index: u64) -> cython.bint:
@@ -93,6 +95,8 @@ def get_l1_target(host: HostPtr, value: u64, mapped_domid: u16) -> i64:
     if mfn >= host.nr_frames:
         return -EPERM
     frame = cython.address(host.frames[mfn])
+    if frame.owner == DOMID_IO:
+        return -EPERM
     if not get_page(host, mfn, mapped_domid):
         return -EBUSY
     if value & RW:
@@ -112,10 +116,13 @@ def get_entry(host: HostPtr, table_owner: u16, table_mfn: u64, index: u64, value
         return -EINVAL
     if level == 1:
         return get_l1_target(host, value, mapped_domid)
+    if (value & ADDRESS) >> 12 == table_mfn:
+        # A table that maps itself, for reading: it needs no reference to itself.
+        return -EINVAL if value & RW else 0
     return get_page_and_type(host, (value & ADDRESS) >> 12, table_owner, level - 1)
 
 
-def put_entry(host: HostPtr, value: u64, level: u8) -> cython.void:
+def put_entry(host: HostPtr, table_mfn: u64, value: u64, level: u8) -> cython.void:
     """Give back what a present entry holds."""
     mfn: u64 = (value & ADDRESS) >> 12
     if not value & PRESENT or mfn >= host.nr_frames:
@@ -124,17 +131,25 @@ def put_entry(host: HostPtr, value: u64, level: u8) -> cython.void:
         if value & RW:
             put_page_type(host, mfn)
         put_page(host, mfn)
-    else:
+    elif mfn != table_mfn:
         put_page_and_type(host, mfn)
 
 
-def install_reserved_slots(host: HostPtr, l4_mfn: u64) -> cython.void:
-    """Put the hypervisor's own mappings into an L4 table: the machine-to-phys table, read-only, in slot 256."""
+def clear_reserved_slots(host: HostPtr, l4_mfn: u64) -> cython.void:
+    """A new L4 table: nothing that a guest wrote stays in the hypervisor's slots."""
     table: U64Ptr = cython.cast(U64Ptr, frame_ptr(host, l4_mfn))
     slot: u64
     for slot in range(FIRST_RESERVED_SLOT, LAST_RESERVED_SLOT + 1):
         table[slot] = 0
-    table[FIRST_RESERVED_SLOT] = (host.m2p_l3_mfn << 12) | 0x65
+
+
+def show_machine_to_phys(v: VcpuPtr, l4_mfn: u64, shown: cython.bint) -> cython.void:
+    """The table is about to be used: the machine-to-phys table appears in slot 256, read-only, or is hidden."""
+    host: HostPtr = v.domain.host
+    pte: U64Ptr = cython.cast(U64Ptr, frame_ptr(host, l4_mfn)) + FIRST_RESERVED_SLOT
+    value: u64 = (host.m2p_l3_mfn << 12) | 0x65 if shown else 0
+    if pte[0] != value:
+        v.pcpu.ops.store_pte(v.pcpu.engine, pte, value)
 
 
 def validate_table(host: HostPtr, mfn: u64, type: u8) -> i64:
@@ -160,11 +175,11 @@ def validate_table(host: HostPtr, mfn: u64, type: u8) -> i64:
         if rc != 0:
             for undo in range(index):
                 if type != FRAME_L4 or is_guest_l4_slot(undo):
-                    put_entry(host, table[undo], type)
+                    put_entry(host, mfn, table[undo], type)
             return rc
         table[index] = adjust_entry(table[index], type)
     if type == FRAME_L4:
-        install_reserved_slots(host, mfn)
+        clear_reserved_slots(host, mfn)
     return 0
 
 
@@ -175,7 +190,7 @@ def devalidate_table(host: HostPtr, mfn: u64, type: u8) -> cython.void:
     host.pcpus[0].ops.release_table(host.pcpus[0].engine, mfn)
     for index in range(512):
         if table[index] & PRESENT and (type != FRAME_L4 or is_guest_l4_slot(index)):
-            put_entry(host, table[index], type)
+            put_entry(host, mfn, table[index], type)
 
 
 def store(host: HostPtr, v: VcpuPtr, table_mfn: u64, index: u64, value: u64, preserve_ad: cython.bint) -> cython.void:
@@ -208,7 +223,7 @@ def mod_entry(v: VcpuPtr, table_mfn: u64, index: u64, value: u64, level: u8, pre
             return rc
         value = adjust_entry(value, level)
     store(host, v, table_mfn, index, value, preserve_ad)
-    put_entry(host, old, level)
+    put_entry(host, table_mfn, old, level)
     return 0
 
 
@@ -221,6 +236,7 @@ def set_kernel_table(v: VcpuPtr, mfn: u64) -> i64:
         rc = get_page_and_type(host, mfn, v.domain.domid, FRAME_L4)
         if rc != 0:
             return rc
+        show_machine_to_phys(v, mfn, True)
         v.kernel_table = mfn
         v.cpu.kernel_cr3 = mfn << 12
         if old != 0:
@@ -239,6 +255,7 @@ def set_user_table(v: VcpuPtr, mfn: u64) -> i64:
             rc = get_page_and_type(host, mfn, v.domain.domid, FRAME_L4)
             if rc != 0:
                 return rc
+            show_machine_to_phys(v, mfn, not v.domain.arch_vm_assist & M2P_STRICT)
         v.user_table = mfn
         v.cpu.user_cr3 = mfn << 12
         if old != 0:
@@ -264,7 +281,10 @@ def write_fault(host: HostPtr, v: VcpuPtr, address: u64) -> cython.bint:
     length: u64
     index: u64
     frame: FramePtr
-    pte: U64Ptr = find_l1e(v, address, cython.address(l1_mfn), cython.address(granted))
+    pte: U64Ptr
+    if not v.domain.arch_vm_assist & WRITABLE_PAGETABLES:
+        return False
+    pte = find_l1e(v, address, cython.address(l1_mfn), cython.address(granted))
     if pte == cython.NULL or pte[0] & (PRESENT | RW) != PRESENT:
         return False
     target = (pte[0] & ADDRESS) >> 12

@@ -12,7 +12,7 @@ import cython
 from cython.cimports.paravirt.hypervisor.guestmem import copy_from_guest
 from cython.cimports.paravirt.hypervisor.ptwrite import ConstWritePlanPtr, WritePlanPtr
 from cython.cimports.paravirt.hypervisor.records import VcpuPtr, i64, u32, u64
-from cython.cimports.paravirt.machine.cpu import GPR_RAX, GPR_RBX, GPR_RCX, GPR_RDI, GPR_RDX, GPR_RSI, U64Ptr
+from cython.cimports.paravirt.machine.cpu import GPR_RAX, GPR_RBX, GPR_RCX, GPR_RDI, GPR_RDX, GPR_RSI, GPR_RSP, U64Ptr
 from cython.cimports.paravirt.machine.decode import ConstInsnPtr, effective_address
 
 CF = cython.declare(u64, 0x1)
@@ -84,9 +84,16 @@ def flags_sub(v: VcpuPtr, a: u64, b: u64, result: u64, size: u32) -> cython.void
     v.cpu.rflags |= (a ^ b ^ result) & AF
 
 
+def is_push(insn: ConstInsnPtr) -> cython.bint:
+    """Whether the instruction pushes a register or a constant (64-bit mode: always eight bytes)."""
+    return insn.map == 0 and (0x50 <= insn.opcode and insn.opcode <= 0x57 or insn.opcode in (0x68, 0x6A))
+
+
 def operand_address(v: VcpuPtr, insn: ConstInsnPtr) -> u64:
     """Where the instruction writes; a bit string may lie far from its operand's address."""
     bit: i64
+    if is_push(insn):
+        return v.cpu.gpr[GPR_RSP] - 8
     if insn.map == 0 and (0xA4 <= insn.opcode and insn.opcode <= 0xAB):
         return v.cpu.gpr[GPR_RDI]
     if insn.map == 1 and (insn.opcode == 0xAB or insn.opcode == 0xB3 or insn.opcode == 0xBB):
@@ -127,6 +134,9 @@ def compute(v: VcpuPtr, insn: ConstInsnPtr, plan: WritePlanPtr) -> cython.bint:
     o: u32 = insn.opcode
     reg: u32 = insn.reg & 7
     bit: u64
+    if is_push(insn):
+        plan.result = cython.cast(u64, insn.immediate) if o >= 0x68 else v.cpu.gpr[(o & 7) | ((insn.rex & 1) << 3)]
+        return True
     if insn.map == 0:
         if o < 0x40 and o & 7 < 2:
             plan.source = get_register(v, insn, insn.reg)
@@ -189,11 +199,11 @@ def compute(v: VcpuPtr, insn: ConstInsnPtr, plan: WritePlanPtr) -> cython.bint:
 def plan_write(v: VcpuPtr, insn: ConstInsnPtr, fault_address: u64, old: u64, new: U64Ptr, plan: WritePlanPtr) -> i64:
     """What the instruction makes of the aligned eight bytes around ``fault_address``, now ``old``: 0, or -1."""
     address: u64
-    if not insn.has_modrm and not (insn.map == 0 and insn.opcode in (0xA4, 0xA5, 0xAA, 0xAB)):
+    if not insn.has_modrm and not is_push(insn) and not (insn.map == 0 and insn.opcode in (0xA4, 0xA5, 0xAA, 0xAB)):
         return -1
     if insn.has_modrm and insn.mod == 3:
         return -1
-    plan.size = 8 if insn.map == 1 and insn.opcode == 0xC7 else insn.size
+    plan.size = 8 if is_push(insn) or insn.map == 1 and insn.opcode == 0xC7 else insn.size
     address = operand_address(v, insn)
     if address >> 3 != fault_address >> 3 or (address & 7) + plan.size > 8:
         return -1
@@ -214,7 +224,9 @@ def finish_write(v: VcpuPtr, insn: ConstInsnPtr, plan: ConstWritePlanPtr) -> cyt
     operation: u32 = 8
     carry: u64 = v.cpu.rflags & CF
     step: u64 = 0 - cython.cast(u64, plan.size) if v.cpu.rflags & DF else plan.size
-    if insn.map == 0:
+    if is_push(insn):
+        v.cpu.gpr[GPR_RSP] -= 8
+    elif insn.map == 0:
         if o < 0x40:
             operation = o >> 3
         elif o <= 0x83:

@@ -12,7 +12,7 @@ import cython
 from cython.cimports.libc.stdint import uintptr_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memcpy, memset
-from cython.cimports.paravirt.abi.constants import DOMID_INVALID, DOMID_XEN, ENOSYS
+from cython.cimports.paravirt.abi.constants import DOMID_INVALID, DOMID_IO, DOMID_XEN, ENOSYS
 from cython.cimports.paravirt.hypervisor import events as ev
 from cython.cimports.paravirt.hypervisor.frames import (
     alloc_frame,
@@ -134,7 +134,10 @@ class Host:
             raise MemoryError
         for mfn in range(rec.nr_frames):
             rec.frames[mfn].owner = DOMID_INVALID
-        rec.free_frames = rec.nr_frames
+        # Frame 0 stands for what is not memory: nobody may map it.
+        rec.frames[0].owner = DOMID_IO
+        rec.frames[0].refs = 1
+        rec.free_frames = rec.nr_frames - 1
         rec.virtual_clock = virtual_clock
         rec.deterministic = virtual_clock
         rec.ns_per_block_num = 10
@@ -579,8 +582,9 @@ class Vcpu:
         rec.cpu.dr[6] = 0xFFFF0FF0
         rec.cpu.dr[7] = 0x400
         rec.cr4 = 0x620
-        rec.info = domain.rec.shared_info + rec.id * 64
-        rec.info[1] = 1
+        if rec.id < 32:  # the others have none until they register one
+            rec.info = domain.rec.shared_info + rec.id * 64
+            rec.info[1] = 1
         domain.rec.vcpus[rec.id] = rec
         init_vcpu(rec)
 

@@ -72,6 +72,8 @@ from cython.cimports.paravirt.hypervisor.records import (
 )
 from cython.cimports.paravirt.machine.cpu import U16Ptr, U64Ptr
 
+# MMU_PT_UPDATE_NO_TRANSLATE, which for such a guest is as the plain update.
+LAST_COMMAND = cython.declare(u64, 3)
 # Set in the count of a batch that was interrupted and goes on.
 MMU_UPDATE_PREEMPTED = cython.declare(u32, 0x80000000)
 
@@ -154,11 +156,13 @@ def do_mmu_update(host: HostPtr, v: VcpuPtr, args: U64Ptr) -> i64:
         if copy_from_guest(v, request, at, 16) != 0:
             rc = -EFAULT
             break
-        command = request[0] & 3
+        command = request[0] & 7
         if command == MMU_MACHPHYS_UPDATE:
             rc = update_mach_phys(v, request[0] >> 12, request[1])
+        elif command > LAST_COMMAND:
+            rc = -ENOSYS
         else:
-            rc = update_entry(v, request[0] & ~cython.cast(u64, 3), request[1], command == MMU_PT_UPDATE_PRESERVE_AD,
+            rc = update_entry(v, request[0] & ~cython.cast(u64, 7), request[1], command == MMU_PT_UPDATE_PRESERVE_AD,
                               mapped)
         if rc != 0:
             break
@@ -316,11 +320,12 @@ def mmuext_one(v: VcpuPtr, op: U64Ptr, owner: u16) -> i64:
     if command == MMUEXT_INVLPG_LOCAL or command == MMUEXT_INVLPG_ALL:
         return flush_multi(v, 0, True, op[1])
     if command == MMUEXT_TLB_FLUSH_MULTI or command == MMUEXT_INVLPG_MULTI:
-        if op[2] == 0:
-            return -EFAULT
-        return flush_multi(v, op[2], command == MMUEXT_INVLPG_MULTI, op[1])
-    if command == MMUEXT_FLUSH_CACHE or command == MMUEXT_FLUSH_CACHE_GLOBAL:
+        # A bitmap that cannot be read is an invalid argument here, and not a fault.
+        return -EINVAL if op[2] == 0 or flush_multi(v, op[2], command == MMUEXT_INVLPG_MULTI, op[1]) != 0 else 0
+    if command == MMUEXT_FLUSH_CACHE:
         return -EACCES
+    if command == MMUEXT_FLUSH_CACHE_GLOBAL:
+        return -EINVAL
     if command == MMUEXT_SET_LDT:
         return set_ldt(v, op[1], cython.cast(u32, op[2]))
     return -ENOSYS

@@ -45,7 +45,11 @@ def families():
         return -38
     GF=[]
     def ok(v, *a): return 0
+    def assist(v, cmd, t, *a):
+        if cmd == 0: v.domain.vm_assist |= 1 << t
+        else: v.domain.vm_assist &= ~(1 << t)
+        return 0
     def physdev(v, cmd, ptr, *a):
         if cmd == 6: v.iopl = v.copy_from_guest(ptr, 4)[0]
         return 0
-    return {0: settraps, 18: console_io, 17: version, 12: memory, 30: callback, 20: grant, 21: ok, 33: physdev, 8: ok, 9: ok}
+    return {0: settraps, 18: console_io, 17: version, 12: memory, 30: callback, 20: grant, 21: assist, 33: physdev, 8: ok, 9: ok}
