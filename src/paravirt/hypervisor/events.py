@@ -1,19 +1,18 @@
 # cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False, initializedcheck=False
 # mypy: ignore-errors
-# ruff: noqa: F821  (names declared in the .pxd beside this file)
 """Event channels: the ports of each domain, and how an event reaches a vcpu.
 
 A port is unbound (waiting for a peer), one end of a channel between two domains, a virtual interrupt, or an
-interrupt between two vcpus.  An event sets the port's pending bit; unless the port is masked, the vcpu that it
-notifies gets an upcall.  This module has the two-level ABI (bitmaps in shared_info); the FIFO ABI's words and
-queues are events_fifo's.
+interrupt between two vcpus.  An event sets the port's pending bit; unless the port is masked, the vcpu that
+it notifies gets an upcall.  This module has the two-level ABI (bitmaps in shared_info); the FIFO ABI's words
+and queues are events_fifo's.
 
-A guest changes the same words with locked instructions, and on some engines those are not locked against other
-threads of the host.  So an event for a domain that is in guest code is only *posted*, in the port, and applied at
-the domain's next exit.  Domain 0 is Python and shares no words: its ports keep the bit.
+A guest changes the same words with locked instructions, and on some engines those are not locked against
+other threads of the host.  So an event for a domain that is in guest code is only *posted*, in the port, and
+applied at the domain's next exit.  Domain 0 is Python and shares no words: its ports keep the bit.
 
-Behaviour: public/event_channel.h; Xen 4.17, common/event_channel.c and event_2l.c.  All functions are called under
-the machine lock.
+Behaviour: public/event_channel.h; Xen 4.17, common/event_channel.c and event_2l.c.  All functions are called
+under the machine lock.
 """
 
 import cython
@@ -82,7 +81,7 @@ from cython.cimports.paravirt.hypervisor.scheduling import kick, vcpu_wake
 from cython.cimports.paravirt.machine.cpu import U64Ptr
 from cython.cimports.posix.unistd import write
 
-# Ports come into being in buckets of this many: a number within the last bucket is valid even while it is free.
+# Ports come into being in buckets of this many: a number in the last bucket is valid even while it is free.
 BUCKET = cython.declare(u32, 64)
 # Where the two-level ABI's words are: in shared_info, and the selector in vcpu_info.
 PENDING_OFFSET = cython.declare(u32, 2048)
@@ -90,7 +89,7 @@ MASK_OFFSET = cython.declare(u32, 2560)
 SELECTOR_OFFSET = cython.declare(u32, 8)
 
 
-# --- the table of ports -----------------------------------------------------------------------------------------
+# --- the table of ports -------------------------------------------------------------------------------------
 
 
 def port_is_valid(d: DomainPtr, port: u64) -> cython.bint:
@@ -134,7 +133,7 @@ def ensure_ports(d: DomainPtr, count: u32) -> cython.bint:
 
 
 def alloc_port(d: DomainPtr) -> i64:
-    """The lowest free port, not yet marked as used: its number, or -ENOSPC, -ENOMEM, -EINVAL (a dying domain).
+    """The lowest free port, not yet marked as used; -ENOSPC; -ENOMEM; -EINVAL: the domain is dying.
 
     A FIFO port that still hangs in a queue is not free: the guest has to take it out first.
     """
@@ -167,7 +166,7 @@ def free_port(d: DomainPtr, port: u32) -> cython.void:
     p.virq = 0
 
 
-# --- pending bits -----------------------------------------------------------------------------------------------
+# --- pending bits -------------------------------------------------------------------------------------------
 
 
 def pending_word(d: DomainPtr, port: u32) -> U64Ptr:
@@ -246,7 +245,7 @@ def deliver(d: DomainPtr, port: u32) -> cython.void:
     wake_pollers(d, port)
 
 
-# --- how an event arrives ---------------------------------------------------------------------------------------
+# --- how an event arrives -----------------------------------------------------------------------------------
 
 
 def domain_quiescent(d: DomainPtr) -> cython.bint:
@@ -261,7 +260,7 @@ def domain_quiescent(d: DomainPtr) -> cython.bint:
 
 
 def notify_service(d: DomainPtr, port: u32) -> cython.void:
-    """An event for Domain 0, whose thread waits at the eventfd.  It takes all events at once, then looks again."""
+    """An event for Domain 0, whose thread waits at the eventfd, and then takes all events at once."""
     host: HostPtr = d.host
     one: u64 = 1
     d.ports[port].pending = 1
@@ -274,7 +273,7 @@ def notify_service(d: DomainPtr, port: u32) -> cython.void:
 
 
 def post(d: DomainPtr, port: u32) -> cython.void:
-    """Note the event, and make the domain leave guest code soon: d.posted bounds the ports to look at then."""
+    """Note the event, and make the domain exit soon.  d.posted bounds the ports to look at then."""
     i: u32
     p: PcpuPtr
     d.ports[port].pending = 1
@@ -350,7 +349,7 @@ def evtchn_send(host: HostPtr, d: DomainPtr, port: u32) -> i64:
 
 
 def unmask(d: DomainPtr, port: u32) -> i64:
-    """Clear the mask bit of a port, and tell of what was held back: 0, or -EINVAL for a port that is not valid."""
+    """Clear the mask bit of a port, and tell of what was held back: 0; -EINVAL: the port is not valid."""
     v: VcpuPtr
     if not port_is_valid(d, port):
         return -EINVAL
@@ -365,7 +364,7 @@ def unmask(d: DomainPtr, port: u32) -> i64:
     return 0
 
 
-# --- binding and closing ----------------------------------------------------------------------------------------
+# --- binding and closing ------------------------------------------------------------------------------------
 
 
 def alloc_unbound(d: DomainPtr, remote: u16) -> i64:
@@ -382,7 +381,8 @@ def bind_interdomain(d: DomainPtr, remote: u16, remote_port: u32) -> i64:
 
     The local end is pending at once, in case the peer sent before anybody listened.
 
-    Returns the local port; -ESRCH: no such domain; -EINVAL: no port there that waits for us; alloc_port's errors.
+    Returns the local port; -ESRCH: no such domain; -EINVAL: no port there that waits for us; or alloc_port's
+    error.
     """
     host: HostPtr = d.host
     peer: DomainPtr = host.domains[remote] if remote < host.max_domains else cython.NULL
@@ -410,8 +410,8 @@ def bind_interdomain(d: DomainPtr, remote: u16, remote_port: u32) -> i64:
 def bind_virq(d: DomainPtr, virq: u32, vcpu: u32) -> i64:
     """A port for a virtual interrupt: global ones are bound on vcpu 0, and may be moved later (bind_vcpu).
 
-    Returns the port; -EINVAL: no such virtual interrupt, or not on this vcpu; -ENOENT: no such vcpu; -EEXIST: it is
-    bound already; alloc_port's errors.
+    Returns the port; -EINVAL: no such virtual interrupt, or not on this vcpu; -ENOENT: no such vcpu; -EEXIST:
+    it is bound already; or alloc_port's error.
     """
     port: i64
     if virq >= NR_VIRQS or (virq_is_global(virq) and vcpu != 0):

@@ -3,12 +3,13 @@
 # ruff: noqa: F821  (names declared in the .pxd beside this file)
 """The FIFO event-channel ABI: sixteen queues for each vcpu, linked through the ports' event words.
 
-Each port has a 32-bit word in pages of the guest's: PENDING, MASKED, LINKED, BUSY, and a 17-bit link to the next
-port in its queue.  A vcpu's control block has the head of each of its queues, and a bit for each that has something
-in it.  The guest takes events off at the head; here they are added at the tail.  We remember the tails ourselves:
-links and heads are the guest's to spoil, so that they are written here and never followed.
+Each port has a 32-bit word in pages of the guest's: PENDING, MASKED, LINKED, BUSY, and a 17-bit link to the
+next port in its queue.  A vcpu's control block has the head of each of its queues, and a bit for each that
+has something in it.  The guest takes events off at the head; here they are added at the tail.  We remember
+the tails ourselves: links and heads are the guest's to spoil, so that they are written here, never followed.
 
-Behaviour: public/event_channel.h; Xen 4.17, common/event_fifo.c.  All functions are called under the machine lock.
+Behaviour: public/event_channel.h; Xen 4.17, common/event_fifo.c.  All functions are called under the machine
+lock.
 """
 
 import cython
@@ -90,8 +91,8 @@ def set_link(word: U32Ptr, port: u32) -> cython.bint:
     """
     old: u32 = load32(word, ORDERED)
     keep: u32 = ~((cython.cast(u32, 1) << EVTCHN_FIFO_BUSY) | cython.cast(u32, EVTCHN_FIFO_LINK_MASK))
-    tries: cython.int
-    for tries in range(LINK_TRIES):
+    _: cython.int
+    for _ in range(LINK_TRIES):
         if not (old >> EVTCHN_FIFO_LINKED) & 1:
             break
         if compare_exchange32(word, cython.address(old), (old & keep) | port, False, ORDERED, ORDERED):
@@ -111,8 +112,8 @@ def append(d: DomainPtr, v: VcpuPtr, port: u32) -> cython.bint:
     queue: cython.pointer(FifoQueue) = cython.address(v.fifo_queue[p.priority])
     before: cython.pointer(FifoQueue) = cython.address(d.vcpus[p.last_vcpu].fifo_queue[p.last_priority])
     tail: U32Ptr = cython.NULL
-    # If the guest has taken out the last of the queue where the port was before, that queue is empty; the port
-    # must not pass for its tail any longer, now that it is linked again.
+    # The guest has taken the port out.  If it was the last one of its old queue, that is empty now, and the
+    # port must not pass for its tail any longer, as it is linked again.
     if before.tail == port:
         before.tail = 0
     p.last_vcpu = v.id
@@ -129,8 +130,8 @@ def append(d: DomainPtr, v: VcpuPtr, port: u32) -> cython.bint:
 def fifo_set_pending(d: DomainPtr, v: VcpuPtr, port: u32) -> u32:
     """An event arrives: FIFO_NEWS and FIFO_UPCALL, as they apply.
 
-    Without a word for the port the event is kept for later (``early``).  Without a control block of the vcpu it
-    is pending in the word only: it is an error of the guest's to unmask before it has made one.
+    Without a word for the port the event is kept for later (``early``).  Without a control block of the vcpu
+    it is pending in the word only: it is an error of the guest's to unmask before it has made one.
     """
     word: U32Ptr = event_word(d, port)
     control: cython.pointer(FifoControl) = cython.cast(cython.pointer(FifoControl), v.fifo_control)
@@ -161,7 +162,10 @@ def fifo_unmask(d: DomainPtr, port: u32) -> cython.bint:
 
 
 def take_over(d: DomainPtr) -> i64:
-    """Change from the two-level ABI to this one: what is pending in the bitmap is remembered.  0, or -ENOMEM."""
+    """Change from the two-level ABI to this one; what is pending in the bitmap is remembered.
+
+    Returns 0, or -ENOMEM.
+    """
     pending: U64Ptr = cython.cast(U64Ptr, d.shared_info + PENDING_OFFSET)
     port: u32
     d.fifo_array = cython.cast(U64Ptr, calloc(FIFO_MAX_PAGES, cython.sizeof(u64)))
@@ -177,9 +181,11 @@ def take_over(d: DomainPtr) -> i64:
 
 
 def fifo_init_control(d: DomainPtr, v: VcpuPtr, mfn: u64, offset: u32) -> i64:
-    """Use the control block at ``offset`` in a frame of the guest's: 0; -EINVAL: not there, or not again; -ENOMEM.
+    """Use the control block at ``offset`` in a frame of the guest's.
 
     The first one takes the whole domain over to this ABI.
+
+    Returns 0; -EINVAL: not there, or not again; -ENOMEM.
     """
     rc: i64
     if offset > 4096 - FIFO_CONTROL_SIZE or offset & 7 or v.fifo_control != 0:
@@ -199,7 +205,7 @@ def fifo_init_control(d: DomainPtr, v: VcpuPtr, mfn: u64, offset: u32) -> i64:
 def fifo_add_page(d: DomainPtr, mfn: u64) -> i64:
     """Take a frame of the guest's for the next 1024 event words: the first of their ports.
 
-    -EOPNOTSUPP: the domain uses the two-level ABI; -ENOSPC: it has all pages; -EINVAL: the frame cannot be it.
+    -EOPNOTSUPP: the domain uses the two-level ABI; -ENOSPC: it has all pages; -EINVAL: not with this frame.
     """
     if not d.fifo:
         return -EOPNOTSUPP

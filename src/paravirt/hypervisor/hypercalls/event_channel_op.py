@@ -3,9 +3,9 @@
 # ruff: noqa: F821  (names declared in the .pxd beside this file)
 """event_channel_op: what a guest may do with its ports; the older event_channel_op_compat.
 
-The argument of each operation is copied in once, and copied out again, with the answer in it, by those that have
-one.  Behaviour: public/event_channel.h; Xen 4.17, common/event_channel.c and arch/x86/compat.c, for an unprivileged
-domain; a privileged one may also act on others.
+The argument of each operation is copied in once, and copied out again, with the answer in it, by those that
+have one.  Behaviour: public/event_channel.h; Xen 4.17, common/event_channel.c and arch/x86/compat.c, for an
+unprivileged domain; a privileged one may also act on others.
 """
 
 import cython
@@ -84,35 +84,31 @@ COMPAT_ARGUMENT = cython.declare(u64, 4)
 
 def argument_size(command: u32) -> u64:
     """Bytes of an operation's argument; 0: there is no such operation."""
-    if command == EVTCHNOP_send or command == EVTCHNOP_unmask or command == EVTCHNOP_close:
+    if command in (EVTCHNOP_send, EVTCHNOP_unmask, EVTCHNOP_close):
         return 4
-    if command == EVTCHNOP_status or command == EVTCHNOP_init_control:
+    if command in (EVTCHNOP_status, EVTCHNOP_init_control):
         return 24
-    if command == EVTCHNOP_bind_interdomain or command == EVTCHNOP_bind_virq or command == EVTCHNOP_bind_pirq:
+    if command in (EVTCHNOP_bind_interdomain, EVTCHNOP_bind_virq, EVTCHNOP_bind_pirq):
         return 12
-    if (
-        command == EVTCHNOP_alloc_unbound
-        or command == EVTCHNOP_bind_ipi
-        or command == EVTCHNOP_bind_vcpu
-        or command == EVTCHNOP_expand_array
-        or command == EVTCHNOP_set_priority
-    ):
+    if command in (EVTCHNOP_alloc_unbound, EVTCHNOP_bind_ipi, EVTCHNOP_bind_vcpu):
         return 8
-    if command == EVTCHNOP_reset or command == EVTCHNOP_RESET_CONT:
+    if command in (EVTCHNOP_expand_array, EVTCHNOP_set_priority):
+        return 8
+    if command in (EVTCHNOP_reset, EVTCHNOP_RESET_CONT):
         return 2
     return 0
 
 
 def has_answer(command: u32) -> cython.bint:
     """Whether an operation that succeeds writes its argument back."""
-    return (
-        command == EVTCHNOP_status
-        or command == EVTCHNOP_init_control
-        or command == EVTCHNOP_alloc_unbound
-        or command == EVTCHNOP_bind_interdomain
-        or command == EVTCHNOP_bind_virq
-        or command == EVTCHNOP_bind_pirq
-        or command == EVTCHNOP_bind_ipi
+    return command in (
+        EVTCHNOP_status,
+        EVTCHNOP_init_control,
+        EVTCHNOP_alloc_unbound,
+        EVTCHNOP_bind_interdomain,
+        EVTCHNOP_bind_virq,
+        EVTCHNOP_bind_pirq,
+        EVTCHNOP_bind_ipi,
     )
 
 
@@ -265,7 +261,7 @@ def carry_out(v: VcpuPtr, command: u32, a: cython.pointer(Argument)) -> i64:
         return expand_array(d, a.expand_array.array_gfn)
     if command == EVTCHNOP_set_priority:
         return set_priority(d, a.set_priority.port, a.set_priority.priority)
-    if command == EVTCHNOP_reset or command == EVTCHNOP_RESET_CONT:
+    if command in (EVTCHNOP_reset, EVTCHNOP_RESET_CONT):
         return op_reset(v, a.dom, command == EVTCHNOP_RESET_CONT)
     return bind_something(v, command, a)
 
@@ -290,7 +286,7 @@ def do_event_channel_op(host: HostPtr, v: VcpuPtr, args: U64Ptr) -> i64:
 
 
 def do_event_channel_op_compat(host: HostPtr, v: VcpuPtr, args: U64Ptr) -> i64:
-    """HYPERVISOR_event_channel_op_compat(operation): command and argument in one structure; the first ten only."""
+    """HYPERVISOR_event_channel_op_compat(operation): command and argument in one structure; ten commands."""
     words: u32[7]
     call: u64[2]
     if copy_from_guest(v, words, args[0], COMPAT_SIZE) != 0:
