@@ -140,7 +140,9 @@ class Console:
         wanted = text.encode() if isinstance(text, str) else text
         with self._changed:
             start = self._match_end
-            came = self._changed.wait_for(lambda: self._closed or wanted in self._output[self._match_end :], timeout)
+            came = self._changed.wait_for(
+                lambda: self._closed or wanted in self._output[self._match_end :], timeout
+            )
             found = self._output.find(wanted, self._match_end)
             if found >= 0:
                 self._match_end = found + len(wanted)

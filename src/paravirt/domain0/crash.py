@@ -11,7 +11,9 @@ STACK_WORDS = 16
 
 def crash_report(domain: Domain, image: KernelImage, console_tail: str) -> str:
     """A readable account: the reason, each running vcpu's registers and stack, the console's last lines."""
-    lines = [f"Domain {domain.domid} ({domain.name}) crashed: {domain.crash_reason or 'the guest says so itself'}."]
+    lines = [
+        f"Domain {domain.domid} ({domain.name}) crashed: {domain.crash_reason or 'the guest says so itself'}."
+    ]
     for vcpu in domain.vcpus:
         if vcpu.is_up:
             lines.extend(_vcpu_lines(vcpu, image))
@@ -34,11 +36,31 @@ def _vcpu_lines(vcpu: Vcpu, image: KernelImage) -> list[str]:
         f"  rsp {registers['ss']:04x}:{registers['rsp']:016x}  rflags {registers['rflags']:08x}  "
         f"cr2 {vcpu.cr2:016x}  cr3 {registers['cr3']:016x}",
     ]
-    names = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15")
+    names = (
+        "rax",
+        "rbx",
+        "rcx",
+        "rdx",
+        "rsi",
+        "rdi",
+        "rbp",
+        "r8",
+        "r9",
+        "r10",
+        "r11",
+        "r12",
+        "r13",
+        "r14",
+        "r15",
+    )
     for start in range(0, len(names), 4):
-        lines.append("  " + "  ".join(f"{name:>3} {registers[name]:016x}" for name in names[start : start + 4]))
+        lines.append(
+            "  " + "  ".join(f"{name:>3} {registers[name]:016x}" for name in names[start : start + 4])
+        )
     lines.append(f"  fs base {registers['fs_base']:016x}  gs base {registers['gs_base']:016x}")
-    lines.append("  stack: " + (" ".join(f"{word:016x}" for word in _stack(vcpu, registers["rsp"])) or "not mapped"))
+    lines.append(
+        "  stack: " + (" ".join(f"{word:016x}" for word in _stack(vcpu, registers["rsp"])) or "not mapped")
+    )
     return lines
 
 

@@ -82,7 +82,7 @@ class Services:
         def wrapped() -> None:
             try:
                 result.append(function())
-            except BaseException as error:  # handed to the caller below
+            except BaseException as error:  # noqa: BLE001 - handed to the caller below
                 failure.append(error)
             done.set()
 
@@ -116,7 +116,7 @@ class Services:
         # A service's mistake must not take the others down; it is our bug and is shown as one.
         try:
             function()
-        except Exception:
+        except Exception:  # noqa: BLE001 - shown as our bug
             traceback.print_exc()
 
     def _wake(self) -> None:

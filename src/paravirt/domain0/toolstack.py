@@ -1,12 +1,12 @@
 """The toolstack: a machine and its domains, for programs and commands alike.
 
-    from paravirt import Machine
+from paravirt import Machine
 
-    with Machine(memory=512) as machine:
-        domain = machine.create(kernel="vmlinuz", ramdisk="initrd.img", cmdline="console=hvc0", memory=256)
-        domain.console.expect("login:", timeout=60)
-        domain.console.send("root\\n")
-        domain.wait()
+with Machine(memory=512) as machine:
+    domain = machine.create(kernel="vmlinuz", ramdisk="initrd.img", cmdline="console=hvc0", memory=256)
+    domain.console.expect("login:", timeout=60)
+    domain.console.send("root\\n")
+    domain.wait()
 """
 
 from __future__ import annotations
@@ -142,7 +142,9 @@ class Machine:
 
     def __init__(self, memory: int = 1024, *, deterministic: bool = False) -> None:
         if not 1 <= memory <= MAX_MEMORY_MIB:
-            raise UserError(f"A machine of {memory} MiB cannot be made: 1 to {MAX_MEMORY_MIB} MiB are possible.")
+            raise UserError(
+                f"A machine of {memory} MiB cannot be made: 1 to {MAX_MEMORY_MIB} MiB are possible."
+            )
         self.started_ns = time.monotonic_ns()
         self_test()
         total = memory + OVERHEAD_MIB + memory // 256
@@ -151,22 +153,36 @@ class Machine:
         self.engine = UnicornEngine(self.memory.address, self.memory.size, deterministic)
         self._services = Services(threaded=not deterministic)
         wall = 1_000_000_000 * 1_000_000_000 if deterministic else time.time_ns()
-        self.host = Host(self.memory, [self.engine], virtual_clock=deterministic, wall_ns=wall,
-                         service_fd=self._services.event_fd)
+        self.host = Host(
+            self.memory,
+            [self.engine],
+            virtual_clock=deterministic,
+            wall_ns=wall,
+            service_fd=self._services.event_fd,
+        )
         self.memory.on_write(self.host.invalidate_code)
         self.store = Store()
         self.domains: dict[int, Domain] = {}
         self._next_domid = 1
         self._closed = False
         self._services.start(self.host, self._look_for_ended)
-        self._pcpus = [threading.Thread(target=self.host.run, args=(i,), name=f"pcpu-{i}", daemon=True)
-                       for i in range(self.host.nr_pcpus)]
+        self._pcpus = [
+            threading.Thread(target=self.host.run, args=(i,), name=f"pcpu-{i}", daemon=True)
+            for i in range(self.host.nr_pcpus)
+        ]
         for thread in self._pcpus:
             thread.start()
 
-    def create(self, kernel: str | os.PathLike[str] | bytes, ramdisk: str | os.PathLike[str] | bytes | None = None,
-               cmdline: str = "", memory: int = 256, vcpus: int = 1, name: str | None = None,
-               paused: bool = False) -> Domain:
+    def create(
+        self,
+        kernel: str | os.PathLike[str] | bytes,
+        ramdisk: str | os.PathLike[str] | bytes | None = None,
+        cmdline: str = "",
+        memory: int = 256,
+        vcpus: int = 1,
+        name: str | None = None,
+        paused: bool = False,
+    ) -> Domain:
         """Build a domain from a kernel and start it.
 
         Parameters:
@@ -208,12 +224,21 @@ class Machine:
     def __enter__(self) -> Machine:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
-    def _create(self, image: KernelImage, ramdisk: bytes | None, cmdline: str, memory: int, vcpus: int,
-                name: str | None, paused: bool) -> Domain:
+    def _create(
+        self,
+        image: KernelImage,
+        ramdisk: bytes | None,
+        cmdline: str,
+        memory: int,
+        vcpus: int,
+        name: str | None,
+        paused: bool,
+    ) -> Domain:
         domid = self._next_domid
         pages = memory * FRAMES_PER_MIB
         with self.host.lock:
@@ -221,8 +246,15 @@ class Machine:
             console_port = view.alloc_unbound(0)
             store_port = view.alloc_unbound(0)
             try:
-                built = build_domain(view, image, ramdisk, cmdline, console_port=console_port,
-                                     store_port=store_port, nr_pages=pages)
+                built = build_domain(
+                    view,
+                    image,
+                    ramdisk,
+                    cmdline,
+                    console_port=console_port,
+                    store_port=store_port,
+                    nr_pages=pages,
+                )
             except BaseException:
                 view.destroy()
                 raise
@@ -239,11 +271,28 @@ class Machine:
                 view.unpause()
         return domain
 
-    def _introduce(self, domain: Domain, store_mfn: int, store_port: int, console_mfn: int, console_port: int,
-                   memory: int, vcpus: int) -> None:
+    def _introduce(
+        self,
+        domain: Domain,
+        store_mfn: int,
+        store_port: int,
+        console_mfn: int,
+        console_port: int,
+        memory: int,
+        vcpus: int,
+    ) -> None:
         """Announce the domain in xenstore and serve its ring."""
-        announce(self.store, domain.domid, domain.name, memory, vcpus, store_mfn, store_port, console_mfn,
-                 console_port)
+        announce(
+            self.store,
+            domain.domid,
+            domain.name,
+            memory,
+            vcpus,
+            store_mfn,
+            store_port,
+            console_mfn,
+            console_port,
+        )
         connection = self.store.connect(domain.domid)
         # The service exists before its notifier does: bind late.
         service: list[StoreService] = []

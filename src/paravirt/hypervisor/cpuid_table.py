@@ -30,7 +30,9 @@ def cpuid(host: HostPtr, v: VcpuPtr, leaf: u32, subleaf: u32, regs: U32Ptr) -> c
     for i in range(4):
         regs[i] = 0
     for i in range(nr_leaves):
-        if leaves[i].number == leaf and (leaves[i].subleaf == ~cython.cast(u32, 0) or leaves[i].subleaf == subleaf):
+        if leaves[i].number == leaf and (
+            leaves[i].subleaf == ~cython.cast(u32, 0) or leaves[i].subleaf == subleaf
+        ):
             regs[0] = leaves[i].regs[0]
             regs[1] = leaves[i].regs[1]
             regs[2] = leaves[i].regs[2]

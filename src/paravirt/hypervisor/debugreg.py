@@ -1,6 +1,5 @@
 # cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False, initializedcheck=False
 # mypy: ignore-errors
-# ruff: noqa: F821
 """A guest's debug registers: kept, checked and given back (public/xen.h, set_debugreg).
 
 On the Unicorn engine breakpoints in DR0 to DR3 do not fire; single-stepping does.

@@ -54,7 +54,9 @@ def port_allowed(v: VcpuPtr, port: u32, size: u32) -> cython.bint:
     v.cpu.user = 0
     rc = copy_from_guest(v, bits, v.iobmp + (port >> 3), 2 if (port & 7) + size > 8 else 1)
     v.cpu.user = user
-    return rc == 0 and ((cython.cast(u32, bits[0]) | cython.cast(u32, bits[1]) << 8) >> (port & 7)) & mask == 0
+    return (
+        rc == 0 and ((cython.cast(u32, bits[0]) | cython.cast(u32, bits[1]) << 8) >> (port & 7)) & mask == 0
+    )
 
 
 def read_port(host: HostPtr, v: VcpuPtr, port: u32, size: u32) -> u32:
@@ -72,7 +74,9 @@ def port_instruction(host: HostPtr, v: VcpuPtr, insn: ConstInsnPtr) -> cython.bi
     """in and out."""
     o: u32 = insn.opcode
     size: u32 = 4 if insn.size == 8 else insn.size
-    port: u32 = cython.cast(u32, insn.immediate) & 0xFF if o < 0xE8 else cython.cast(u32, v.cpu.gpr[GPR_RDX]) & 0xFFFF
+    port: u32 = (
+        cython.cast(u32, insn.immediate) & 0xFF if o < 0xE8 else cython.cast(u32, v.cpu.gpr[GPR_RDX]) & 0xFFFF
+    )
     if not port_allowed(v, port, size):
         return False
     if not o & 2:
@@ -180,8 +184,15 @@ def emulate_forced_ud(host: HostPtr, v: VcpuPtr) -> cython.bint:
     code: u8[7]
     if fetch_code(v, code, v.cpu.rip, 7) < 7:
         return False
-    if (code[0] != 0x0F or code[1] != 0x0B or code[2] != 0x78 or code[3] != 0x65 or code[4] != 0x6E
-            or code[5] != 0x0F or code[6] != 0xA2):
+    if (
+        code[0] != 0x0F
+        or code[1] != 0x0B
+        or code[2] != 0x78
+        or code[3] != 0x65
+        or code[4] != 0x6E
+        or code[5] != 0x0F
+        or code[6] != 0xA2
+    ):
         return False
     answer_cpuid(host, v)
     v.cpu.rip += 7
@@ -196,13 +207,16 @@ def emulate_privileged(host: HostPtr, v: VcpuPtr) -> cython.bint:
     length: u64 = fetch_code(v, code, v.cpu.rip, 15)
     value: u64 = 0
     o: u32
-    if length == 0 or decode(code, length, v.cpu.seg[SEG_CS].flags & (1 << 21) != 0, cython.address(insn)) < 0:
+    if (
+        length == 0
+        or decode(code, length, v.cpu.seg[SEG_CS].flags & (1 << 21) != 0, cython.address(insn)) < 0
+    ):
         return False
     o = insn.opcode
     if insn.map == 0:
-        if 0x6C <= o and o <= 0x6F:
+        if o >= 0x6C and o <= 0x6F:
             return string_port_instruction(host, v, i)
-        if (0xE4 <= o and o <= 0xE7) or (0xEC <= o and o <= 0xEF):
+        if (o >= 0xE4 and o <= 0xE7) or (o >= 0xEC and o <= 0xEF):
             return port_instruction(host, v, i)
         if (o == 0xFA or o == 0xFB) and v.iopl >= (3 if v.cpu.user else 1):
             # Whether events come is the mask's affair, not the flag's.

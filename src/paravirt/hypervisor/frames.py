@@ -1,4 +1,5 @@
 # cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False, initializedcheck=False
+# mypy: ignore-errors
 """The frame table: who owns a frame, what it is used as, and how many uses there are.
 
 The paper's section 3.3.3: every frame has one owner and, at any time, one type; the type may change only when no

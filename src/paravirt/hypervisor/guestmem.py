@@ -1,4 +1,6 @@
 # cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False, initializedcheck=False
+# mypy: ignore-errors
+# ruff: noqa: F821
 """Guest memory by virtual address: page-table walks, and copies that check as the hardware would.
 
 Every copy walks the page tables that the vcpu runs on (the kernel's, or its processes' in user mode), page by
@@ -9,7 +11,7 @@ All functions are called under the machine lock.
 import cython
 from cython.cimports.libc.string import memcpy
 from cython.cimports.paravirt.abi.constants import EFAULT
-from cython.cimports.paravirt.hypervisor.records import HostPtr, VcpuPtr, i64, u8, u64
+from cython.cimports.paravirt.hypervisor.records import HostPtr, VcpuPtr, i64, u64
 from cython.cimports.paravirt.machine.cpu import BytePtr, U64Ptr
 
 
@@ -47,7 +49,7 @@ def find_l1e(v: VcpuPtr, va: u64, l1_mfn: U64Ptr, flags: U64Ptr) -> U64Ptr:
     shift: cython.int = 39
     while shift > 12:
         entry = read_pte(host, table, (va >> shift) & 511)
-        if entry & 0x81 != 1 and shift < 39 or not entry & 1:
+        if (entry & 0x81 != 1 and shift < 39) or not entry & 1:
             return cython.NULL
         granted &= entry
         no_execute |= entry & (cython.cast(u64, 1) << 63)

@@ -1,4 +1,6 @@
 # cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False, initializedcheck=False
+# mypy: ignore-errors
+# ruff: noqa: F821
 """A physical CPU's loop, and what it does with each exit of the guest.
 
 The loop runs in a thread of its own, without the interpreter's lock.  It holds the machine lock except while guest
@@ -36,7 +38,6 @@ from cython.cimports.paravirt.machine.cpu import (
     CPU_RESUME,
     EXIT_BUDGET,
     EXIT_CPUID,
-    EXIT_ENGINE,
     EXIT_EXCEPTION,
     EXIT_KICKED,
     EXIT_PAUSE,

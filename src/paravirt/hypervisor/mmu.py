@@ -1,4 +1,6 @@
 # cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False, initializedcheck=False
+# mypy: ignore-errors
+# ruff: noqa: F821
 """Page tables: the guest writes them, the hypervisor validates each change before the hardware can see it.
 
 A guest's page tables are the ones that the processor uses (direct paging).  Each present entry of a validated
@@ -28,7 +30,6 @@ from cython.cimports.paravirt.hypervisor.guestmem import fetch_code, find_l1e, f
 from cython.cimports.paravirt.hypervisor.ptwrite import WritePlan, finish_write, plan_write
 from cython.cimports.paravirt.hypervisor.records import (
     FRAME_L1,
-    FRAME_L2,
     FRAME_L4,
     FRAME_READONLY,
     FRAME_SEGDESC,
@@ -109,8 +110,9 @@ def get_l1_target(host: HostPtr, value: u64, mapped_domid: u16) -> i64:
     return 0
 
 
-def get_entry(host: HostPtr, table_owner: u16, table_mfn: u64, index: u64, value: u64, level: u8,
-              mapped_domid: u16) -> i64:
+def get_entry(
+    host: HostPtr, table_owner: u16, table_mfn: u64, index: u64, value: u64, level: u8, mapped_domid: u16
+) -> i64:
     """Check a present entry for an L``level`` table and take what it holds: 0 or a negative error number."""
     if value & disallowed_flags(level):
         return -EINVAL
@@ -193,7 +195,9 @@ def devalidate_table(host: HostPtr, mfn: u64, type: u8) -> cython.void:
             put_entry(host, mfn, table[index], type)
 
 
-def store(host: HostPtr, v: VcpuPtr, table_mfn: u64, index: u64, value: u64, preserve_ad: cython.bint) -> cython.void:
+def store(
+    host: HostPtr, v: VcpuPtr, table_mfn: u64, index: u64, value: u64, preserve_ad: cython.bint
+) -> cython.void:
     """Store an entry through the engine's door, keeping accessed and dirty bits that are already set if asked."""
     pte: U64Ptr = cython.cast(U64Ptr, frame_ptr(host, table_mfn)) + index
     if preserve_ad:
@@ -201,8 +205,9 @@ def store(host: HostPtr, v: VcpuPtr, table_mfn: u64, index: u64, value: u64, pre
     v.pcpu.ops.store_pte(v.pcpu.engine, pte, value)
 
 
-def mod_entry(v: VcpuPtr, table_mfn: u64, index: u64, value: u64, level: u8, preserve_ad: cython.bint,
-              mapped_domid: u16) -> i64:
+def mod_entry(
+    v: VcpuPtr, table_mfn: u64, index: u64, value: u64, level: u8, preserve_ad: cython.bint, mapped_domid: u16
+) -> i64:
     """Change one entry of a validated table: 0 or a negative error number, and then nothing has changed.
 
     ``mapped_domid`` owns the frames that an L1 entry may map (normally the table's owner).
@@ -224,6 +229,10 @@ def mod_entry(v: VcpuPtr, table_mfn: u64, index: u64, value: u64, level: u8, pre
         value = adjust_entry(value, level)
     store(host, v, table_mfn, index, value, preserve_ad)
     put_entry(host, table_mfn, old, level)
+    if level > 1 and old & PRESENT:
+        # Guest memory is read through the tables, and never through a translation that the tables have no more:
+        # guest code must not see another memory than the hypervisor does.
+        flush_pcpu(v.pcpu)
     return 0
 
 
@@ -291,8 +300,12 @@ def write_fault(host: HostPtr, v: VcpuPtr, address: u64) -> cython.bint:
     if target >= host.nr_frames:
         return False
     frame = cython.address(host.frames[target])
-    if (frame.type != FRAME_L1 or frame.type_refs == 0 or not frame.flags & FRAME_VALIDATED
-            or frame.owner != v.domain.domid):
+    if (
+        frame.type != FRAME_L1
+        or frame.type_refs == 0
+        or not frame.flags & FRAME_VALIDATED
+        or frame.owner != v.domain.domid
+    ):
         return False
     length = fetch_code(v, code, v.cpu.rip, 15)
     if length == 0 or decode(code, length, v.cpu.seg[1].flags & (1 << 21) != 0, cython.address(insn)) < 0:

@@ -1,6 +1,5 @@
 # cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False, initializedcheck=False
 # mypy: ignore-errors
-# ruff: noqa: F821
 """Model-specific registers of a guest: what it may read and write; all else is #GP, as under Xen 4.17."""
 
 import cython
@@ -21,10 +20,10 @@ GS_BASE = cython.declare(u32, 0xC0000101)
 KERNEL_GS_BASE = cython.declare(u32, 0xC0000102)
 TSC_AUX = cython.declare(u32, 0xC0000103)
 
-EFER_VALUE = cython.declare(u64, 0xD01)               # SCE, LME, LMA, NXE
-APIC_BASE_VALUE = cython.declare(u64, 0xFEE00900)     # enabled, bootstrap processor
-PAT_VALUE = cython.declare(u64, 0x050100070406)       # Xen's own
-MISC_ENABLE_VALUE = cython.declare(u64, 0x1801)       # fast strings; no branch trace, no PEBS
+EFER_VALUE = cython.declare(u64, 0xD01)  # SCE, LME, LMA, NXE
+APIC_BASE_VALUE = cython.declare(u64, 0xFEE00900)  # enabled, bootstrap processor
+PAT_VALUE = cython.declare(u64, 0x050100070406)  # Xen's own
+MISC_ENABLE_VALUE = cython.declare(u64, 0x1801)  # fast strings; no branch trace, no PEBS
 
 
 def canonical(address: u64) -> cython.bint:

@@ -1,6 +1,5 @@
 # cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False, initializedcheck=False
 # mypy: ignore-errors
-# ruff: noqa: F821
 """Memory writes carried out for the guest: what a store or read-modify-write makes of an operand.
 
 mmu.py asks for the new value (``plan_write``), validates it as a page-table entry, stores it, and then has the
@@ -12,7 +11,16 @@ import cython
 from cython.cimports.paravirt.hypervisor.guestmem import copy_from_guest
 from cython.cimports.paravirt.hypervisor.ptwrite import ConstWritePlanPtr, WritePlanPtr
 from cython.cimports.paravirt.hypervisor.records import VcpuPtr, i64, u32, u64
-from cython.cimports.paravirt.machine.cpu import GPR_RAX, GPR_RBX, GPR_RCX, GPR_RDI, GPR_RDX, GPR_RSI, GPR_RSP, U64Ptr
+from cython.cimports.paravirt.machine.cpu import (
+    GPR_RAX,
+    GPR_RBX,
+    GPR_RCX,
+    GPR_RDI,
+    GPR_RDX,
+    GPR_RSI,
+    GPR_RSP,
+    U64Ptr,
+)
 from cython.cimports.paravirt.machine.decode import ConstInsnPtr, effective_address
 
 CF = cython.declare(u64, 0x1)
@@ -86,7 +94,7 @@ def flags_sub(v: VcpuPtr, a: u64, b: u64, result: u64, size: u32) -> cython.void
 
 def is_push(insn: ConstInsnPtr) -> cython.bint:
     """Whether the instruction pushes a register or a constant (64-bit mode: always eight bytes)."""
-    return insn.map == 0 and (0x50 <= insn.opcode and insn.opcode <= 0x57 or insn.opcode in (0x68, 0x6A))
+    return insn.map == 0 and ((insn.opcode >= 0x50 and insn.opcode <= 0x57) or insn.opcode in (0x68, 0x6A))
 
 
 def operand_address(v: VcpuPtr, insn: ConstInsnPtr) -> u64:
@@ -94,7 +102,7 @@ def operand_address(v: VcpuPtr, insn: ConstInsnPtr) -> u64:
     bit: i64
     if is_push(insn):
         return v.cpu.gpr[GPR_RSP] - 8
-    if insn.map == 0 and (0xA4 <= insn.opcode and insn.opcode <= 0xAB):
+    if insn.map == 0 and (insn.opcode >= 0xA4 and insn.opcode <= 0xAB):
         return v.cpu.gpr[GPR_RDI]
     if insn.map == 1 and (insn.opcode == 0xAB or insn.opcode == 0xB3 or insn.opcode == 0xBB):
         bit = cython.cast(i64, v.cpu.gpr[insn.reg])
@@ -103,7 +111,8 @@ def operand_address(v: VcpuPtr, insn: ConstInsnPtr) -> u64:
         elif insn.size == 2:
             bit = cython.cast(cython.short, bit)
         return effective_address(cython.address(v.cpu), insn) + cython.cast(
-            u64, (bit >> (6 if insn.size == 8 else (5 if insn.size == 4 else 4))) * insn.size)
+            u64, (bit >> (6 if insn.size == 8 else (5 if insn.size == 4 else 4))) * insn.size
+        )
     return effective_address(cython.address(v.cpu), insn)
 
 
@@ -135,7 +144,9 @@ def compute(v: VcpuPtr, insn: ConstInsnPtr, plan: WritePlanPtr) -> cython.bint:
     reg: u32 = insn.reg & 7
     bit: u64
     if is_push(insn):
-        plan.result = cython.cast(u64, insn.immediate) if o >= 0x68 else v.cpu.gpr[(o & 7) | ((insn.rex & 1) << 3)]
+        plan.result = (
+            cython.cast(u64, insn.immediate) if o >= 0x68 else v.cpu.gpr[(o & 7) | ((insn.rex & 1) << 3)]
+        )
         return True
     if insn.map == 0:
         if o < 0x40 and o & 7 < 2:
@@ -196,14 +207,20 @@ def compute(v: VcpuPtr, insn: ConstInsnPtr, plan: WritePlanPtr) -> cython.bint:
     return True
 
 
-def plan_write(v: VcpuPtr, insn: ConstInsnPtr, fault_address: u64, old: u64, new: U64Ptr, plan: WritePlanPtr) -> i64:
+def plan_write(
+    v: VcpuPtr, insn: ConstInsnPtr, fault_address: u64, old: u64, new: U64Ptr, plan: WritePlanPtr
+) -> i64:
     """What the instruction makes of the aligned eight bytes around ``fault_address``, now ``old``: 0, or -1."""
     address: u64
-    if not insn.has_modrm and not is_push(insn) and not (insn.map == 0 and insn.opcode in (0xA4, 0xA5, 0xAA, 0xAB)):
+    if (
+        not insn.has_modrm
+        and not is_push(insn)
+        and not (insn.map == 0 and insn.opcode in (0xA4, 0xA5, 0xAA, 0xAB))
+    ):
         return -1
     if insn.has_modrm and insn.mod == 3:
         return -1
-    plan.size = 8 if is_push(insn) or insn.map == 1 and insn.opcode == 0xC7 else insn.size
+    plan.size = 8 if is_push(insn) or (insn.map == 1 and insn.opcode == 0xC7) else insn.size
     address = operand_address(v, insn)
     if address >> 3 != fault_address >> 3 or (address & 7) + plan.size > 8:
         return -1
@@ -233,10 +250,12 @@ def finish_write(v: VcpuPtr, insn: ConstInsnPtr, plan: ConstWritePlanPtr) -> cyt
             operation = reg
         elif o == 0x86 or o == 0x87:
             if plan.size == 1 and not insn.rex and insn.reg >= 4 and insn.reg < 8:
-                v.cpu.gpr[insn.reg - 4] = (v.cpu.gpr[insn.reg - 4] & ~cython.cast(u64, 0xFF00)) | plan.old << 8
+                v.cpu.gpr[insn.reg - 4] = (
+                    v.cpu.gpr[insn.reg - 4] & ~cython.cast(u64, 0xFF00)
+                ) | plan.old << 8
             else:
                 set_register(v, insn.reg, plan.size, plan.old)
-        elif 0xA4 <= o and o <= 0xAB:
+        elif o >= 0xA4 and o <= 0xAB:
             v.cpu.gpr[GPR_RDI] += step
             if o < 0xAA:
                 v.cpu.gpr[GPR_RSI] += step
@@ -259,8 +278,13 @@ def finish_write(v: VcpuPtr, insn: ConstInsnPtr, plan: ConstWritePlanPtr) -> cyt
         elif operation < 8:
             flags_logic(v, plan.result, plan.size)
     elif o == 0xB0 or o == 0xB1:
-        flags_sub(v, v.cpu.gpr[GPR_RAX] & plan.mask, plan.old,
-                  ((v.cpu.gpr[GPR_RAX] & plan.mask) - plan.old) & plan.mask, plan.size)
+        flags_sub(
+            v,
+            v.cpu.gpr[GPR_RAX] & plan.mask,
+            plan.old,
+            ((v.cpu.gpr[GPR_RAX] & plan.mask) - plan.old) & plan.mask,
+            plan.size,
+        )
         if not v.cpu.rflags & ZF:
             set_register(v, GPR_RAX, plan.size, plan.old)
     elif o == 0xC0 or o == 0xC1:

@@ -345,8 +345,10 @@ def load_far_pointer(host: HostPtr, v: VcpuPtr, insn: ConstInsnPtr, seg: cython.
     rc: i64
     if insn.mod == 3:
         return False
-    if (copy_from_guest(v, cython.address(offset), address, insn.size) != 0
-            or copy_from_guest(v, cython.address(selector), address + insn.size, 2) != 0):
+    if (
+        copy_from_guest(v, cython.address(offset), address, insn.size) != 0
+        or copy_from_guest(v, cython.address(selector), address + insn.size, 2) != 0
+    ):
         inject_exception(v, 14, 0, address)
         return True
     rc = load_segment(host, v, seg, selector)
@@ -391,8 +393,12 @@ def query(host: HostPtr, v: VcpuPtr, insn: ConstInsnPtr) -> cython.bint:
         return True
     selector = cython.cast(u16, value)
     v.cpu.rflags &= ~RFLAGS_ZF
-    if (selector & 0xFFFC != 0 and read_descriptor(host, v, selector, cython.address(descriptor))
-            and descriptor != 0 and answer_query(v, insn, selector, descriptor)):
+    if (
+        selector & 0xFFFC != 0
+        and read_descriptor(host, v, selector, cython.address(descriptor))
+        and descriptor != 0
+        and answer_query(v, insn, selector, descriptor)
+    ):
         v.cpu.rflags |= RFLAGS_ZF
     v.cpu.rip += insn.length
     return True

@@ -1,4 +1,6 @@
 # cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False, initializedcheck=False
+# mypy: ignore-errors
+# ruff: noqa: F821
 """Traps: how control passes into the guest's kernel, and back.
 
 An exception of the guest, or an event for it, *bounces*: the hypervisor builds on the guest kernel's stack the
@@ -18,7 +20,6 @@ from cython.cimports.paravirt.hypervisor.emulate import emulate_forced_ud, emula
 from cython.cimports.paravirt.hypervisor.guestmem import copy_from_guest, copy_to_guest, in_guest_range
 from cython.cimports.paravirt.hypervisor.mmu import write_fault
 from cython.cimports.paravirt.hypervisor.records import (
-    CallbackPtr,
     DomainPtr,
     HostPtr,
     TrapEntryPtr,
@@ -46,7 +47,7 @@ FLAT_KERNEL_CS = cython.declare(u16, 0xE033)
 FLAT_KERNEL_SS = cython.declare(u16, 0xE02B)
 FLAT_USER_CS32 = cython.declare(u16, 0xE023)
 CODE64_FLAGS = cython.declare(u32, 0x00A0FB00)  # present, DPL 3, code, readable, accessed; L and G
-DATA_FLAGS = cython.declare(u32, 0x00C0F300)    # present, DPL 3, data, writable, accessed; B and G
+DATA_FLAGS = cython.declare(u32, 0x00C0F300)  # present, DPL 3, data, writable, accessed; B and G
 CODE32_FLAGS = cython.declare(u32, 0x00C0FB00)
 
 RFLAGS_TF = cython.declare(u64, 0x100)
@@ -66,7 +67,9 @@ UPCALL_MASK = cython.declare(size_t, 1)
 ARCH_CR2 = cython.declare(size_t, 16)
 
 # Vectors that push an error code: #DF, #TS, #NP, #SS, #GP, #PF, #AC.
-HAS_ERROR = cython.declare(u32, (1 << 8) | (1 << 10) | (1 << 11) | (1 << 12) | (1 << 13) | (1 << 14) | (1 << 17))
+HAS_ERROR = cython.declare(
+    u32, (1 << 8) | (1 << 10) | (1 << 11) | (1 << 12) | (1 << 13) | (1 << 14) | (1 << 17)
+)
 
 
 def domain_crash(d: DomainPtr, reason: cython.p_const_char, detail: u64) -> cython.void:
@@ -107,8 +110,9 @@ def push_frame(v: VcpuPtr, words: U64Ptr, count: u32) -> cython.bint:
     return True
 
 
-def enter_kernel(v: VcpuPtr, address: u64, mask_events: cython.bint, has_error: cython.bint,
-                 error: u32) -> cython.void:
+def enter_kernel(
+    v: VcpuPtr, address: u64, mask_events: cython.bint, has_error: cython.bint, error: u32
+) -> cython.void:
     """Build the bounce frame and continue at the guest kernel's handler at ``address``."""
     words: u64[8]
     n: u32 = 0
@@ -162,7 +166,9 @@ def inject_exception(v: VcpuPtr, vector: u32, error: u32, cr2: u64) -> cython.vo
     if entry.address == 0:
         domain_crash(v.domain, "an exception for which the guest has no handler", vector)
         return
-    enter_kernel(v, entry.address, entry.mask_events, (HAS_ERROR >> vector) & 1 if vector < 32 else False, error)
+    enter_kernel(
+        v, entry.address, entry.mask_events, (HAS_ERROR >> vector) & 1 if vector < 32 else False, error
+    )
 
 
 def inject_gp(v: VcpuPtr, error: u32) -> cython.void:
@@ -320,7 +326,9 @@ def iret(v: VcpuPtr) -> i64:
     frame: u64[9]
     rc: i64
     if copy_from_guest(v, frame, v.cpu.gpr[GPR_RSP], 72) != 0:
-        domain_crash(v.domain, "the frame of iret cannot be read from the guest kernel's stack", v.cpu.gpr[GPR_RSP])
+        domain_crash(
+            v.domain, "the frame of iret cannot be read from the guest kernel's stack", v.cpu.gpr[GPR_RSP]
+        )
         return 0
     if frame[5] & 3 == 3:
         if v.user_table == 0:

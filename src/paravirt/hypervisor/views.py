@@ -1,4 +1,5 @@
 # cython: language_level=3, cdivision=True
+# mypy: ignore-errors
 """The hypervisor's records as Python objects: Host, Domain, Vcpu.
 
 These are what the rare hypercalls, the control domain and the toolstack work with.  An object is a thin handle on
@@ -9,18 +10,17 @@ itself must be used with the machine lock held (``with host.lock:``).
 import traceback
 
 import cython
+import numpy as np
 from cython.cimports.libc.stdint import uintptr_t
 from cython.cimports.libc.stdlib import calloc, free
-from cython.cimports.libc.string import memcpy, memset
+from cython.cimports.libc.string import memset
 from cython.cimports.paravirt.abi.constants import DOMID_INVALID, DOMID_IO, DOMID_XEN, ENOSYS
 from cython.cimports.paravirt.hypervisor import events as ev
 from cython.cimports.paravirt.hypervisor.frames import (
     alloc_frame,
     alloc_frames,
-    claim,
     flush_all,
     get_page_and_type,
-    put_page,
     put_page_and_type,
     release_allocation,
 )
@@ -38,21 +38,30 @@ from cython.cimports.paravirt.hypervisor.records import (
     FRAME_XEN,
     VPF_DOWN,
     CallbackPtr,
-    TrapEntryPtr,
-    Domain as DomainRecord,
-    Host as HostRecord,
-    Pcpu as PcpuRecord,
-    Vcpu as VcpuRecord,
     FramePtr,
-    Frame as FrameRecord,
+    TrapEntryPtr,
     i64,
     pthread_cond_signal,
     pthread_mutex_lock,
     pthread_mutex_unlock,
     u8,
-    u16,
     u32,
     u64,
+)
+from cython.cimports.paravirt.hypervisor.records import (
+    Domain as DomainRecord,
+)
+from cython.cimports.paravirt.hypervisor.records import (
+    Frame as FrameRecord,
+)
+from cython.cimports.paravirt.hypervisor.records import (
+    Host as HostRecord,
+)
+from cython.cimports.paravirt.hypervisor.records import (
+    Pcpu as PcpuRecord,
+)
+from cython.cimports.paravirt.hypervisor.records import (
+    Vcpu as VcpuRecord,
 )
 from cython.cimports.paravirt.hypervisor.scheduling import (
     domain_pause,
@@ -61,7 +70,6 @@ from cython.cimports.paravirt.hypervisor.scheduling import (
     init_domain,
     init_vcpu,
     remove_vcpu,
-    vcpu_kick,
     vcpu_up,
 )
 from cython.cimports.paravirt.hypervisor.timekeeping import calibrate, now, update_wallclock
@@ -72,9 +80,7 @@ from cython.cimports.paravirt.hypervisor.views import (
     PcpuRecPtr,
     VcpuRecPtr,
 )
-from cython.cimports.paravirt.machine.cpu import CpuOpsPtr, GPR_RSI, GPR_RSP, U64Ptr
-
-import numpy as np
+from cython.cimports.paravirt.machine.cpu import GPR_RSI, GPR_RSP, CpuOpsPtr, U64Ptr
 
 from paravirt.abi.errno import EFAULT
 from paravirt.errors import HypervisorBug, UserError
@@ -110,8 +116,15 @@ class Host:
         service_fd: an eventfd that is written when Domain 0 has something to do; -1: none.
     """
 
-    def __init__(self, memory: object, engines: list, *, virtual_clock: bool = False, wall_ns: int = 0,
-                 service_fd: int = -1) -> None:
+    def __init__(
+        self,
+        memory: object,
+        engines: list,
+        *,
+        virtual_clock: bool = False,
+        wall_ns: int = 0,
+        service_fd: int = -1,
+    ) -> None:
         address: uintptr_t = memory.address
         rec: HostRecPtr = cython.cast(HostRecPtr, calloc(1, cython.sizeof(HostRecord)))
         mfn: u64
@@ -128,7 +141,9 @@ class Host:
         rec.nr_frames = memory.frames
         rec.frames = cython.cast(FramePtr, calloc(memory.frames, cython.sizeof(FrameRecord)))
         rec.max_domains = MAX_DOMAINS
-        rec.domains = cython.cast(cython.pointer(DomainRecPtr), calloc(MAX_DOMAINS, cython.sizeof(cython.p_void)))
+        rec.domains = cython.cast(
+            cython.pointer(DomainRecPtr), calloc(MAX_DOMAINS, cython.sizeof(cython.p_void))
+        )
         rec.pcpus = cython.cast(cython.pointer(PcpuRecPtr), calloc(64, cython.sizeof(cython.p_void)))
         if rec.frames == cython.NULL or rec.domains == cython.NULL or rec.pcpus == cython.NULL:
             raise MemoryError
@@ -290,8 +305,11 @@ class Host:
         s = cython.address(self.rec.stats)
         ticks: cython.double = ticks_to_ns(self.rec)
         return {
-            "hypercalls": {i: (s.hypercall_count[i], s.hypercall_ns[i] * ticks) for i in range(64)
-                           if s.hypercall_count[i]},
+            "hypercalls": {
+                i: (s.hypercall_count[i], s.hypercall_ns[i] * ticks)
+                for i in range(64)
+                if s.hypercall_count[i]
+            },
             "traps": {i: (s.trap_count[i], s.trap_ns[i] * ticks) for i in range(32) if s.trap_count[i]},
             "exits": [s.exit_kinds[i] for i in range(9)],
             "system_calls": s.syscall_count,
@@ -324,8 +342,10 @@ class Domain:
         i: u32
         mfn: u64
         if pages > host.rec.free_frames - nr_vcpus - 64 if pages else False:
-            raise UserError(f"The machine has {host.rec.free_frames * 4096 >> 20} MiB of free memory, "
-                            f"but the domain needs {pages * 4096 >> 20} MiB.")
+            raise UserError(
+                f"The machine has {host.rec.free_frames * 4096 >> 20} MiB of free memory, "
+                f"but the domain needs {pages * 4096 >> 20} MiB."
+            )
         rec = cython.cast(DomainRecPtr, calloc(1, cython.sizeof(DomainRecord)))
         self.rec = rec
         self.host = host
@@ -463,7 +483,7 @@ class Domain:
             while size < len(view) - done and int(self.p2m[frame + 1]) == int(self.p2m[frame]) + 1:
                 frame += 1
                 size = min(size + 4096, len(view) - done)
-            self.host.memory.write((mfn << 12) + within, view[done:done + size])
+            self.host.memory.write((mfn << 12) + within, view[done : done + size])
             done += size
 
     def set_hypercall_page(self, pfn: int) -> None:
@@ -471,8 +491,10 @@ class Domain:
         page = bytearray(b"\xcc" * 4096)
         for number in range(64):
             load = b"\xb8" + number.to_bytes(4, "little") + b"\x0f\x05"
-            stub = b"\x51\x41\x53\x50" + load if number == 23 else b"\x51\x41\x53" + load + b"\x41\x5b\x59\xc3"
-            page[number * 32:number * 32 + len(stub)] = stub
+            stub = (
+                b"\x51\x41\x53\x50" + load if number == 23 else b"\x51\x41\x53" + load + b"\x41\x5b\x59\xc3"
+            )
+            page[number * 32 : number * 32 + len(stub)] = stub
         self.write(pfn, 0, bytes(page))
 
     def pin_l4(self, pfn: int) -> None:
@@ -688,8 +710,24 @@ class Vcpu:
     @property
     def registers(self) -> dict:
         """The vcpu's registers by name, as its last exit left them."""
-        names = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
-                 "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15")
+        names = (
+            "rax",
+            "rcx",
+            "rdx",
+            "rbx",
+            "rsp",
+            "rbp",
+            "rsi",
+            "rdi",
+            "r8",
+            "r9",
+            "r10",
+            "r11",
+            "r12",
+            "r13",
+            "r14",
+            "r15",
+        )
         found = {name: self.rec.cpu.gpr[i] for i, name in enumerate(names)}
         found["rip"] = self.rec.cpu.rip
         found["rflags"] = self.rec.cpu.rflags
@@ -746,7 +784,7 @@ def call_family(host: HostRecPtr, v: VcpuRecPtr, args: U64Ptr) -> i64:
         return owner.families[v.hypercall](vcpu, args[0], args[1], args[2], args[3], args[4], args[5])
     except HypercallError as error:
         return -error.errno
-    except Exception:
+    except Exception:  # noqa: BLE001 - shown as our bug
         traceback.print_exc()
         domain_shutdown(v.domain, 3)
         return -ENOSYS

@@ -1,6 +1,5 @@
 # cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False, initializedcheck=False
 # mypy: ignore-errors
-# ruff: noqa: F821
 """A small decoder of x86 instructions: prefixes, opcode, ModRM operand and immediate.
 
 It covers the integer instructions of the one-byte and 0F maps, which is what a hypervisor must carry out for a
@@ -16,12 +15,10 @@ from cython.cimports.paravirt.machine.cpu import (
     SEG_FS,
     SEG_GS,
     SEG_SS,
-    BytePtr,
     ConstBytePtr,
     ConstCpuPtr,
     i64,
     u8,
-    u16,
     u32,
     u64,
 )
@@ -31,7 +28,9 @@ NO_REGISTER = cython.declare(u8, 255)
 BAD = cython.declare(u64, 0xFFFFFFFFFFFFFFFF)
 
 
-def parse_prefixes(code: ConstBytePtr, length: u64, long_mode: cython.bint, insn: InsnPtr, word: cython.p_bint) -> u64:
+def parse_prefixes(
+    code: ConstBytePtr, length: u64, long_mode: cython.bint, insn: InsnPtr, word: cython.p_bint
+) -> u64:
     """Legacy prefixes and REX: the offset of the opcode.  ``word`` tells of an operand-size prefix."""
     at: u64 = 0
     b: u8
@@ -77,11 +76,37 @@ def is_byte_operation(map: u32, opcode: u32) -> cython.bint:
     if map == 0:
         if opcode < 0x40:
             return (opcode & 7) in (0, 2, 4)
-        if 0xB0 <= opcode and opcode <= 0xB7:
+        if opcode >= 0xB0 and opcode <= 0xB7:
             return True
-        return opcode in (0x6C, 0x6E, 0x80, 0x82, 0x84, 0x86, 0x88, 0x8A, 0xA0, 0xA2, 0xA4, 0xA6, 0xA8, 0xAA, 0xAC,
-                          0xAE, 0xC0, 0xC6, 0xD0, 0xD2, 0xE4, 0xE6, 0xEC, 0xEE, 0xF6, 0xFE)
-    return map == 1 and (opcode in (0xB0, 0xC0) or (0x90 <= opcode and opcode <= 0x9F))
+        return opcode in (
+            0x6C,
+            0x6E,
+            0x80,
+            0x82,
+            0x84,
+            0x86,
+            0x88,
+            0x8A,
+            0xA0,
+            0xA2,
+            0xA4,
+            0xA6,
+            0xA8,
+            0xAA,
+            0xAC,
+            0xAE,
+            0xC0,
+            0xC6,
+            0xD0,
+            0xD2,
+            0xE4,
+            0xE6,
+            0xEC,
+            0xEE,
+            0xF6,
+            0xFE,
+        )
+    return map == 1 and (opcode in (0xB0, 0xC0) or (opcode >= 0x90 and opcode <= 0x9F))
 
 
 def opcode_has_modrm(map: u32, opcode: u32, long_mode: cython.bint) -> cython.bint:
@@ -97,13 +122,47 @@ def opcode_has_modrm(map: u32, opcode: u32, long_mode: cython.bint) -> cython.bi
             return False
         if opcode < 0x90:
             return True
-        return opcode in (0xC0, 0xC1, 0xC4, 0xC5, 0xC6, 0xC7, 0xD0, 0xD1, 0xD2, 0xD3, 0xF6, 0xF7, 0xFE, 0xFF) or (
-            0xD8 <= opcode and opcode <= 0xDF)
+        return opcode in (
+            0xC0,
+            0xC1,
+            0xC4,
+            0xC5,
+            0xC6,
+            0xC7,
+            0xD0,
+            0xD1,
+            0xD2,
+            0xD3,
+            0xF6,
+            0xF7,
+            0xFE,
+            0xFF,
+        ) or (opcode >= 0xD8 and opcode <= 0xDF)
     if map == 1:
-        if opcode in (0x05, 0x06, 0x07, 0x08, 0x09, 0x0B, 0x30, 0x31, 0x32, 0x33, 0x34, 0x35, 0x37, 0x77, 0xA0, 0xA1,
-                      0xA2, 0xA8, 0xA9, 0xAA):
+        if opcode in (
+            0x05,
+            0x06,
+            0x07,
+            0x08,
+            0x09,
+            0x0B,
+            0x30,
+            0x31,
+            0x32,
+            0x33,
+            0x34,
+            0x35,
+            0x37,
+            0x77,
+            0xA0,
+            0xA1,
+            0xA2,
+            0xA8,
+            0xA9,
+            0xAA,
+        ):
             return False
-        return not (0x80 <= opcode and opcode <= 0x8F) and not (0xC8 <= opcode and opcode <= 0xCF)
+        return not (opcode >= 0x80 and opcode <= 0x8F) and not (opcode >= 0xC8 and opcode <= 0xCF)
     return True
 
 
@@ -112,7 +171,7 @@ def immediate_bytes(insn: ConstInsnPtr, long_mode: cython.bint) -> u32:
     o: u32 = insn.opcode
     wide: u32 = 2 if insn.size == 2 else 4
     if insn.map == 1:
-        if 0x80 <= o and o <= 0x8F:
+        if o >= 0x80 and o <= 0x8F:
             return wide
         if o in (0x70, 0x71, 0x72, 0x73, 0xA4, 0xAC, 0xBA, 0xC2, 0xC4, 0xC5, 0xC6):
             return 1
@@ -121,16 +180,37 @@ def immediate_bytes(insn: ConstInsnPtr, long_mode: cython.bint) -> u32:
         return 1 if insn.map == 3 else 0
     if o < 0x40:
         return 1 if o & 7 == 4 else (wide if o & 7 == 5 else 0)
-    if 0x70 <= o and o <= 0x7F:
+    if o >= 0x70 and o <= 0x7F:
         return 1
-    if 0xA0 <= o and o <= 0xA3:
+    if o >= 0xA0 and o <= 0xA3:
         return insn.address_size
-    if 0xB0 <= o and o <= 0xB7:
+    if o >= 0xB0 and o <= 0xB7:
         return 1
-    if 0xB8 <= o and o <= 0xBF:
+    if o >= 0xB8 and o <= 0xBF:
         return insn.size
-    if o in (0x6A, 0x6B, 0x80, 0x82, 0x83, 0xA8, 0xC0, 0xC1, 0xC6, 0xCD, 0xD4, 0xD5, 0xE0, 0xE1, 0xE2, 0xE3, 0xE4, 0xE5,
-             0xE6, 0xE7, 0xEB):
+    if o in (
+        0x6A,
+        0x6B,
+        0x80,
+        0x82,
+        0x83,
+        0xA8,
+        0xC0,
+        0xC1,
+        0xC6,
+        0xCD,
+        0xD4,
+        0xD5,
+        0xE0,
+        0xE1,
+        0xE2,
+        0xE3,
+        0xE4,
+        0xE5,
+        0xE6,
+        0xE7,
+        0xEB,
+    ):
         return 1
     if o in (0x68, 0x69, 0x81, 0xA9, 0xC7, 0xE8, 0xE9):
         return wide

@@ -9,6 +9,7 @@ out are read-only, because a write that an engine is not told of leaves stale tr
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 from collections.abc import Callable
@@ -32,7 +33,9 @@ class Memory:
 
     def __init__(self, frames: int) -> None:
         if not 16 <= frames <= 1 << 28:
-            raise UserError(f"A machine of {frames * FRAME_SIZE >> 20} MiB cannot be made: 1 MiB to 1 TiB are possible.")
+            raise UserError(
+                f"A machine of {frames * FRAME_SIZE >> 20} MiB cannot be made: 1 MiB to 1 TiB are possible."
+            )
         self.frames = frames
         self.size = frames << FRAME_SHIFT
         descriptor = os.memfd_create("paravirt-memory", os.MFD_CLOEXEC)
@@ -88,10 +91,9 @@ class Memory:
     def close(self) -> None:
         """Give the memory back to the host.  Views that are still held keep the mapping alive."""
         del self._bytes
-        try:
+        # A view may outlive the machine: the mapping then goes when the view does.
+        with contextlib.suppress(BufferError):
             self._map.close()
-        except BufferError:
-            pass  # a view outlives the machine: the mapping goes when the view does
 
     def _check(self, start: int, end: int) -> None:
         if not 0 <= start <= end <= self.size:

@@ -8,8 +8,17 @@ from paravirt.domain0.store.server import Store
 from paravirt.domain0.store.tree import Permission
 
 
-def announce(store: Store, domid: int, name: str, memory: int, vcpus: int, store_mfn: int, store_port: int,
-             console_mfn: int, console_port: int) -> None:
+def announce(
+    store: Store,
+    domid: int,
+    name: str,
+    memory: int,
+    vcpus: int,
+    store_mfn: int,
+    store_port: int,
+    console_mfn: int,
+    console_port: int,
+) -> None:
     """Write the domain's subtree.  ``memory`` is in MiB.
 
     Most of it the guest may read; ``data``, ``drivers``, ``feature``, ``attr``, ``error``, ``device`` and the
@@ -53,6 +62,17 @@ def announce(store: Store, domid: int, name: str, memory: int, vcpus: int, store
         fixed[f"cpu/{vcpu}/availability"] = "online"
     for path, value in fixed.items():
         store.set(f"{home}/{path}", value, *readable)
-    for path in ("data", "drivers", "feature", "attr", "error", "device/suspend/event-channel", "control/shutdown",
-                 "control/feature-poweroff", "control/feature-reboot", "control/feature-suspend", "control/sysrq"):
+    for path in (
+        "data",
+        "drivers",
+        "feature",
+        "attr",
+        "error",
+        "device/suspend/event-channel",
+        "control/shutdown",
+        "control/feature-poweroff",
+        "control/feature-reboot",
+        "control/feature-suspend",
+        "control/sysrq",
+    ):
         store.set(f"{home}/{path}", "", *own)

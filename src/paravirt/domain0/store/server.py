@@ -93,7 +93,9 @@ class Store:
     def fire(self, path: bytes) -> None:
         """Tell everybody who watches ``path`` or something above it."""
         for watch in list(self.watches):
-            if watch.path == path or (not path.startswith(b"@") and path.startswith(watch.path.rstrip(b"/") + b"/")):
+            if watch.path == path or (
+                not path.startswith(b"@") and path.startswith(watch.path.rstrip(b"/") + b"/")
+            ):
                 watch.connection.queue_event(watch, path)
 
 
@@ -144,7 +146,9 @@ class Connection:
             return
         if watch.relative and path.startswith(self._home + b"/"):
             path = path[len(self._home) + 1 :]
-        self._output.append(Message(xs_wire.XS_WATCH_EVENT, 0, 0, path + b"\0" + watch.token + b"\0").encode())
+        self._output.append(
+            Message(xs_wire.XS_WATCH_EVENT, 0, 0, path + b"\0" + watch.token + b"\0").encode()
+        )
         self.on_output()
 
     # --- requests ---------------------------------------------------------------------------------------------
@@ -170,7 +174,9 @@ class Connection:
         if message.type == xs_wire.XS_WATCH and reply.type == xs_wire.XS_WATCH:
             watch = self._store.watches[-1]
             shown = watch.shown
-            self._output.append(Message(xs_wire.XS_WATCH_EVENT, 0, 0, shown + b"\0" + watch.token + b"\0").encode())
+            self._output.append(
+                Message(xs_wire.XS_WATCH_EVENT, 0, 0, shown + b"\0" + watch.token + b"\0").encode()
+            )
 
     def _path(self, text: bytes) -> bytes:
         if text.startswith(b"/"):

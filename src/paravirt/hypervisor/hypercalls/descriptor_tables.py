@@ -1,4 +1,6 @@
 # cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False, initializedcheck=False
+# mypy: ignore-errors
+# ruff: noqa: F821
 """Descriptor tables: set_gdt and update_descriptor (public/xen.h).
 
 A frame that holds descriptors has the type *segment descriptor*: each descriptor in it was checked, and the guest

@@ -1,4 +1,6 @@
 # cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False, initializedcheck=False
+# mypy: ignore-errors
+# ruff: noqa: F821
 """The hypercalls of direct paging: mmu_update, update_va_mapping, mmuext_op (public/xen.h)."""
 
 import cython
@@ -39,7 +41,6 @@ from cython.cimports.paravirt.abi.constants import (
     UVMF_TLB_FLUSH,
 )
 from cython.cimports.paravirt.hypervisor.frames import (
-    flush_all,
     flush_pcpu,
     get_page,
     get_page_and_type,
@@ -104,8 +105,12 @@ def update_entry(v: VcpuPtr, address: u64, value: u64, preserve_ad: cython.bint,
     if address & 7 or not get_page(host, mfn, v.domain.domid):
         return -EINVAL
     frame = cython.address(host.frames[mfn])
-    if (frame.type >= FRAME_L1 and frame.type <= FRAME_L4 and frame.type_refs != 0
-            and frame.flags & FRAME_VALIDATED):
+    if (
+        frame.type >= FRAME_L1
+        and frame.type <= FRAME_L4
+        and frame.type_refs != 0
+        and frame.flags & FRAME_VALIDATED
+    ):
         rc = mod_entry(v, mfn, (address & 0xFFF) >> 3, value, frame.type, preserve_ad, mapped)
     else:
         rc = get_page_type(host, mfn, FRAME_WRITABLE)
@@ -162,8 +167,9 @@ def do_mmu_update(host: HostPtr, v: VcpuPtr, args: U64Ptr) -> i64:
         elif command > LAST_COMMAND:
             rc = -ENOSYS
         else:
-            rc = update_entry(v, request[0] & ~cython.cast(u64, 7), request[1], command == MMU_PT_UPDATE_PRESERVE_AD,
-                              mapped)
+            rc = update_entry(
+                v, request[0] & ~cython.cast(u64, 7), request[1], command == MMU_PT_UPDATE_PRESERVE_AD, mapped
+            )
         if rc != 0:
             break
         at += 16
@@ -321,7 +327,9 @@ def mmuext_one(v: VcpuPtr, op: U64Ptr, owner: u16) -> i64:
         return flush_multi(v, 0, True, op[1])
     if command == MMUEXT_TLB_FLUSH_MULTI or command == MMUEXT_INVLPG_MULTI:
         # A bitmap that cannot be read is an invalid argument here, and not a fault.
-        return -EINVAL if op[2] == 0 or flush_multi(v, op[2], command == MMUEXT_INVLPG_MULTI, op[1]) != 0 else 0
+        return (
+            -EINVAL if op[2] == 0 or flush_multi(v, op[2], command == MMUEXT_INVLPG_MULTI, op[1]) != 0 else 0
+        )
     if command == MMUEXT_FLUSH_CACHE:
         return -EACCES
     if command == MMUEXT_FLUSH_CACHE_GLOBAL:

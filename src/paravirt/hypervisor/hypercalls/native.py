@@ -1,4 +1,6 @@
 # cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False, initializedcheck=False
+# mypy: ignore-errors
+# ruff: noqa: F821
 """Hypercalls: the table by number, its dispatch, multicall, and the four that only touch registers.
 
 A guest's kernel calls with the number in rax and arguments in rdi, rsi, rdx, r10, r8, r9; the answer comes back
@@ -45,12 +47,16 @@ from cython.cimports.paravirt.hypervisor.hypercalls.mmu_ops import (
     do_update_va_mapping,
     do_update_va_mapping_otherdomain,
 )
-from cython.cimports.paravirt.hypervisor.hypercalls.sched_op import do_sched_op, do_sched_op_compat, do_set_timer_op
+from cython.cimports.paravirt.hypervisor.hypercalls.sched_op import (
+    do_sched_op,
+    do_sched_op_compat,
+    do_set_timer_op,
+)
 from cython.cimports.paravirt.hypervisor.hypercalls.vcpu_op import do_vcpu_op
 from cython.cimports.paravirt.hypervisor.records import HostPtr, VcpuPtr, i64, u16, u32, u64
 from cython.cimports.paravirt.hypervisor.segments import load_segment
-from cython.cimports.paravirt.hypervisor.tsc import read_tsc
 from cython.cimports.paravirt.hypervisor.traps import iret
+from cython.cimports.paravirt.hypervisor.tsc import read_tsc
 from cython.cimports.paravirt.machine.cpu import (
     GPR_R8,
     GPR_R9,
@@ -117,7 +123,9 @@ def do_multicall(host: HostPtr, v: VcpuPtr, args: U64Ptr) -> i64:
             v.in_multicall = 0
             return -EFAULT
         # iret in a batch would change registers under the batch's feet: Xen has no handler for it there.
-        answer = -ENOSYS if entry[0] == HYPERVISOR_iret else dispatch(host, v, entry[0], cython.address(entry[2]))
+        answer = (
+            -ENOSYS if entry[0] == HYPERVISOR_iret else dispatch(host, v, entry[0], cython.address(entry[2]))
+        )
         entry[1] = cython.cast(u64, answer)
         if copy_to_guest(v, at + 8, cython.address(entry[1]), 8) != 0:
             v.in_multicall = 0

@@ -1,4 +1,6 @@
 # cython: language_level=3, cdivision=True
+# mypy: ignore-errors
+# ruff: noqa: F821
 """The Unicorn engine: QEMU's TCG as a library, behind the Cpu protocol.  The native half is shim.c."""
 
 import importlib.util
@@ -42,7 +44,9 @@ def library_path() -> str:
         candidate = pathlib.Path(folder) / "lib" / "libunicorn.so.2"
         if candidate.exists():
             return str(candidate)
-    raise UserError(f"The package unicorn {VERSION} is not installed, and no other CPU engine is usable here.")
+    raise UserError(
+        f"The package unicorn {VERSION} is not installed, and no other CPU engine is usable here."
+    )
 
 
 class UnicornEngine:
@@ -54,8 +58,9 @@ class UnicornEngine:
         UserError: the library is missing, or is not the version whose layout is known.
     """
 
-    def __init__(self, memory: int, size: int, count_blocks: bool = False,
-                 code_buffer_mib: int = CODE_BUFFER_MIB) -> None:
+    def __init__(
+        self, memory: int, size: int, count_blocks: bool = False, code_buffer_mib: int = CODE_BUFFER_MIB
+    ) -> None:
         message: cython.char[256]
         path: bytes = library_path().encode()
         address: uintptr_t = memory
@@ -63,8 +68,15 @@ class UnicornEngine:
         self.name = "unicorn"
         self.version = VERSION
         self.capabilities = CAPABILITIES
-        self.engine = unicorn_engine_open(path, cython.cast(cython.p_void, address), size, count_blocks,
-                                          cython.cast(u32, code_buffer_mib << 20), message, 256)
+        self.engine = unicorn_engine_open(
+            path,
+            cython.cast(cython.p_void, address),
+            size,
+            count_blocks,
+            cython.cast(u32, code_buffer_mib << 20),
+            message,
+            256,
+        )
         if self.engine == cython.NULL:
             raise UserError(f"The Unicorn engine cannot be used: {cython.cast(bytes, message).decode()}.")
 

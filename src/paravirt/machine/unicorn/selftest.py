@@ -1,4 +1,6 @@
 # cython: language_level=3, cdivision=True
+# mypy: ignore-errors
+# ruff: noqa: F821
 """Proof, at start, that the library's private layout is the one that the shim was written for.
 
 A program of a few instructions provokes one exit of each kind, in kernel and user mode, and a stop; each must
@@ -16,13 +18,11 @@ from cython.cimports.paravirt.machine.cpu import (
     EXIT_KICKED,
     EXIT_SOFTINT,
     EXIT_SYSCALL,
-    GPR_RAX,
     GPR_RCX,
     Cpu,
     CpuExitPtr,
     CpuOpsPtr,
     CpuPtr,
-    u64,
 )
 from cython.cimports.paravirt.machine.unicorn.selftest import Probe, ProbePtr
 
@@ -39,14 +39,29 @@ STEPS: list = [
     ("a privileged instruction", b"\xf4", EXIT_EXCEPTION, 13, 0, 0, 0),
     ("an undefined instruction", b"\x0f\x0b", EXIT_EXCEPTION, 6, 0, 0, 0),
     ("a software interrupt", b"\xcd\x20", EXIT_SOFTINT, 0x20, None, 0, 2),
-    ("a second page fault, on a write", b"\x48\x89\x04\x25\x08\x10\x02\x00", EXIT_EXCEPTION, 14, 2,
-     UNMAPPED + 0x1008, 0),
+    (
+        "a second page fault, on a write",
+        b"\x48\x89\x04\x25\x08\x10\x02\x00",
+        EXIT_EXCEPTION,
+        14,
+        2,
+        UNMAPPED + 0x1008,
+        0,
+    ),
     ("a descriptor load", b"\x8e\xd9", EXIT_EXCEPTION, 13, 0, 0, 0),
     ("an interrupt return", b"\x48\xcf", EXIT_EXCEPTION, 13, 0, 0, 0),
     ("a port access", b"\xe4\x60", EXIT_EXCEPTION, 13, 0, 0, 0),
     ("a cpuid", b"\x0f\xa2", EXIT_CPUID, 0, None, 0, 0),
     ("a system call", b"\x0f\x05", EXIT_SYSCALL, 0, None, 0, 2),
-    ("a page fault in user mode", b"\x48\x8b\x04\x25\x00\x20\x02\x00", EXIT_EXCEPTION, 14, 4, UNMAPPED + 0x2000, 0),
+    (
+        "a page fault in user mode",
+        b"\x48\x8b\x04\x25\x00\x20\x02\x00",
+        EXIT_EXCEPTION,
+        14,
+        4,
+        UNMAPPED + 0x2000,
+        0,
+    ),
     ("a stop", b"\xeb\xfe", EXIT_KICKED, 0, None, 0, 0),
 ]
 LENGTHS = cython.declare(cython.int[16])
@@ -119,8 +134,19 @@ def self_test() -> None:
         cpu.segs_dirty = 1
         with cython.nogil:
             probe.ops.run(probe.engine, cython.address(cpu), on_probe_exit, cython.address(probe))
-        check([(probe.kinds[step], probe.vectors[step], probe.errors[step], probe.addresses[step], probe.rips[step])
-               for step in range(probe.step)], starts)
+        check(
+            [
+                (
+                    probe.kinds[step],
+                    probe.vectors[step],
+                    probe.errors[step],
+                    probe.addresses[step],
+                    probe.rips[step],
+                )
+                for step in range(probe.step)
+            ],
+            starts,
+        )
         probe.ops.free_state(probe.engine, state)
     finally:
         engine.close()
