@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import pty
-import select
 import signal
 import subprocess
 import sys
@@ -17,6 +14,7 @@ import pytest
 
 from ..domain0.builder import _kernels
 from ..oracle import kernels
+from .terminal import Terminal
 
 COMMAND = [sys.executable, "-m", "paravirt.cli.main", "run"]
 
@@ -113,11 +111,11 @@ def test_the_time_is_over(looping: str) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_end_a_guest_that_never_stops(looping: str, number: signal.Signals) -> None:
     pipe = subprocess.PIPE
-    process = subprocess.Popen([*COMMAND, looping], stdin=pipe, stdout=pipe, stderr=pipe)
-    assert process.stdout
-    assert process.stdout.readline() == b"looping\n"
-    process.send_signal(number)
-    output, errors = process.communicate(timeout=30)
+    with subprocess.Popen([*COMMAND, looping], stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"looping\n"
+        process.send_signal(number)
+        output, errors = process.communicate(timeout=30)
     assert (process.returncode, output, errors.strip()) == (128 + number, b"", b"")
 
 
@@ -155,9 +153,9 @@ def test_a_reader_that_goes_away(looping: str, hello: str) -> None:
     assert process.wait(30) == 141
 
 
-def test_an_output_that_is_full(hello: str) -> None:
+def test_an_output_that_is_full(looping: str) -> None:
     with Path("/dev/full").open("wb") as full:
-        command = [*COMMAND, "--expect", "never", hello]
+        command = [*COMMAND, "--expect", "never", looping]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
     assert done.returncode == 2
     assert done.stderr == b"paravirt: Standard output cannot be written (No space left on device).\n"
@@ -215,47 +213,17 @@ def test_sizes_that_make_no_sense(hello: str) -> None:
     assert run().returncode == 2
 
 
-class Terminal:
-    """A process on a pseudo terminal."""
-
-    def __init__(self, *arguments: str) -> None:
-        self.pid, self.fd = pty.fork()
-        if self.pid == 0:
-            os.execv(sys.executable, [*COMMAND, *arguments])
-        self.seen = b""
-
-    def read_until(self, text: bytes, seconds: float = 60) -> None:
-        deadline = time.monotonic() + seconds
-        while text not in self.seen:
-            ready, _, _ = select.select([self.fd], [], [], max(0, deadline - time.monotonic()))
-            assert ready, self.seen
-            self.seen += os.read(self.fd, 4096)
-
-    def type(self, data: bytes) -> None:
-        os.write(self.fd, data)
-
-    def status(self) -> int:
-        """Read to the end and wait."""
-        # EIO is how a pseudo terminal says that the other side has closed.
-        with contextlib.suppress(OSError):
-            while data := os.read(self.fd, 4096):
-                self.seen += data
-        _, status = os.waitpid(self.pid, 0)
-        os.close(self.fd)
-        return os.waitstatus_to_exitcode(status)
-
-
 def test_ctrl_bracket_leaves_a_guest_on_a_terminal(looping: str) -> None:
-    terminal = Terminal(looping)
-    terminal.read_until(b"looping")
-    terminal.type(b"\x03\x1a\x1c")  # these are the guest's; a raw terminal sends no signal
+    terminal = Terminal([*COMMAND, looping])
+    terminal.expect("looping")
+    terminal.type("\x03\x1a\x1c")  # these are the guest's; a raw terminal sends no signal
     time.sleep(0.3)
     assert os.waitpid(terminal.pid, os.WNOHANG) == (0, 0)
-    terminal.type(b"\x1d")
+    terminal.type("\x1d")
     assert terminal.status() == 0
 
 
 def test_output_on_a_terminal(hello: str) -> None:
-    terminal = Terminal(hello)
+    terminal = Terminal([*COMMAND, hello])
     assert terminal.status() == 0
     assert b"Goodbye." in terminal.seen

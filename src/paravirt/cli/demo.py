@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shutil
 import sys
 
 import click
@@ -32,11 +32,15 @@ CONVERSATION: tuple[Step, ...] = (
 
 
 def _kernel_cmdline() -> str:
-    """The kernel hands on what it does not know, so the shell learns how large the terminal is."""
+    """On a terminal, tell the shell how large it is: the kernel hands on what it does not know."""
     if not sys.stdin.isatty():
         return CMDLINE
-    size = shutil.get_terminal_size()
-    return f"{CMDLINE} quiet LINES={size.lines} COLUMNS={size.columns} TERM={os.environ.get('TERM', 'linux')}"
+    words = [CMDLINE, "quiet", f"TERM={os.environ.get('TERM', 'linux')}"]
+    with contextlib.suppress(OSError):
+        size = os.get_terminal_size(sys.stdin.fileno())
+        if size.lines and size.columns:
+            words += [f"LINES={size.lines}", f"COLUMNS={size.columns}"]
+    return " ".join(words)
 
 
 @click.command()
