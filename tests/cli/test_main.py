@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -109,6 +110,22 @@ def test_guests(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
 def test_a_guest_that_is_not_known(capsys: pytest.CaptureFixture[str]) -> None:
     assert entry.main(["guests", "--get", "nonsense"]) == 2
     assert capsys.readouterr().err.startswith("paravirt: There is no guest called 'nonsense'")
+
+
+def test_info(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert entry.main(["info", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["engines"]}
+    assert rows["unicorn"]["usable"]
+    assert rows["unicorn"]["capabilities"]["deterministic"] is True
+    assert not rows["kvm"]["usable"]
+    assert rows["kvm"]["why_not"].endswith(".")
+    assert entry.main(["info"]) == 0
+    assert f"engine unicorn {rows['unicorn']['version']}: usable" in capsys.readouterr().out
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    for words in (["info"], ["run", "no-kernel"]):
+        assert entry.main(words) == 2
+        error = capsys.readouterr().err
+        assert error == "paravirt: paravirt runs on Linux on x86-64, and this is linux on riscv64.\n"
 
 
 def test_xl_is_honest(capsys: pytest.CaptureFixture[str]) -> None:

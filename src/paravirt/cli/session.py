@@ -21,6 +21,7 @@ from types import FrameType
 
 import click
 
+from paravirt.cli.info import require_platform
 from paravirt.cli.keyboard import keyboard
 from paravirt.cli.stats import Milestones, write_stats
 from paravirt.cli.steps import Expect, Step
@@ -81,6 +82,7 @@ class Session:
         Raises:
             UserError: a file or a number cannot be used, or standard output cannot be written.
         """
+        require_platform()
         with interruptible(), Machine(memory=memory) as machine:
             self.milestones.reached("machine")
             domain = machine.create(
