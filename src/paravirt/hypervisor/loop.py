@@ -24,6 +24,7 @@ from cython.cimports.paravirt.hypervisor.records import (
 )
 from cython.cimports.paravirt.hypervisor.scheduling import earliest_deadline, pick_next, vcpu_yield
 from cython.cimports.paravirt.hypervisor.timekeeping import guest_tsc, now, run_timers
+from cython.cimports.paravirt.hypervisor.trace import trace_exit
 from cython.cimports.paravirt.hypervisor.traps import (
     deliver_events,
     domain_crash,
@@ -74,11 +75,14 @@ def set_alarm(pcpu: PcpuPtr, v: VcpuPtr) -> cython.void:
     if pcpu.slice_end != 0 and pcpu.slice_end < deadline:
         deadline = pcpu.slice_end
     if deadline == NEVER:
+        if host.virtual_clock:
+            pcpu.ops.set_budget(pcpu.engine, NEVER)
         return
     if host.virtual_clock:
         at = now(host)
         deadline = deadline - at if deadline > at else 0
-        pcpu.ops.set_budget(pcpu.engine, v.cpu.blocks + deadline // host.ns_per_block_num + 1)
+        # The block at which the budget ends is counted and not executed: at least one other must be.
+        pcpu.ops.set_budget(pcpu.engine, v.cpu.blocks + deadline // host.ns_per_block_num + 2)
     else:
         pcpu.ops.set_deadline(pcpu.engine, host.boot_ns + deadline)
 
@@ -161,7 +165,7 @@ def on_exit(owner: cython.p_void, cpu: CpuPtr, exit: CpuExitPtr) -> cython.int:
             advance_virtual_time(host, v)
         carry_out(pcpu, v, exit)
         if host.trace_on:
-            host.trace(host, v, exit.kind, exit.vector, v.cpu.rip)
+            trace_exit(host, v, exit.kind, v.hypercall if exit.kind == EXIT_SYSCALL else exit.vector, v.cpu.rip)
         if v.domain.posted:
             apply_posted(v.domain)
         if may_go_on(pcpu, v):

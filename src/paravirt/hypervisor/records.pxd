@@ -258,7 +258,9 @@ ctypedef struct Host:
     int service_fd       # eventfd written when Domain 0 has events
     u8 service_pending
     void (*service_step)(Host* host) noexcept nogil   # deterministic mode: run Domain 0 now
-    void (*trace)(Host* host, Vcpu* vcpu, u32 kind, u64 a, u64 b) noexcept nogil
+    u8* trace_buffer
+    u64 trace_count
+    u64 trace_room
     Stats stats
 
 ctypedef Frame* FramePtr

@@ -297,8 +297,14 @@ class Host:
         return False
 
     def set_tracing(self, on: bool) -> None:
-        """Count, or stop counting, exits into the trace sink."""
+        """Record every exit of every guest from now on, or no longer."""
         self.rec.trace_on = on
+
+    def take_trace(self) -> bytes:
+        """The records so far, 32 bytes each (trace.pxd), which are then forgotten."""
+        taken = cython.cast(bytes, self.rec.trace_buffer[: self.rec.trace_count * 32]) if self.rec.trace_count else b""
+        self.rec.trace_count = 0
+        return taken
 
     def stats(self) -> dict:
         """Counters since boot; times are in ns."""
@@ -330,6 +336,7 @@ class Host:
                 free(self.rec.pcpus[i])
             free(self.rec.pcpus)
             free(self.rec.frames)
+            free(self.rec.trace_buffer)
             free(self.rec.domains)
             free(self.rec)
 

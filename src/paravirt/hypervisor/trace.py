@@ -1,0 +1,40 @@
+# cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False, initializedcheck=False
+# mypy: ignore-errors
+# ruff: noqa: F821
+"""The event trace: every exit of every guest, in order, while tracing is on.
+
+Two runs in deterministic mode with the same inputs give the same bytes.
+"""
+
+import cython
+from cython.cimports.libc.stdlib import realloc
+from cython.cimports.paravirt.hypervisor.records import HostPtr, VcpuPtr, u32, u64
+from cython.cimports.paravirt.hypervisor.timekeeping import now
+from cython.cimports.paravirt.hypervisor.trace import TraceRecord
+from cython.cimports.paravirt.machine.cpu import BytePtr
+
+RECORDS_PER_STEP = cython.declare(u64, 65536)
+MAX_RECORDS = cython.declare(u64, 64 << 20)
+
+
+def trace_exit(host: HostPtr, v: VcpuPtr, kind: u32, vector: u64, rip: u64) -> cython.void:
+    """Append a record; when the host's memory, or the limit, is at its end, tracing stops."""
+    record: cython.pointer(TraceRecord)
+    grown: cython.p_void
+    if host.trace_count == host.trace_room:
+        grown = cython.NULL
+        if host.trace_room < MAX_RECORDS:
+            grown = realloc(host.trace_buffer, (host.trace_room + RECORDS_PER_STEP) * cython.sizeof(TraceRecord))
+        if grown == cython.NULL:
+            host.trace_on = 0
+            return
+        host.trace_buffer = cython.cast(BytePtr, grown)
+        host.trace_room += RECORDS_PER_STEP
+    record = cython.cast(cython.pointer(TraceRecord), host.trace_buffer) + host.trace_count
+    record.time = now(host)
+    record.kind = kind
+    record.vector = cython.cast(u32, vector)
+    record.domid = v.domain.domid
+    record.vcpu = v.id
+    record.rip = rip
+    host.trace_count += 1
