@@ -104,9 +104,9 @@ def _c_type(text: str) -> type[Any] | None:
     return {"unsigned char": ctypes.c_uint8, "size_t": ctypes.c_size_t}[text]
 
 
-def functions(module: str) -> Any:
-    """The C functions that ``paravirt.hypervisor.<module>`` shares, callable, as attributes."""
-    table: dict[str, Any] = importlib.import_module(f"paravirt.hypervisor.{module}").__pyx_capi__
+def functions(module: str, package: str = "paravirt.hypervisor") -> Any:
+    """The C functions that a compiled module shares, callable, as attributes."""
+    table: dict[str, Any] = importlib.import_module(f"{package}.{module}").__pyx_capi__
 
     class Functions:
         def __getattr__(self, name: str) -> Callable[..., Any]:

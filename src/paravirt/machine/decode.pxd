@@ -26,9 +26,15 @@ ctypedef const Insn* ConstInsnPtr
 
 cdef i64 decode(const u8* code, u64 length, bint long_mode, Insn* insn) noexcept nogil
 cdef u64 effective_address(const Cpu* cpu, const Insn* insn) noexcept nogil
+cdef u64 linear_address(const Cpu* cpu, const Insn* insn, u8 segment, u64 offset) noexcept nogil
+cdef u8 default_segment(const Insn* insn) noexcept nogil
 cdef u64 parse_prefixes(const u8* code, u64 length, bint long_mode, Insn* insn, bint* word) noexcept nogil
+cdef u64 parse_modrm(const u8* code, u64 length, u64 at, bint long_mode, Insn* insn) noexcept nogil
 cdef u64 parse_memory(const u8* code, u64 length, u64 at, bint long_mode, Insn* insn) noexcept nogil
-cdef bint opcode_has_modrm(u32 map, u32 opcode, bint long_mode) noexcept nogil
-cdef u32 immediate_bytes(const Insn* insn, bint long_mode) noexcept nogil
+cdef u32 memory_16(Insn* insn) noexcept nogil
+cdef char operand_form(const Insn* insn, bint long_mode, bint word) noexcept nogil
+cdef u32 immediate_bytes(const Insn* insn, char form) noexcept nogil
+cdef bint absent_from_long_mode(u32 opcode) noexcept nogil
 cdef bint is_byte_operation(u32 map, u32 opcode) noexcept nogil
-cdef i64 read_signed(const u8* code, u32 size) noexcept nogil
+cdef u64 read_number(const u8* code, u32 size) noexcept nogil
+cdef i64 sign_extend(u64 value, u32 size) noexcept nogil
