@@ -1,421 +1,418 @@
-"""The store and its connections: every operation that a guest may ask for.
+"""The store and its connections, free of I/O.
 
-Paths that do not begin with a slash are relative to the connection's home, ``/local/domain/<domid>``.  Changes fire
-watches at once; changes made in a transaction appear, and fire, when it ends well.  A transaction works on a copy
-of the tree; it fails with EAGAIN if anybody changed the tree meanwhile in a node that it read or wrote.
+A :class:`Connection` turns bytes of requests into bytes of replies and events. What it answers is what xenstored
+4.17.7 was seen to answer; the requests themselves are in :mod:`paravirt.domain0.store.requests`.
 """
 
 from __future__ import annotations
 
-import copy
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from paravirt.abi.io import xs_wire
-from paravirt.domain0.store.tree import ABSOLUTE_PATH_MAX, Node, Permission, StoreError, Tree, split_path
-from paravirt.domain0.store.wire import PAYLOAD_MAX, Message, Parser, error_reply
+from paravirt.domain0.store.quota import Quotas
+from paravirt.domain0.store.requests import OPERATIONS, create, remove
+from paravirt.domain0.store.transactions import Change, Transaction
+from paravirt.domain0.store.tree import READ, Permission, Permissions, StoreError, Tree, check_path, parent_of
+from paravirt.domain0.store.watches import Watch, Watches
+from paravirt.domain0.store.wire import Message, Parser, WireError, error_reply
 
-# What one guest may use (xenstored's defaults).
-QUOTA_NODES: Final = 1000
-QUOTA_WATCHES: Final = 128
-QUOTA_TRANSACTIONS: Final = 10
-QUOTA_VALUE: Final = 2048
-MAX_QUEUED_EVENTS: Final = 1024
+INTRODUCE_DOMAIN: Final = b"@introduceDomain"
+RELEASE_DOMAIN: Final = b"@releaseDomain"
 
-SPECIAL: Final = (b"@introduceDomain", b"@releaseDomain")
+OUTPUT_BACKLOG: Final = 64 << 10
+"""With more bytes of output waiting than this, no further request of a connection is looked at."""
 
+EVENT_BACKLOG: Final = 1 << 20
+"""With more bytes of events waiting, they are forgotten; when the client reads again, all its watches fire."""
 
-@dataclass
-class Watch:
-    """A connection wants to know of changes at ``path`` and below."""
-
-    connection: Connection
-    path: bytes
-    shown: bytes
-    token: bytes
-    relative: bool
+_NOBODY_ELSE: Final[Permissions] = (Permission("n", 0),)
 
 
-@dataclass
-class Transaction:
-    """A copy of the tree, and what was done to it."""
+class LocalWatcher:
+    """A part of Domain 0 that is told by a call."""
 
-    tree: Tree
-    base: int
-    touched: set[bytes] = field(default_factory=set)
-    fired: list[bytes] = field(default_factory=list)
-    changes: list[Callable[[Tree], None]] = field(default_factory=list)
+    domid = 0
+    target: int | None = None
+
+    def __init__(self, store: Store, callback: Callable[[str], None]) -> None:
+        self._store = store
+        self._callback = callback
+
+    def tell(self, watch: Watch, path: bytes) -> None:
+        """Called soon: when the request that changed something has been done."""
+        self._store.calls.append((self._callback, path.decode()))
 
 
 class Store:
-    """The tree and everybody's watches."""
+    """The tree, everybody's watches, and which domains there are.
 
-    def __init__(self) -> None:
+    Everything here happens in one thread, Domain 0's.
+
+    Attributes:
+        quotas: limits for every domain but Domain 0.
+        introduced: the domains that the store talks to.
+        on_introduce: what to do when a client of Domain 0 introduces a domain: called with domid, frame and port;
+            false if there is no such domain. Without it, introducing is refused.
+        on_release: called with the domid when a client of Domain 0 releases a domain.
+    """
+
+    def __init__(self, quotas: Quotas | None = None) -> None:
+        self.quotas = quotas or Quotas()
         self.tree = Tree()
-        self.watches: list[Watch] = []
+        self.watches = Watches()
         self.introduced: set[int] = {0}
-        for path in (b"/tool", b"/local/domain", b"/vm", b"/libxl"):
-            self.tree.write(path, b"", 0)
+        self.on_introduce: Callable[[int, int, int], bool] | None = None
+        self.on_release: Callable[[int], None] | None = None
+        self.calls: deque[tuple[Callable[[str], None], str]] = deque()
+        self._settling = False
+        self._connections: dict[int, list[Connection]] = {}
+        self._shut_down: set[int] = set()
+        self._belongings: dict[int, list[str]] = {}
+        self._special: dict[bytes, Permissions] = {INTRODUCE_DOMAIN: _NOBODY_ELSE, RELEASE_DOMAIN: _NOBODY_ELSE}
+        self.set("/tool/xenstored", "")
+
+    # --- domains ----------------------------------------------------------------------------------------------
 
     def connect(self, domid: int) -> Connection:
         """A connection for ``domid``."""
-        return Connection(self, domid)
+        connection = Connection(self, domid)
+        self._connections.setdefault(domid, []).append(connection)
+        return connection
 
     def introduce(self, domid: int) -> None:
         """A domain has come: its ring is served from now on."""
         self.introduced.add(domid)
-        self.fire(b"@introduceDomain")
+        self._shut_down.discard(domid)
+        self._fire_special(INTRODUCE_DOMAIN)
+        self.settle()
+
+    def shut_down(self, domid: int) -> None:
+        """A domain has shut down or crashed but is still there: who watches @releaseDomain is told, once."""
+        if domid in self.introduced and domid not in self._shut_down:
+            self._shut_down.add(domid)
+            self._fire_special(RELEASE_DOMAIN)
+            self.settle()
+
+    def resume(self, domid: int) -> None:
+        """A domain that had shut down runs again."""
+        self._shut_down.discard(domid)
+
+    def belongs(self, domid: int, *paths: str) -> None:
+        """``paths``, and what is below them, are to go when the domain goes."""
+        self._belongings.setdefault(domid, []).extend(paths)
 
     def release(self, domid: int) -> None:
-        """A domain has gone: its watches go with it, and so does its subtree."""
-        self.introduced.discard(domid)
-        self.watches = [watch for watch in self.watches if watch.connection.domid != domid]
-        path = b"/local/domain/%d" % domid
-        if self.tree.remove(path):
-            self.fire(path)
-        self.fire(b"@releaseDomain")
+        """A domain has gone, and with it its connection, its watches, the nodes that it owned and its belongings."""
+        for connection in self._connections.pop(domid, []):
+            connection.close()
+        for path in self._belongings.pop(domid, []):
+            self.remove(path)
+        for owned in self.tree.owned_by(domid):
+            node = self.tree.get(owned)
+            if node is not None and node.owner == domid:  # it may have gone with one above it
+                remove(self.tree, owned, node, self.tree.live_permissions, self.fire)
+        self.tree.forget(domid)
+        self._shut_down.discard(domid)
+        if domid in self.introduced:
+            self.introduced.discard(domid)
+            self._fire_special(RELEASE_DOMAIN)
+        self.settle()
 
-    def set(self, path: str, value: str | bytes, *permissions: Permission) -> None:
-        """Domain 0 writes a node."""
-        data = value.encode() if isinstance(value, str) else value
-        self.tree.write(path.encode(), data, 0)
-        if permissions:
-            self.tree.set_permissions(path.encode(), permissions)
-        self.fire(path.encode())
+    def forget(self, connection: Connection) -> None:
+        """A connection was closed."""
+        connections = self._connections.get(connection.domid, [])
+        if connection in connections:
+            connections.remove(connection)
+
+    def connection_of(self, domid: int) -> Connection | None:
+        """The (first) connection of an introduced domain."""
+        connections = self._connections.get(domid)
+        return connections[0] if connections and domid in self.introduced else None
+
+    # --- what Domain 0's own services do ----------------------------------------------------------------------
 
     def get(self, path: str) -> bytes | None:
-        """Domain 0 reads a node: its value, or None."""
-        node = self.tree.find(path.encode())
+        """A node's value, or None."""
+        node = self.tree.get(check_path(path.encode()))
         return None if node is None else node.value
 
-    def fire(self, path: bytes) -> None:
-        """Tell everybody who watches ``path`` or something above it."""
-        for watch in list(self.watches):
-            if watch.path == path or (
-                not path.startswith(b"@") and path.startswith(watch.path.rstrip(b"/") + b"/")
-            ):
-                watch.connection.queue_event(watch, path)
+    def directory(self, path: str) -> list[str]:
+        """The names of a node's children; none if there is no such node."""
+        node = self.tree.get(check_path(path.encode()))
+        return [] if node is None else [name.decode() for name in node.names()]
+
+    def permissions(self, path: str) -> Permissions | None:
+        """A node's permissions, or None."""
+        node = self.tree.get(check_path(path.encode()))
+        return None if node is None else node.permissions
+
+    def set(self, path: str, value: str | bytes, *permissions: Permission) -> None:
+        """Write a node, with its missing parents; with ``permissions``, set these too.
+
+        Raises:
+            StoreError: EINVAL: the path is not one.
+        """
+        where = check_path(path.encode())
+        data = value.encode() if isinstance(value, str) else value
+        before = self.tree.get(where)
+        if before is None:
+            node = create(self.tree, where, data, self.tree.live_permissions)
+        else:
+            node = self.tree.put(where, data, self.tree.live_permissions(before), before.children)
+        if permissions:
+            node = self.tree.put(where, data, permissions, node.children)
+        self.fire(Change(where, node, None if before is None else before.permissions, exact=False))
+        self.settle()
+
+    def remove(self, path: str) -> bool:
+        """Remove a node and everything below it: false if there was none."""
+        where = check_path(path.encode())
+        node = self.tree.get(where)
+        if node is None:
+            return False
+        remove(self.tree, where, node, self.tree.live_permissions, self.fire)
+        self.settle()
+        return True
+
+    def watch(self, path: str, callback: Callable[[str], None]) -> Callable[[], None]:
+        """Call ``callback`` with the path of every change at ``path`` or below, and once with ``path`` soon.
+
+        Returns how to end that.
+        """
+        watcher = LocalWatcher(self, callback)
+        watch = self.watches.add(watcher, path.encode(), b"")
+        watcher.tell(watch, watch.path)
+        self.settle()
+        return lambda: self.watches.remove(watch)
+
+    # --- telling ----------------------------------------------------------------------------------------------
+
+    def fire(self, change: Change) -> None:
+        """Tell everybody who watches the changed path, and may know."""
+        for watch in self.watches.find(change.path, change.exact):
+            if self._may_know(watch, change):
+                watch.watcher.tell(watch, change.path)
+
+    def _may_know(self, watch: Watch, change: Change) -> bool:
+        """Who may read the node, could read it before, or may read its parent's list."""
+        domid, target = watch.watcher.domid, watch.watcher.target
+        if domid == 0:
+            return True
+        node, rights = change.node, self.tree.rights
+        if change.old is not None:
+            before = node or self.tree.get(b"/")
+            if before is not None and rights(before._replace(permissions=change.old), domid, target) & READ:
+                return True
+        if node is None:
+            return False
+        parent = self.tree.get(parent_of(change.path))
+        return bool(rights(node, domid, target) & READ or (parent and rights(parent, domid, target) & READ))
+
+    def _fire_special(self, name: bytes) -> None:
+        for watch in self.watches.find(name, exact=False):
+            if watch.watcher.domid == 0 or self._may_see_special(watch, name):
+                watch.watcher.tell(watch, name)
+
+    def _may_see_special(self, watch: Watch, name: bytes) -> bool:
+        root = self.tree.get(b"/")
+        assert root is not None
+        node = root._replace(permissions=self._special[name], generation=self.tree.generation)
+        return bool(self.tree.rights(node, watch.watcher.domid, watch.watcher.target) & READ)
+
+    def set_special_permissions(self, name: bytes, permissions: Permissions) -> None:
+        """Say who, beside Domain 0, may learn that domains come and go.
+
+        Raises:
+            StoreError: EINVAL: there is no such event.
+        """
+        if name not in self._special:
+            raise StoreError("EINVAL")
+        self._special[name] = permissions
+
+    def settle(self) -> None:
+        """Make the calls that are due. A call may change the store; what follows from that is done here too."""
+        if self._settling:
+            return
+        self._settling = True
+        try:
+            while self.calls:
+                callback, path = self.calls.popleft()
+                callback(path)
+        finally:
+            self._settling = False
 
 
 class Connection:
-    """One client.  ``receive`` takes its bytes, ``take_output`` gives ours; ``on_output`` is called when there are
-    new ones that it did not ask for."""
+    """One client: ``receive`` takes its bytes, ``take_output`` gives ours.
+
+    Attributes:
+        domid: whose it is.
+        target: the domain on whose behalf it may act too (SET_TARGET), or None.
+        broken: why nothing is read from it or sent to it any more, or None.
+        on_output: called when there is something to send that the client did not ask for.
+    """
 
     def __init__(self, store: Store, domid: int) -> None:
         self.domid = domid
+        self.target: int | None = None
+        self.broken: str | None = None
         self.on_output: Callable[[], None] = lambda: None
-        self._store = store
-        self._home = b"/local/domain/%d" % domid
+        self.store = store
+        self.home = b"/local/domain/%d" % domid
+        self.watches: dict[tuple[bytes, bytes], Watch] = {}
+        self.transactions: dict[int, Transaction] = {}
+        self.next_transaction = 1
+        self.new_watch: Watch | None = None
         self._parser = Parser()
         self._output: deque[bytes] = deque()
-        self._transactions: dict[int, Transaction] = {}
-        self._next_transaction = 1
-        self._watches = 0
+        self._output_size = 0
+        self._events: set[bytes] = set()
+        self._events_size = 0
+        self._events_lost = False
+        self._announced = False
+        self._handling = False
+
+    @property
+    def quotas(self) -> Quotas | None:
+        """The limits for this client; None for Domain 0."""
+        return self.store.quotas if self.domid else None
+
+    @property
+    def congested(self) -> bool:
+        """Whether the client must read before more of its requests are looked at."""
+        return self._output_size > OUTPUT_BACKLOG
 
     def receive(self, data: bytes) -> None:
-        """Handle what is complete.
+        """Handle what is complete, as long as the client is not congested; the rest is kept.
 
         Raises:
-            WireError: the bytes are not messages.
+            WireError: the bytes are not messages. The connection is broken.
         """
-        for message in self._parser.feed(data):
-            self._handle(message)
+        if self.broken is None:
+            self._parser.feed(data)
+            self._process()
 
     def take_output(self, limit: int) -> bytes:
-        """Up to ``limit`` bytes of replies and events."""
+        """Up to ``limit`` bytes of replies and events.
+
+        Raises:
+            WireError: a request that had to wait is not one. The connection is broken.
+        """
+        self._announced = False
         taken = bytearray()
-        while self._output and len(taken) < limit:
-            chunk = self._output.popleft()
-            if len(taken) + len(chunk) > limit:
-                room = limit - len(taken)
-                self._output.appendleft(chunk[room:])
-                chunk = chunk[:room]
-            taken += chunk
+        while len(taken) < limit and (self._output or self._refill()):
+            message = self._output.popleft()
+            if message in self._events:
+                self._events.remove(message)
+                self._events_size -= len(message)
+            room = limit - len(taken)
+            if len(message) > room:
+                self._output.appendleft(message[room:])
+                message = message[:room]
+            self._output_size -= len(message)
+            taken += message
         return bytes(taken)
 
-    def put_back(self, data: bytes) -> None:
-        """Bytes from ``take_output`` that could not be delivered yet."""
-        if data:
-            self._output.appendleft(data)
-
-    def queue_event(self, watch: Watch, path: bytes) -> None:
-        """A watch fired.  A client that never reads loses events rather than filling our memory."""
-        if len(self._output) >= MAX_QUEUED_EVENTS:
+    def tell(self, watch: Watch, path: bytes) -> None:
+        """A watch fired. An event that the client has not been sent yet is not repeated."""
+        payload = watch.shown(path) + b"\0" + watch.token + b"\0"
+        if len(payload) > xs_wire.XENSTORE_PAYLOAD_MAX or self.broken is not None:
             return
-        if watch.relative and path.startswith(self._home + b"/"):
-            path = path[len(self._home) + 1 :]
-        self._output.append(
-            Message(xs_wire.XS_WATCH_EVENT, 0, 0, path + b"\0" + watch.token + b"\0").encode()
-        )
-        self.on_output()
+        message = Message(xs_wire.XS_WATCH_EVENT, 0, 0, payload).encode()
+        if message in self._events or self._events_lost:
+            return
+        self._events.add(message)
+        self._events_size += len(message)
+        self._send(message)
+        if self._events_size > EVENT_BACKLOG:
+            self._lose_events()
+        if not self._handling and not self._announced:
+            self._announced = True
+            self.on_output()
 
-    # --- requests ---------------------------------------------------------------------------------------------
+    def break_off(self, reason: str) -> None:
+        """Say no more, and listen no more."""
+        self.close()
+        self.broken = reason
+
+    def close(self) -> None:
+        """Forget its watches, its transactions and what it has not read."""
+        self.drop_watches_and_transactions()
+        self._output.clear()
+        self._output_size = 0
+        self._events.clear()
+        self._events_size = 0
+        self._events_lost = False
+        self.store.forget(self)
+        self.broken = "the connection was closed"
+
+    def drop_watches_and_transactions(self) -> None:
+        """As RESET_WATCHES does."""
+        for watch in self.watches.values():
+            self.store.watches.remove(watch)
+        usage = self.store.tree.usage[self.domid]
+        usage.watches -= len(self.watches)
+        usage.memory -= sum(len(path) + len(token) for path, token in self.watches)
+        usage.transactions -= len(self.transactions)
+        self.watches.clear()
+        self.transactions.clear()
+
+    def _process(self) -> None:
+        self._handling = True
+        try:
+            while self.broken is None and not self.congested and (message := self._parser.next()) is not None:
+                self._handle(message)
+                self.store.settle()
+        except WireError as error:
+            self.break_off(str(error))
+            raise
+        finally:
+            self._handling = False
 
     def _handle(self, message: Message) -> None:
-        handler = _HANDLERS.get(message.type)
         try:
-            if handler is None:
+            operation = OPERATIONS.get(message.type)
+            if operation is None:
                 raise StoreError("ENOSYS")
+            if self.domid and operation.privileged:
+                raise StoreError("EACCES")
             transaction = None
-            if message.transaction_id and message.type != xs_wire.XS_TRANSACTION_START:
-                transaction = self._transactions.get(message.transaction_id)
+            if message.transaction_id and not operation.alone:
+                transaction = self.transactions.get(message.transaction_id)
                 if transaction is None:
                     raise StoreError("ENOENT")
-            payload = handler(self, message, transaction)
-            if len(payload) > PAYLOAD_MAX:
+            payload = operation.handler(self, message, transaction)
+            if len(payload) > xs_wire.XENSTORE_PAYLOAD_MAX:
                 raise StoreError("E2BIG")
             reply = Message(message.type, message.request_id, message.transaction_id, payload)
         except StoreError as error:
             reply = error_reply(message, error.name)
-        # A watch's first event follows the reply to the request that set it.
-        self._output.append(reply.encode())
-        if message.type == xs_wire.XS_WATCH and reply.type == xs_wire.XS_WATCH:
-            watch = self._store.watches[-1]
-            shown = watch.shown
-            self._output.append(
-                Message(xs_wire.XS_WATCH_EVENT, 0, 0, shown + b"\0" + watch.token + b"\0").encode()
-            )
+        self._send(reply.encode())
+        if self.new_watch is not None:
+            # A watch's first event follows the reply to the request that set it.
+            watch, self.new_watch = self.new_watch, None
+            self.tell(watch, watch.path)
 
-    def _path(self, text: bytes) -> bytes:
-        if text.startswith(b"/"):
-            path = text
+    def _send(self, message: bytes) -> None:
+        self._output.append(message)
+        self._output_size += len(message)
+
+    def _lose_events(self) -> None:
+        kept: Iterable[bytes] = [message for message in self._output if message not in self._events]
+        self._output = deque(kept)
+        self._output_size -= self._events_size
+        self._events.clear()
+        self._events_size = 0
+        self._events_lost = True
+
+    def _refill(self) -> bool:
+        """All is sent: look at requests that had to wait, and make good for events that were lost."""
+        if self._events_lost:
+            self._events_lost = False
+            for watch in list(self.watches.values()):
+                self.tell(watch, watch.path)
         else:
-            if len(text) > xs_wire.XENSTORE_REL_PATH_MAX:
-                raise StoreError("EINVAL")
-            path = self._home + b"/" + text
-        if len(path) > ABSOLUTE_PATH_MAX:
-            raise StoreError("EINVAL")
-        split_path(path)
-        return path
-
-    def _one_path(self, message: Message) -> bytes:
-        strings = message.strings()
-        if len(strings) != 2 or strings[1]:
-            raise StoreError("EINVAL")
-        return self._path(strings[0])
-
-    def _readable(self, tree: Tree, path: bytes) -> Node:
-        node = tree.find(path)
-        if node is None:
-            # Whether a node exists is told only to those who may read where it would be.
-            raise StoreError("ENOENT" if tree.nearest(path).allows(self.domid, "r") else "EACCES")
-        if not node.allows(self.domid, "r"):
-            raise StoreError("EACCES")
-        return node
-
-    def _tree(self, transaction: Transaction | None) -> Tree:
-        return self._store.tree if transaction is None else transaction.tree
-
-    def _touch(self, transaction: Transaction | None, path: bytes) -> None:
-        if transaction is not None:
-            transaction.touched.add(path)
-
-    def _change(self, transaction: Transaction | None, path: bytes, change: Callable[[Tree], None]) -> None:
-        change(self._tree(transaction))
-        if transaction is None:
-            self._store.fire(path)
-        else:
-            transaction.touched.add(path)
-            transaction.changes.append(change)
-            transaction.fired.append(path)
-
-    def _may_write(self, tree: Tree, path: bytes) -> None:
-        if not tree.nearest(path).allows(self.domid, "w"):
-            raise StoreError("EACCES")
-        if self.domid and tree.find(path) is None:
-            missing = len(split_path(path))
-            if tree.owned.get(self.domid, 0) + min(missing, 1) > QUOTA_NODES:
-                raise StoreError("ENOSPC")
-
-    def _directory(self, message: Message, transaction: Transaction | None) -> bytes:
-        path = self._one_path(message)
-        self._touch(transaction, path)
-        node = self._readable(self._tree(transaction), path)
-        return b"".join(name + b"\0" for name in sorted(node.children))
-
-    def _directory_part(self, message: Message, transaction: Transaction | None) -> bytes:
-        strings = message.strings()
-        if len(strings) != 3 or not strings[1].isdigit():
-            raise StoreError("EINVAL")
-        path = self._path(strings[0])
-        self._touch(transaction, path)
-        node = self._readable(self._tree(transaction), path)
-        offset = int(strings[1])
-        listing = b"".join(name + b"\0" for name in sorted(node.children))
-        head = b"%d\0" % node.generation
-        part = listing[offset : offset + PAYLOAD_MAX - len(head) - 1]
-        if offset + len(part) >= len(listing):
-            return head + part + b"\0"
-        return head + part[: part.rfind(b"\0") + 1]
-
-    def _read(self, message: Message, transaction: Transaction | None) -> bytes:
-        path = self._one_path(message)
-        self._touch(transaction, path)
-        return self._readable(self._tree(transaction), path).value
-
-    def _get_permissions(self, message: Message, transaction: Transaction | None) -> bytes:
-        path = self._one_path(message)
-        self._touch(transaction, path)
-        node = self._readable(self._tree(transaction), path)
-        return b"".join(permission.encode() + b"\0" for permission in node.permissions)
-
-    def _write(self, message: Message, transaction: Transaction | None) -> bytes:
-        name, separator, value = message.payload.partition(b"\0")
-        if not separator:
-            raise StoreError("EINVAL")
-        path = self._path(name)
-        self._may_write(self._tree(transaction), path)
-        if self.domid and len(value) > QUOTA_VALUE:
-            raise StoreError("ENOSPC")
-        domid = self.domid
-        self._change(transaction, path, lambda tree: void(tree.write(path, value, domid)))
-        return b"OK\0"
-
-    def _mkdir(self, message: Message, transaction: Transaction | None) -> bytes:
-        path = self._one_path(message)
-        tree = self._tree(transaction)
-        self._may_write(tree, path)
-        if tree.find(path) is None:
-            domid = self.domid
-            self._change(transaction, path, lambda tree: void(tree.write(path, None, domid)))
-        return b"OK\0"
-
-    def _remove(self, message: Message, transaction: Transaction | None) -> bytes:
-        path = self._one_path(message)
-        tree = self._tree(transaction)
-        if path == b"/":
-            raise StoreError("EINVAL")
-        if tree.find(path) is None:
-            # Xen's daemon is content if the parent is there.
-            if tree.find(path.rpartition(b"/")[0] or b"/") is None:
-                raise StoreError("ENOENT")
-            return b"OK\0"
-        if not tree.nearest(path).allows(self.domid, "w"):
-            raise StoreError("EACCES")
-        self._change(transaction, path, lambda tree: void(tree.remove(path)))
-        return b"OK\0"
-
-    def _set_permissions(self, message: Message, transaction: Transaction | None) -> bytes:
-        strings = message.strings()
-        if len(strings) < 3 or strings[-1]:
-            raise StoreError("EINVAL")
-        path = self._path(strings[0])
-        permissions = tuple(Permission.parse(text) for text in strings[1:-1])
-        node = self._tree(transaction).find(path)
-        if node is None:
-            raise StoreError("ENOENT")
-        if self.domid not in (0, node.owner):
-            raise StoreError("EACCES")
-        if self.domid and permissions[0].domid != node.owner:
-            raise StoreError("EPERM")
-        self._change(transaction, path, lambda tree: tree.set_permissions(path, permissions))
-        return b"OK\0"
-
-    def _watch(self, message: Message, transaction: Transaction | None) -> bytes:
-        strings = message.strings()
-        if len(strings) < 3:
-            raise StoreError("EINVAL")
-        shown, token = strings[0], strings[1]
-        relative = not shown.startswith((b"/", b"@"))
-        path = shown if shown in SPECIAL else self._path(shown)
-        if self.domid and self._watches >= QUOTA_WATCHES:
-            raise StoreError("ENOSPC")
-        if any(w.connection is self and w.path == path and w.token == token for w in self._store.watches):
-            raise StoreError("EEXIST")
-        self._store.watches.append(Watch(self, path, shown, token, relative))
-        self._watches += 1
-        return b"OK\0"
-
-    def _unwatch(self, message: Message, transaction: Transaction | None) -> bytes:
-        strings = message.strings()
-        if len(strings) < 3:
-            raise StoreError("EINVAL")
-        path = strings[0] if strings[0] in SPECIAL else self._path(strings[0])
-        for watch in self._store.watches:
-            if watch.connection is self and watch.path == path and watch.token == strings[1]:
-                self._store.watches.remove(watch)
-                self._watches -= 1
-                return b"OK\0"
-        raise StoreError("ENOENT")
-
-    def _reset_watches(self, message: Message, transaction: Transaction | None) -> bytes:
-        self._store.watches = [w for w in self._store.watches if w.connection is not self]
-        self._watches = 0
-        self._transactions.clear()
-        return b"OK\0"
-
-    def _transaction_start(self, message: Message, transaction: Transaction | None) -> bytes:
-        if message.transaction_id:
-            raise StoreError("EBUSY")
-        if self.domid and len(self._transactions) >= QUOTA_TRANSACTIONS:
-            raise StoreError("ENOSPC")
-        number = self._next_transaction
-        self._next_transaction = number + 1 if number < 0x7FFFFFFF else 1
-        tree = copy.deepcopy(self._store.tree)
-        self._transactions[number] = Transaction(tree, self._store.tree.generation)
-        return b"%d\0" % number
-
-    def _transaction_end(self, message: Message, transaction: Transaction | None) -> bytes:
-        if transaction is None:
-            raise StoreError("ENOENT")
-        if message.payload not in (b"T\0", b"F\0"):
-            raise StoreError("EINVAL")
-        del self._transactions[message.transaction_id]
-        if message.payload == b"F\0":
-            return b"OK\0"
-        tree = self._store.tree
-        for path in transaction.touched:
-            if tree.nearest(path).generation > transaction.base:
-                raise StoreError("EAGAIN")
-        for change in transaction.changes:
-            change(tree)
-        for path in transaction.fired:
-            self._store.fire(path)
-        return b"OK\0"
-
-    def _get_domain_path(self, message: Message, transaction: Transaction | None) -> bytes:
-        return b"/local/domain/%d\0" % self._domid_argument(message)
-
-    def _is_introduced(self, message: Message, transaction: Transaction | None) -> bytes:
-        return b"T\0" if self._domid_argument(message) in self._store.introduced else b"F\0"
-
-    def _domid_argument(self, message: Message) -> int:
-        text = message.payload.rstrip(b"\0")
-        if not text.isdigit() or len(text) > 5:
-            raise StoreError("EINVAL")
-        return int(text)
-
-    def _privileged(self, message: Message, transaction: Transaction | None) -> bytes:
-        raise StoreError("EACCES")
-
-
-def void(_: object) -> None:
-    """Forget a result."""
-
-
-Handler = Callable[[Connection, Message, "Transaction | None"], bytes]
-
-_HANDLERS: Final[dict[int, Handler]] = {
-    xs_wire.XS_CONTROL: Connection._privileged,
-    xs_wire.XS_DIRECTORY: Connection._directory,
-    xs_wire.XS_READ: Connection._read,
-    xs_wire.XS_GET_PERMS: Connection._get_permissions,
-    xs_wire.XS_WATCH: Connection._watch,
-    xs_wire.XS_UNWATCH: Connection._unwatch,
-    xs_wire.XS_TRANSACTION_START: Connection._transaction_start,
-    xs_wire.XS_TRANSACTION_END: Connection._transaction_end,
-    xs_wire.XS_INTRODUCE: Connection._privileged,
-    xs_wire.XS_RELEASE: Connection._privileged,
-    xs_wire.XS_GET_DOMAIN_PATH: Connection._get_domain_path,
-    xs_wire.XS_WRITE: Connection._write,
-    xs_wire.XS_MKDIR: Connection._mkdir,
-    xs_wire.XS_RM: Connection._remove,
-    xs_wire.XS_SET_PERMS: Connection._set_permissions,
-    xs_wire.XS_IS_DOMAIN_INTRODUCED: Connection._is_introduced,
-    xs_wire.XS_RESUME: Connection._privileged,
-    xs_wire.XS_SET_TARGET: Connection._privileged,
-    xs_wire.XS_RESET_WATCHES: Connection._reset_watches,
-    xs_wire.XS_DIRECTORY_PART: Connection._directory_part,
-}
+            self._process()
+        return bool(self._output)

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
-from paravirt.abi.io import xs_wire
-from paravirt.errors import GuestError
+from paravirt.abi.io.xs_wire import XENSTORE_PAYLOAD_MAX, XS_ERROR, XsdSockmsg
+from paravirt.domain0.ring import GuestProtocolError
 
 HEADER: Final = struct.Struct("<IIII")
-PAYLOAD_MAX: Final = 4096
+assert HEADER.size == XsdSockmsg.len.offset + XsdSockmsg.len.size
 
 
-class WireError(GuestError):
-    """A message that cannot be one; the connection cannot go on."""
+class WireError(GuestProtocolError):
+    """Bytes that cannot be a message. Where the next one begins is unknown, so the connection cannot go on."""
 
 
-@dataclass(frozen=True)
-class Message:
+class Message(NamedTuple):
     """One request, reply or event."""
 
     type: int
@@ -28,16 +26,18 @@ class Message:
 
     def encode(self) -> bytes:
         """The bytes on the wire."""
-        return HEADER.pack(self.type, self.request_id, self.transaction_id, len(self.payload)) + self.payload
-
-    def strings(self) -> list[bytes]:
-        """The NUL-terminated strings of the payload; what follows the last NUL is the last element."""
-        return self.payload.split(b"\0")
+        kind, request_id, transaction_id, payload = self
+        return HEADER.pack(kind, request_id, transaction_id, len(payload)) + payload
 
 
 def error_reply(request: Message, name: str) -> Message:
-    """The refusal of a request."""
-    return Message(xs_wire.XS_ERROR, request.request_id, request.transaction_id, name.encode() + b"\0")
+    """The refusal of a request, with an error of io/xs_wire.h."""
+    return Message(XS_ERROR, request.request_id, request.transaction_id, name.encode() + b"\0")
+
+
+def strings(payload: bytes) -> list[bytes]:
+    """The NUL-terminated strings of a payload. What follows the last NUL is ignored, as xenstored ignores it."""
+    return payload.split(b"\0")[:-1]
 
 
 class Parser:
@@ -46,21 +46,32 @@ class Parser:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> list[Message]:
-        """Take more bytes; the messages that are complete now.
+    def feed(self, data: bytes) -> None:
+        """Take more bytes."""
+        self._buffer += data
+
+    def next(self) -> Message | None:
+        """The next message, or None while it is not complete.
 
         Raises:
-            WireError: a header announces more than a message can hold.
+            WireError: its header announces more than a message can hold.
         """
-        self._buffer += data
-        messages = []
-        while len(self._buffer) >= HEADER.size:
-            kind, request_id, transaction_id, length = HEADER.unpack_from(self._buffer)
-            if length > PAYLOAD_MAX:
-                raise WireError(f"a message of {length} bytes is announced, but {PAYLOAD_MAX} are allowed")
-            if len(self._buffer) < HEADER.size + length:
-                break
-            payload = bytes(self._buffer[HEADER.size : HEADER.size + length])
-            del self._buffer[: HEADER.size + length]
-            messages.append(Message(kind, request_id, transaction_id, payload))
-        return messages
+        buffer = self._buffer
+        if len(buffer) < HEADER.size:
+            return None
+        kind, request_id, transaction_id, length = HEADER.unpack_from(buffer)
+        if length > XENSTORE_PAYLOAD_MAX:
+            raise WireError(
+                f"a message of {length} bytes is announced, but no more than {XENSTORE_PAYLOAD_MAX} are allowed"
+            )
+        end = HEADER.size + length
+        if len(buffer) < end:
+            return None
+        payload = bytes(buffer[HEADER.size : end])
+        del buffer[:end]
+        return Message(kind, request_id, transaction_id, payload)
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that have not become a message yet."""
+        return len(self._buffer)
