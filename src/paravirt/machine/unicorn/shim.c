@@ -434,6 +434,13 @@ static void engine_commit(void *engine)
         drop_stale_code(e);
 }
 
+/* Before cpu_exec: the library takes the condition and direction flags from eflags as it enters its loop. */
+static void load_state_for_entry(struct unicorn_engine *e, struct cpu *cpu)
+{
+    load_state(e, cpu);
+    FIELD(e->env, ENV_EFLAGS, uint32_t) = (uint32_t)cpu->rflags | 2;
+}
+
 static int engine_run(void *engine, struct cpu *cpu, cpu_handler handler, void *owner)
 {
     struct unicorn_engine *e = engine;
@@ -447,7 +454,7 @@ static int engine_run(void *engine, struct cpu *cpu, cpu_handler handler, void *
     if (e->loaded != cpu)
         switch_to(e, cpu);
     engine_commit(e);
-    load_state(e, cpu);
+    load_state_for_entry(e, cpu);
     FIELD(e->uc, UC_NESTED_LEVEL, int32_t) = 1;
     FIELD(e->uc, UC_STOP_REQUEST, uint8_t) = 0;
     FIELD(e->uc, UC_QUIT_REQUEST, uint8_t) = 0;
@@ -474,7 +481,7 @@ static int engine_run(void *engine, struct cpu *cpu, cpu_handler handler, void *
         e->kicked = 0;
         if (deliver(e, &exit) == CPU_RESUME) {
             engine_commit(e);
-            load_state(e, cpu);
+            load_state_for_entry(e, cpu);
         }
     }
     /* The handler that answered CPU_LEAVE had the last word on cpu's state. */
