@@ -145,6 +145,9 @@ class Machine:
             raise UserError(
                 f"A machine of {memory} MiB cannot be made: 1 to {MAX_MEMORY_MIB} MiB are possible."
             )
+        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // MIB
+        if memory > available:
+            raise UserError(f"A machine of {memory} MiB cannot be made: the host itself has {available} MiB.")
         self.started_ns = time.monotonic_ns()
         self_test()
         total = memory + OVERHEAD_MIB + memory // 256

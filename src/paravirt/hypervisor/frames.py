@@ -174,6 +174,10 @@ def claim(host: HostPtr, mfn: u64, domid: u16) -> cython.void:
     frame.owner = domid
     frame.partial = 0
     host.free_frames -= 1
+    if mfn >= host.never_used:
+        # Still as the host gave it: zero, and without a page of the host's behind it.
+        host.never_used = mfn + 1
+        return
     memset(host.memory + (mfn << 12), 0, 4096)
     for i in range(host.nr_pcpus):
         host.pcpus[i].ops.invalidate_code(host.pcpus[i].engine, mfn << 12, (mfn + 1) << 12)

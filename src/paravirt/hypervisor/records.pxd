@@ -240,6 +240,7 @@ ctypedef struct Host:
     u64 flush_clock
     u64 free_frames
     u64 alloc_hint
+    u64 never_used       # frames from this one on were never anybody's
     hypercall_fn hypercalls[64]
     void* owner          # the Python Host (borrowed)
     # clock

@@ -8,7 +8,7 @@ error it met last; here that is EINVAL.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from paravirt.abi.io import xs_wire
@@ -86,7 +86,6 @@ def create(
 def remove(
     view: View,
     path: bytes,
-    node: Node,
     live: Callable[[Node], Permissions],
     fire: Callable[[Change], None],
 ) -> None:
@@ -97,16 +96,15 @@ def remove(
             It is doomed anyway.
     """
     doomed = []
-    found = [(path, node)]
-    while found:
-        one_path, one = found.pop()
+    waiting = [path]
+    while waiting:
+        # Nodes are looked at from the top downwards, which is the order of a transaction's events.
+        one_path = waiting.pop()
+        one = view.get(one_path)
+        if one is None:
+            raise StoreError("EIO")
         doomed.append((one_path, one))
-        for name in one.names():
-            child = child_of(one_path, name)
-            below = view.get(child)
-            if below is None:
-                raise StoreError("EIO")
-            found.append((child, below))
+        waiting += [child_of(one_path, name) for name in reversed(one.names())]
     above = parent_of(path)
     name = path[path.rindex(b"/") + 1 :]
     parent = view.get(above)
@@ -114,11 +112,21 @@ def remove(
         raise StoreError("EINVAL")
     if not has_child(parent.children, name):
         raise StoreError("EIO")
-    for one_path, one in reversed(doomed):
+    for one_path, one in _bottom_up(doomed):
         fire(Change(one_path, one, None, exact=one_path != path))
     for one_path, _ in doomed:
         view.delete(one_path)
     view.put(above, parent.value, live(parent), without_child(parent.children, name))
+
+
+def _bottom_up(nodes: list[tuple[bytes, Node]]) -> Iterator[tuple[bytes, Node]]:
+    """Nodes that come after those above them, in the order in which they come after those below them."""
+    above: list[tuple[bytes, Node]] = []
+    for path, node in nodes:
+        while above and not path.startswith(above[-1][0] + b"/"):
+            yield above.pop()
+        above.append((path, node))
+    yield from reversed(above)
 
 
 class _Request:
@@ -265,7 +273,7 @@ def _remove(connection: Connection, message: Message, transaction: Transaction |
     request = _Request(connection, transaction)
     path = request.only_path(message.payload)
     try:
-        node = request.node(path, WRITE)
+        request.node(path, WRITE)
     except StoreError as error:
         # It is fine that it is not there, if its parent is.
         if error.name != "ENOENT" or request.view.get(parent_of(path)) is None:
@@ -273,7 +281,7 @@ def _remove(connection: Connection, message: Message, transaction: Transaction |
         return OK
     if path == ROOT:
         raise StoreError("EINVAL")
-    remove(request.view, path, node, request.tree.live_permissions, request.fire)
+    remove(request.view, path, request.tree.live_permissions, request.fire)
     return OK
 
 

@@ -112,7 +112,7 @@ class Store:
         for owned in self.tree.owned_by(domid):
             node = self.tree.get(owned)
             if node is not None and node.owner == domid:  # it may have gone with one above it
-                remove(self.tree, owned, node, self.tree.live_permissions, self.fire)
+                remove(self.tree, owned, self.tree.live_permissions, self.fire)
         self.tree.forget(domid)
         self._shut_down.discard(domid)
         if domid in self.introduced:
@@ -169,10 +169,9 @@ class Store:
     def remove(self, path: str) -> bool:
         """Remove a node and everything below it: false if there was none."""
         where = check_path(path.encode())
-        node = self.tree.get(where)
-        if node is None:
+        if self.tree.get(where) is None:
             return False
-        remove(self.tree, where, node, self.tree.live_permissions, self.fire)
+        remove(self.tree, where, self.tree.live_permissions, self.fire)
         self.settle()
         return True
 

@@ -1,0 +1,85 @@
+"""A booted Debian guest, and what runs in it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from paravirt import Domain, Machine
+from paravirt.guestkernels import obtain
+from paravirt.initramfs import MARKER, build
+
+from ..cli.conftest import Obtain, guest
+
+__all__ = ["guest"]
+
+# Wall time is no measure here: these bounds only end a test that hangs.
+PATIENCE = 120.0
+
+THREADS = r"""
+#include <pthread.h>
+#include <stdio.h>
+static long total;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static void *work(void *arg)
+{
+    for (long i = 0; i < 1000; i++) {
+        pthread_mutex_lock(&lock);
+        total += (long)arg;
+        pthread_mutex_unlock(&lock);
+    }
+    return NULL;
+}
+int main(void)
+{
+    pthread_t threads[8];
+    for (long i = 0; i < 8; i++)
+        if (pthread_create(&threads[i], NULL, work, (void *)(i + 1)))
+            return 1;
+    for (int i = 0; i < 8; i++)
+        pthread_join(threads[i], NULL);
+    printf("threads=%ld\n", total);
+    return 0;
+}
+"""
+
+
+class Shell:
+    """A shell in a guest: run a command, and get what it printed."""
+
+    def __init__(self, domain: Domain) -> None:
+        self.domain = domain
+        self._count = 0
+        domain.console.expect(MARKER, PATIENCE)
+
+    def __call__(self, command: str) -> str:
+        """What ``command`` printed.  Its end is marked by a number that the guest computes: no echo can match."""
+        self._count += 1
+        self.domain.console.send(f"{command}; echo end-$((1000+{self._count}))\n")
+        return self.domain.console.expect(f"end-{1000 + self._count}\r\n", PATIENCE).replace("\r", "")
+
+
+@pytest.fixture(scope="session")
+def ramdisk(guest: Obtain, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Busybox and a program with threads."""
+    guest("initramfs")
+    folder = tmp_path_factory.mktemp("programs")
+    source = folder / "threads.c"
+    source.write_text(THREADS)
+    program = folder / "threads"
+    subprocess.run(["gcc", "-O1", "-static", "-pthread", "-o", str(program), str(source)], check=True)
+    return build(obtain("busybox").path, {"bin/threads": program})
+
+
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    with Machine(memory=700) as made:
+        yield made
+
+
+@pytest.fixture
+def kernel(guest: Obtain) -> Path:
+    return guest("debian-cloud")

@@ -1,0 +1,90 @@
+"""Debian's stock kernel, driven through the Python interface."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from paravirt import Machine, ShutdownReason
+
+from .conftest import PATIENCE, Shell
+
+pytestmark = pytest.mark.network
+
+
+def _boot(machine: Machine, kernel: Path, ramdisk: bytes, vcpus: int = 1, cmdline: str = "") -> Shell:
+    domain = machine.create(
+        kernel=kernel, ramdisk=ramdisk, cmdline=f"console=hvc0 {cmdline}", memory=256, vcpus=vcpus
+    )
+    return Shell(domain)
+
+
+def test_a_shell_and_what_it_needs(machine: Machine, kernel: Path, ramdisk: bytes) -> None:
+    shell = _boot(machine, kernel, ramdisk)
+    assert "\n42\n" in shell("echo $((6*7))")
+    assert "\nxen\n" in shell("cat /sys/hypervisor/type")
+    assert "\n4.17.paravirt\n" in shell(
+        "echo $(cat /sys/hypervisor/version/major).$(cat /sys/hypervisor/version/minor)"
+        "$(cat /sys/hypervisor/version/extra)"
+    )
+    # Pipes and processes.
+    assert "\n5050\n" in shell("seq 100 | awk '{s+=$1} END {print s}'")
+    assert "\n20\n" in shell("for i in $(seq 20); do (exit 0) & done; wait; jobs | wc -l; echo $((4*5))")
+    # Signals: the handler runs, and the default ends a process.
+    assert "\ncaught 13\n" in shell("sh -c 'trap \"echo caught \\$((6+7)); exit\" USR1; kill -USR1 $$; sleep 5'")
+    assert "\n143\n" in shell("sh -c 'sleep 100 & sleep 1; kill $!; wait $!; echo $?'")
+    # Threads.
+    assert "\nthreads=36000\n" in shell("/bin/threads")
+    # Files, and floating point that survives context switches.
+    assert "\n1000000\n" in shell("dd if=/dev/urandom of=/tmp/a bs=1000 count=1000 2>/dev/null; wc -c < /tmp/a")
+    assert "\n0\n" in shell("gzip -c /tmp/a | gunzip -c | cmp - /tmp/a; echo $?")
+    # The kernel has nothing to complain of.
+    log = shell("dmesg")
+    for complaint in ("WARNING", "BUG", "Oops", "insecure W+X", "Call Trace", "unchecked MSR"):
+        assert complaint not in log.replace("Checked W+X mappings: passed", ""), log
+    shell.domain.console.send("poweroff\n")
+    assert shell.domain.wait(PATIENCE) is ShutdownReason.POWEROFF
+    assert b"paravirt: init" in shell.domain.console.output
+
+
+def test_several_vcpus_on_one_engine(machine: Machine, kernel: Path, ramdisk: bytes) -> None:
+    shell = _boot(machine, kernel, ramdisk, vcpus=4)
+    assert "\n4\n" in shell("nproc")
+    assert "\nthreads=36000\n" in shell("/bin/threads")
+    assert "\n4\n" in shell("for i in 0 1 2 3; do taskset $((1<<i)) cat /proc/self/stat; done | awk '{print $39}' "
+                            "| sort -u | wc -l")
+    shell.domain.console.send("poweroff\n")
+    assert shell.domain.wait(PATIENCE) is ShutdownReason.POWEROFF
+
+
+def test_a_panic_leaves_a_report(machine: Machine, kernel: Path, ramdisk: bytes) -> None:
+    shell = _boot(machine, kernel, ramdisk, cmdline="panic=-1 oops=panic")
+    shell.domain.console.send("echo c > /proc/sysrq-trigger\n")
+    assert shell.domain.wait(PATIENCE) is ShutdownReason.CRASH
+    report = shell.domain.crash_report
+    assert report is not None
+    assert "rip" in report
+    assert "rsp" in report
+    assert "sysrq triggered crash" in shell.domain.console.output.decode()
+    # The machine goes on: the next domain boots.
+    assert "\n42\n" in _boot(machine, kernel, ramdisk)("echo $((6*7))")
+
+
+def test_two_runs_with_the_same_inputs_are_the_same(kernel: Path, ramdisk: bytes) -> None:
+    def run() -> tuple[bytes, bytes]:
+        with Machine(memory=400, deterministic=True) as machine:
+            with machine.host.lock:
+                machine.host.set_tracing(True)
+            domain = machine.create(
+                kernel=kernel, ramdisk=ramdisk, cmdline="console=hvc0 quiet rdinit=/bin/threads panic=-1",
+                memory=256, vcpus=2, name="twin",
+            )
+            domain.wait(PATIENCE)
+            with machine.host.lock:
+                return machine.host.take_trace(), domain.console.output
+
+    first, second = run(), run()
+    assert b"threads=36000" in first[1]
+    assert len(first[0]) > 32 * 100_000
+    assert first == second
