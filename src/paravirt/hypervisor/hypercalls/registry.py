@@ -1,55 +1,148 @@
-import struct
+"""The rare hypercalls: the table of their handlers by number, and the two ways in which a handler ends early.
+
+A handler takes the calling vcpu and the hypercall's arguments, each an unsigned 64-bit number, and returns what
+the guest gets in rax. It runs under the machine lock. A module of this folder registers its handlers with
+:func:`hypercall`; :func:`handlers` brings the modules in and gives the table to the host.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, TypeVar
+
+from paravirt.abi.errno import EPERM, ESRCH
+from paravirt.abi.xen import DOMID_SELF
+from paravirt.errors import HypervisorBug
+
+if TYPE_CHECKING:
+    from paravirt.hypervisor.views import Domain, Vcpu
+
+Handler = Callable[..., int]
+_Registered = TypeVar("_Registered", bound=Handler)
+
+MODULES = (
+    "callbacks",
+    "console",
+    "grant_table",
+    "hvm",
+    "memory",
+    "physdev",
+    "refused",
+    "registers",
+    "version",
+)
+
+PREEMPT_AFTER = 512
+"""Units of work (a frame, an entry of a list) after which a handler lets the rest of the machine go on."""
+
+_handlers: dict[int, Handler] = {}
+
+
 class HypercallError(Exception):
-    def __init__(self, errno): self.errno = errno
-def families():
-    def console_io(v, cmd, count, ptr, *a):
-        v.domain.console_write(v.copy_from_guest(ptr, count)); return 0
-    def version(v, cmd, ptr, *a):
-        if cmd == 0: return (4 << 16) | 17
-        if cmd == 1: v.copy_to_guest(ptr, b".paravirt\0".ljust(16, b"\0")); return 0
-        if cmd == 6:
-            idx,_ = struct.unpack("<II", v.copy_from_guest(ptr, 8))
-            v.copy_to_guest(ptr, struct.pack("<II", idx, (1<<4)|(1<<5)|(1<<6)|(1<<7) if idx==0 else 0)); return 0
-        if cmd == 5:
-            v.copy_to_guest(ptr, struct.pack("<Q", 0xffff800000000000)); return 0
-        if cmd == 7: return 4096
-        return -38
-    def memory(v, cmd, ptr, *a):
-        if cmd == 9:
-            n,_,buf = struct.unpack("<IIQ", v.copy_from_guest(ptr, 16))
-            v.copy_to_guest(buf, struct.pack("<QQI", 0, v.domain.max_pages*4096, 1))
-            v.copy_to_guest(ptr, struct.pack("<I", 1)); return 0
-        if cmd == 12:
-            v.copy_to_guest(ptr, struct.pack("<QQQ", 0xffff800000000000, 0xffff804000000000, v.domain.host.nr_frames)); return 0
-        if cmd in (3,4): return v.domain.tot_pages
-        if cmd == 2: return v.domain.host.nr_frames-1
-        return -38
-    def settraps(v, ptr, *a):
-        while True:
-            vec,fl,cs,_,addr = struct.unpack("<BBHIQ", v.copy_from_guest(ptr, 16))
-            if not addr: return 0
-            v.set_trap(vec, cs, fl, addr); ptr += 16
-    def callback(v, cmd, ptr, *a):
-        if cmd: return 0
-        t,f,_,addr = struct.unpack("<HHIQ", v.copy_from_guest(ptr, 16))
-        v.set_callback(t, addr, f); return 0
-    def grant(v, cmd, ptr, n, *a):
-        if cmd == 6:
-            v.copy_to_guest(ptr, struct.pack("<HHIIhh", 0x7ff0,0, 1, 32, 0,0)); return 0
-        if cmd == 8: return 0
-        if cmd == 2:
-            dom,_,nr,st,_,fl = struct.unpack("<HHIhHQ", v.copy_from_guest(ptr, 24)[:20].ljust(20,b"\0") if 0 else v.copy_from_guest(ptr, 24)[:4]+v.copy_from_guest(ptr+4,4)+v.copy_from_guest(ptr+8,4)+b"\0\0\0\0"[:0]+v.copy_from_guest(ptr+16,8)) if 0 else (0,0,int.from_bytes(v.copy_from_guest(ptr+4,4),'little'),0,0,int.from_bytes(v.copy_from_guest(ptr+16,8),'little'))
-            while len(GF) < nr: GF.append(v.domain.share_frame())
-            for i in range(nr): v.copy_to_guest(fl+8*i, struct.pack("<Q", GF[i]))
-            v.copy_to_guest(ptr+8, struct.pack("<h", 0)); return 0
-        return -38
-    GF=[]
-    def ok(v, *a): return 0
-    def assist(v, cmd, t, *a):
-        if cmd == 0: v.domain.vm_assist |= 1 << t
-        else: v.domain.vm_assist &= ~(1 << t)
-        return 0
-    def physdev(v, cmd, ptr, *a):
-        if cmd == 6: v.iopl = v.copy_from_guest(ptr, 4)[0]
-        return 0
-    return {0: settraps, 18: console_io, 17: version, 12: memory, 30: callback, 20: grant, 21: assist, 33: physdev, 8: ok, 9: ok}
+    """A hypercall ends with an error; ``errno`` is one of :mod:`paravirt.abi.errno`, positive."""
+
+    def __init__(self, errno: int) -> None:
+        super().__init__(errno)
+        self.errno = errno
+
+
+class HypercallContinuation(Exception):
+    """A hypercall has done a part of its work: the guest is to call again, with these arguments.
+
+    This is Xen's hypercall continuation. The guest's instruction pointer goes back to its ``syscall``, so that
+    interrupts are taken in between and the guest does not notice; in a multicall the entry is changed.
+    """
+
+    def __init__(self, *args: int) -> None:
+        super().__init__(*args)
+        self.arguments = args
+
+
+def hypercall(number: int) -> Callable[[_Registered], _Registered]:
+    """Register a function as the handler of hypercall ``number``.
+
+    Raises:
+        HypervisorBug: the number has a handler already.
+    """
+
+    def register(handler: _Registered) -> _Registered:
+        if number in _handlers:
+            raise HypervisorBug(f"hypercall {number} has two handlers")
+        _handlers[number] = handler
+        return handler
+
+    return register
+
+
+def handlers() -> Mapping[int, Handler]:
+    """The handlers by hypercall number."""
+    for module in MODULES:
+        importlib.import_module(f"{__package__}.{module}")
+    return _handlers
+
+
+def u32(value: int) -> int:
+    """An argument that Xen declares as ``unsigned int``: its low half."""
+    return value & 0xFFFF_FFFF
+
+
+def is_canonical(address: int) -> bool:
+    """Whether bits 63 to 47 of a 64-bit address are equal."""
+    return (address >> 47) in (0, 0x1FFFF)
+
+
+def is_guest_address(address: int) -> bool:
+    """Whether an address can be a guest's: in the lower half, or above the hypervisor's range.
+
+    Xen looks at no more than this when it checks a list ahead of using it.
+    """
+    return address < 0x0000_8000_0000_0000 or address >= 0xFFFF_8800_0000_0000
+
+
+def find_domain(vcpu: Vcpu, domid: int) -> Domain:
+    """The domain that a guest names, DOMID_SELF included.
+
+    Raises:
+        HypercallError: ESRCH, there is none.
+    """
+    if domid == DOMID_SELF:
+        return vcpu.domain
+    domain = vcpu.domain.host.domains.get(domid)
+    if domain is None:
+        raise HypercallError(ESRCH)
+    return domain
+
+
+def find_target(vcpu: Vcpu, domid: int) -> Domain:
+    """The domain that a guest names, if it may act on that: itself, or any for a privileged caller.
+
+    Raises:
+        HypercallError: ESRCH, there is none; EPERM, it is another one's.
+    """
+    domain = find_domain(vcpu, domid)
+    if domain is not vcpu.domain and not vcpu.domain.is_privileged:
+        raise HypercallError(EPERM)
+    return domain
+
+
+def find_remote(vcpu: Vcpu, domid: int) -> Domain:
+    """Another domain than the caller, by its number (DOMID_SELF is none).
+
+    Raises:
+        HypercallError: ESRCH, there is none; EPERM, it is the caller.
+    """
+    domain = vcpu.domain.host.domains.get(domid)
+    if domain is None:
+        raise HypercallError(ESRCH)
+    if domain is vcpu.domain:
+        raise HypercallError(EPERM)
+    return domain
+
+
+def families() -> Mapping[int, Handler]:
+    """The handlers that do without what views.pyi asks of views.py; :func:`handlers` takes their place."""
+    from .bringup import families as bring_up
+
+    found: Mapping[int, Handler] = bring_up()  # type: ignore[no-untyped-call]
+    return found

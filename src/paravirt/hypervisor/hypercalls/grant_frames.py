@@ -1,0 +1,220 @@
+"""The frames of one domain's grant table, and the entries in them (public/grant_table.h).
+
+Shared frames hold the entries that the guest writes: 8 bytes each in version 1, 16 in version 2. Status frames,
+which version 2 alone has, hold 16 bits for each entry, which the hypervisor writes. All are frames of the
+hypervisor's that the guest may map. What a guest writes there is read once, and trusted for nothing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from paravirt.abi.errno import EBUSY, ENOMEM, ERANGE
+from paravirt.abi.grant_table import (
+    GNTTAB_NR_RESERVED_ENTRIES,
+    GrantEntryV1,
+    GrantEntryV2,
+    GTF_permit_access,
+    GTF_reading,
+    GTF_sub_page,
+    GTF_transitive,
+    GTF_type_mask,
+    GTF_writing,
+)
+from paravirt.errors import UserError
+
+from .registry import HypercallError
+
+if TYPE_CHECKING:
+    from paravirt.hypervisor.views import Domain
+
+FRAME_SIZE: Final = 4096
+STATUS_SIZE: Final = 2
+ENTRY_SIZE: Final = {1: ctypes.sizeof(GrantEntryV1), 2: ctypes.sizeof(GrantEntryV2)}
+_IN_USE: Final = GTF_reading | GTF_writing
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One grant, as it was at one moment, whatever the version.
+
+    Attributes:
+        flags: GTF_*; those of the status frame are not in it.
+        domid: who may use it.
+        frame: the granted frame.
+        offset, length: the part of it that is granted, in bytes.
+        trans_domid, trans_ref: for a transitive grant, whose grant stands behind it.
+    """
+
+    flags: int
+    domid: int
+    frame: int
+    offset: int = 0
+    length: int = FRAME_SIZE
+    trans_domid: int = 0
+    trans_ref: int = 0
+
+    @property
+    def kind(self) -> int:
+        """GTF_invalid, GTF_permit_access, GTF_accept_transfer or GTF_transitive."""
+        return self.flags & GTF_type_mask
+
+
+class GrantFrames:
+    """A domain's grant table; it has one frame from its beginning.
+
+    Raises:
+        HypercallError: ENOMEM, the machine has no frame for it.
+    """
+
+    def __init__(self, domain: Domain, limit: int) -> None:
+        self._domain = domain
+        self._memory = domain.host.memory
+        self.limit = limit
+        self.shared: list[int] = []
+        self.status: list[int] = []
+        # Frames that were the table's and may still be mapped by the guest: they are used again, never freed.
+        self._spare: list[int] = []
+        if not self.grow(1):
+            raise HypercallError(ENOMEM)
+
+    @property
+    def version(self) -> int:
+        """1 or 2."""
+        return self._domain.grant_version
+
+    @property
+    def nr_entries(self) -> int:
+        """References below this one exist."""
+        return len(self.shared) * FRAME_SIZE // ENTRY_SIZE[self.version]
+
+    def grow(self, frames: int) -> bool:
+        """Have at least ``frames`` shared frames, and the status frames for them. False: no memory; no change."""
+        frames = max(frames, len(self.shared))
+        new = frames - len(self.shared)
+        new_status = _status_frames(frames) - len(self.status) if self.version == 2 else 0
+        if not self._reserve(new + new_status):
+            return False
+        self.shared += [self._spare.pop() for _ in range(new)]
+        self.status += [self._spare.pop() for _ in range(new_status)]
+        return True
+
+    def _reserve(self, count: int) -> bool:
+        """Have ``count`` cleared frames in the spare list."""
+        try:
+            while len(self._spare) < count:
+                self._spare.append(self._domain.share_frame())
+        except UserError:
+            return False
+        for mfn in self._spare:
+            self._memory.clear(mfn)
+        return True
+
+    def set_version(self, version: int) -> None:
+        """Change to version 1 or 2; all entries go, except the first eight, which are the toolstack's.
+
+        Raises:
+            HypercallError: ENOMEM, no status frames; ERANGE, a reserved entry cannot be said in version 1; EBUSY,
+                the guest still has a status frame mapped.
+        """
+        if version == self.version:
+            return
+        if version == 2:
+            kept = [self.read(ref) for ref in range(GNTTAB_NR_RESERVED_ENTRIES)]
+            if not self._reserve(_status_frames(len(self.shared))):
+                raise HypercallError(ENOMEM)
+            self.status = [self._spare.pop() for _ in range(_status_frames(len(self.shared)))]
+        else:
+            kept = [self._fit_for_version_1(ref) for ref in range(GNTTAB_NR_RESERVED_ENTRIES)]
+            if any(self._domain.host.frame_info(mfn)[3] > 1 for mfn in self.status):
+                raise HypercallError(EBUSY)
+            self._spare += self.status
+            self.status = []
+        for mfn in self.shared:
+            self._memory.clear(mfn)
+        self._domain.grant_version = version
+        for ref, entry in enumerate(kept):
+            self._write_reserved(ref, entry)
+
+    def _fit_for_version_1(self, ref: int) -> Entry:
+        entry = self.read(ref)
+        if entry.kind == GTF_transitive or (entry.kind == GTF_permit_access and entry.frame >> 32):
+            raise HypercallError(ERANGE)
+        if entry.kind != GTF_permit_access:
+            return Entry(0, 0, 0)
+        return Entry(entry.flags | self.read_status(ref), entry.domid, entry.frame)
+
+    def _write_reserved(self, ref: int, entry: Entry) -> None:
+        if self.version == 1:
+            layout = GrantEntryV1(flags=entry.flags, domid=entry.domid, frame=entry.frame)
+            self._memory.write(self._entry_at(ref), bytes(layout))
+            return
+        wide = GrantEntryV2()
+        wide.full_page.hdr.flags = entry.flags & ~_IN_USE
+        wide.full_page.hdr.domid = entry.domid
+        wide.full_page.frame = entry.frame
+        self._memory.write(self._entry_at(ref), bytes(wide))
+        self._memory.write(self._status_at(ref), (entry.flags & _IN_USE).to_bytes(STATUS_SIZE, "little"))
+
+    def _entry_at(self, ref: int) -> int:
+        """The machine address of an entry that exists."""
+        size = ENTRY_SIZE[self.version]
+        frame, index = divmod(ref, FRAME_SIZE // size)
+        return (self.shared[frame] << 12) + index * size
+
+    def _status_at(self, ref: int) -> int:
+        frame, index = divmod(ref, FRAME_SIZE // STATUS_SIZE)
+        return (self.status[frame] << 12) + index * STATUS_SIZE
+
+    def read(self, ref: int) -> Entry:
+        """A copy of the entry of a reference below :attr:`nr_entries`."""
+        raw = self._memory.read(self._entry_at(ref), ENTRY_SIZE[self.version])
+        if self.version == 1:
+            entry = GrantEntryV1.from_buffer_copy(raw)
+            return Entry(entry.flags, entry.domid, entry.frame)
+        wide = GrantEntryV2.from_buffer_copy(raw)
+        flags, domid = wide.hdr.flags, wide.hdr.domid
+        if flags & GTF_type_mask == GTF_transitive:
+            return Entry(
+                flags, domid, 0, trans_domid=wide.transitive.trans_domid, trans_ref=wide.transitive.gref
+            )
+        if flags & GTF_sub_page:
+            return Entry(flags, domid, wide.sub_page.frame, wide.sub_page.page_off, wide.sub_page.length)
+        return Entry(flags, domid, wide.full_page.frame)
+
+    def read_status(self, ref: int) -> int:
+        """GTF_reading and GTF_writing of an entry."""
+        if self.version == 1:
+            return self.read(ref).flags & _IN_USE
+        return int.from_bytes(self._memory.read(self._status_at(ref), STATUS_SIZE), "little") & _IN_USE
+
+    def swap(self, one: int, other: int) -> None:
+        """Exchange two entries that exist, with their status."""
+        size = ENTRY_SIZE[self.version]
+        self._swap(self._entry_at(one), self._entry_at(other), size)
+        if self.version == 2:
+            self._swap(self._status_at(one), self._status_at(other), STATUS_SIZE)
+
+    def _swap(self, one: int, other: int, size: int) -> None:
+        first, second = self._memory.read(one, size), self._memory.read(other, size)
+        self._memory.write(one, second)
+        self._memory.write(other, first)
+
+
+def _status_frames(shared_frames: int) -> int:
+    """How many status frames belong to so many shared frames of version 2."""
+    return -(-shared_frames * FRAME_SIZE // ENTRY_SIZE[2] * STATUS_SIZE // FRAME_SIZE)
+
+
+def grants_of(domain: Domain) -> GrantFrames:
+    """A domain's grant table, which is made when it is first asked for.
+
+    Raises:
+        HypercallError: ENOMEM, the machine has no frame for it.
+    """
+    state = domain.state
+    if state.grants is None:
+        state.grants = GrantFrames(domain, state.max_grant_frames)
+    return state.grants
