@@ -71,6 +71,7 @@ def put_page(host: HostPtr, mfn: u64) -> cython.void:
         frame.flags = 0
         frame.tlb_stamp = host.flush_clock
         host.free_frames += 1
+        host.m2p[mfn] = NO_FRAME
         if mfn < host.alloc_hint:
             host.alloc_hint = mfn
 

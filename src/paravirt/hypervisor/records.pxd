@@ -110,6 +110,7 @@ ctypedef struct Vcpu:
     u8 nmi_pending
     u8 nmi_masked
     u8 in_multicall
+    u8 preempted         # the hypercall in progress is to be made again, for its remainder
     u8 guest_ts          # what the guest asked by fpu_taskswitch
     u8 iopl
     # memory management

@@ -33,6 +33,8 @@ cdef class Domain:
     cdef public object console_sink
     cdef public str name
     cdef readonly object p2m
+    cdef public object state
+    cdef u64 pirq_eoi_mfn
     cdef u64 _share_frame(self, bint writable)
 
 cdef class Vcpu:
@@ -41,6 +43,7 @@ cdef class Vcpu:
     cdef CallbackPtr _callback(self, int type)
 
 cdef i64 python_hypercall(HostRec* host, VcpuRec* v, u64* args) noexcept nogil
+cdef i64 continue_hypercall(VcpuRec* v, u64* args, tuple arguments) except? -1
 cdef i64 call_family(HostRec* host, VcpuRec* v, u64* args) noexcept
 cdef void run_service_step(HostRec* host) noexcept nogil
 cdef double ticks_to_ns(HostRec* rec) noexcept nogil

@@ -14,11 +14,13 @@ import numpy as np
 from cython.cimports.libc.stdint import uintptr_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memset
-from cython.cimports.paravirt.abi.constants import DOMID_INVALID, DOMID_IO, DOMID_XEN, ENOSYS
+from cython.cimports.paravirt.abi.constants import DOMID_INVALID, DOMID_IO, DOMID_XEN, EBUSY, EINVAL, ENOSYS
 from cython.cimports.paravirt.hypervisor import events as ev
+from cython.cimports.paravirt.hypervisor.debugreg import get_debug_register, set_debug_register
 from cython.cimports.paravirt.hypervisor.frames import (
     alloc_frame,
     alloc_frames,
+    claim,
     flush_all,
     get_page_and_type,
     put_page_and_type,
@@ -80,11 +82,22 @@ from cython.cimports.paravirt.hypervisor.views import (
     PcpuRecPtr,
     VcpuRecPtr,
 )
-from cython.cimports.paravirt.machine.cpu import GPR_RSI, GPR_RSP, CpuOpsPtr, U64Ptr
+from cython.cimports.paravirt.machine.cpu import (
+    GPR_R8,
+    GPR_R9,
+    GPR_R10,
+    GPR_RDI,
+    GPR_RDX,
+    GPR_RSI,
+    GPR_RSP,
+    CpuOpsPtr,
+    U64Ptr,
+)
 
 from paravirt.abi.errno import EFAULT
 from paravirt.errors import HypervisorBug, UserError
-from paravirt.hypervisor.hypercalls.registry import HypercallError, families
+from paravirt.hypervisor.hypercalls.registry import HypercallContinuation, HypercallError, families
+from paravirt.hypervisor.hypercalls.state import DomainState
 
 NO_FRAME = 0xFFFFFFFFFFFFFFFF
 MAX_DOMAINS = 0x7FF0
@@ -222,6 +235,11 @@ class Host:
     def nr_pcpus(self) -> int:
         return self.rec.nr_pcpus
 
+    @property
+    def m2p_mfn(self) -> int:
+        """The first frame of the machine-to-phys table; the others follow it."""
+        return (cython.cast(uintptr_t, self.rec.m2p) - cython.cast(uintptr_t, self.rec.memory)) >> 12
+
     def now(self) -> int:
         """System time: ns since the machine's boot."""
         return now(self.rec)
@@ -232,6 +250,14 @@ class Host:
 
     def set_m2p(self, mfn: int, pfn: int) -> None:
         self.rec.m2p[cython.cast(u64, mfn)] = pfn & 0xFFFFFFFFFFFFFFFF
+
+    def get_page_and_type(self, mfn: int, domid: int, type: int) -> int:
+        """Take a reference to a domain's frame and a use of it as ``type``: 0 or -errno."""
+        return get_page_and_type(self.rec, mfn, domid, type)
+
+    def put_page_and_type(self, mfn: int) -> None:
+        """Give both back."""
+        put_page_and_type(self.rec, mfn)
 
     def frame_info(self, mfn: int) -> tuple[int, int, int, int, int]:
         """(owner, type, type references, references, flags) of a frame."""
@@ -358,6 +384,8 @@ class Domain:
         self.host = host
         self.name = name
         self.vcpus = []
+        self.state = DomainState()
+        self.pirq_eoi_mfn = NO_FRAME
         rec.host = host.rec
         rec.domid = domid
         rec.max_ports = MAX_PORTS
@@ -470,6 +498,55 @@ class Domain:
             return None
         self.rec.tot_pages += 1
         return mfn
+
+    def alloc_extent(self, order: int, *, address_bits: int = 0, beyond_limit: bool = False) -> "int | None":
+        """2**order contiguous, zeroed frames more for the domain, aligned to their number: the first mfn.
+
+        Args:
+            address_bits: every byte of them must have a machine address of at most so many bits; 0: anywhere.
+            beyond_limit: the domain may go over its limit (it gives frames back at once).
+
+        None: the domain's limit is reached, or the machine has no such extent.
+        """
+        host: HostRecPtr = self.host.rec
+        count: u64 = cython.cast(u64, 1) << cython.cast(u32, order)
+        end: u64 = host.nr_frames
+        mfn: u64 = 0
+        i: u64
+        if not beyond_limit and self.rec.tot_pages + count > self.rec.max_pages:
+            return None
+        if count > host.free_frames:
+            return None
+        if address_bits and address_bits < 64 and end > (cython.cast(u64, 1) << cython.cast(u32, address_bits)) >> 12:
+            end = (cython.cast(u64, 1) << cython.cast(u32, address_bits)) >> 12
+        if count == 1 and end == host.nr_frames:
+            mfn = alloc_frame(host, self.rec.domid)
+            if mfn == NO_FRAME:
+                return None
+            self.rec.tot_pages += 1
+            return mfn
+        while mfn + count <= end:
+            i = 0
+            while i < count and host.frames[mfn + i].owner == DOMID_INVALID and host.frames[mfn + i].refs == 0:
+                i += 1
+            if i == count:
+                for i in range(count):
+                    claim(host, mfn + i, self.rec.domid)
+                self.rec.tot_pages += count
+                return mfn
+            mfn += count
+        return None
+
+    def set_pirq_eoi_map(self, mfn: int) -> int:
+        """Keep a frame of the domain's as its map of interrupts that need an EOI: 0, -EINVAL, -EBUSY."""
+        rc: i64 = get_page_and_type(self.host.rec, mfn, self.rec.domid, FRAME_WRITABLE)
+        if rc != 0:
+            return -EINVAL
+        if self.pirq_eoi_mfn != NO_FRAME:
+            put_page_and_type(self.host.rec, mfn)
+            return -EBUSY
+        self.pirq_eoi_mfn = mfn
+        return 0
 
     def release_page(self, mfn: int) -> bool:
         """Drop the allocation of a frame: false if it is not the domain's, or has none."""
@@ -584,6 +661,9 @@ class Domain:
         ev.destroy_all_ports(rec)
         for vcpu in self.vcpus:
             vcpu._release()
+        if self.pirq_eoi_mfn != NO_FRAME:
+            put_page_and_type(host, self.pirq_eoi_mfn)
+            self.pirq_eoi_mfn = NO_FRAME
         for mfn in range(host.nr_frames):
             if host.frames[mfn].owner == rec.domid and host.frames[mfn].flags & FRAME_PINNED:
                 host.frames[mfn].flags &= ~FRAME_PINNED
@@ -653,7 +733,7 @@ class Vcpu:
         if data and copy_to_guest(self.rec, va & 0xFFFFFFFFFFFFFFFF, source, len(data)) != 0:
             raise HypercallError(EFAULT)
 
-    def read_struct(self, va: int, layout: type) -> object:
+    def read_struct(self, va: int, layout: object) -> object:
         """A copy of the ctypes structure at guest address ``va``."""
         import ctypes
 
@@ -713,6 +793,17 @@ class Vcpu:
         if type == 7:
             return cython.address(self.rec.syscall32_callback)
         return cython.NULL
+
+    def set_debugreg(self, number: int, value: int) -> int:
+        """Set a debug register: 0, or -EPERM, -EINVAL, -ENODEV."""
+        return set_debug_register(self.rec, number & 0xFFFFFFFF, value)
+
+    def get_debugreg(self, number: int) -> "int | None":
+        """What a debug register holds; None: there is none of that number."""
+        value: u64 = 0
+        if get_debug_register(self.rec, number & 0xFFFFFFFF, cython.address(value)) != 0:
+            return None
+        return value
 
     @property
     def registers(self) -> dict:
@@ -791,10 +882,26 @@ def call_family(host: HostRecPtr, v: VcpuRecPtr, args: U64Ptr) -> i64:
         return owner.families[v.hypercall](vcpu, args[0], args[1], args[2], args[3], args[4], args[5])
     except HypercallError as error:
         return -error.errno
+    except HypercallContinuation as more:
+        return continue_hypercall(v, args, more.arguments)
     except Exception:  # noqa: BLE001 - shown as our bug
         traceback.print_exc()
         domain_shutdown(v.domain, 3)
         return -ENOSYS
+
+
+def continue_hypercall(v: VcpuRecPtr, args: U64Ptr, arguments: tuple) -> i64:
+    """Have the guest make the hypercall in progress again, with these arguments."""
+    i: u32
+    registers: tuple = (GPR_RDI, GPR_RSI, GPR_RDX, GPR_R10, GPR_R8, GPR_R9)
+    for i in range(len(arguments)):
+        args[i] = arguments[i]
+        if not v.in_multicall:
+            v.cpu.gpr[cython.cast(u32, registers[i])] = args[i]
+    v.preempted = 1
+    if not v.in_multicall:
+        v.cpu.rip -= 2  # to the syscall instruction, with its number in rax again
+    return v.hypercall
 
 
 def python_hypercall(host: HostRecPtr, v: VcpuRecPtr, args: U64Ptr) -> i64:

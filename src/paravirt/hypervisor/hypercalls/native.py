@@ -102,6 +102,7 @@ def hypercall(host: HostPtr, v: VcpuPtr) -> cython.void:
     args[3] = v.cpu.gpr[GPR_R10]
     args[4] = v.cpu.gpr[GPR_R8]
     args[5] = v.cpu.gpr[GPR_R9]
+    v.preempted = 0
     answer = dispatch(host, v, number, args)
     # iret has set every register itself, a trap that it bounced included.
     if number != HYPERVISOR_iret:
@@ -126,6 +127,16 @@ def do_multicall(host: HostPtr, v: VcpuPtr, args: U64Ptr) -> i64:
         answer = (
             -ENOSYS if entry[0] == HYPERVISOR_iret else dispatch(host, v, entry[0], cython.address(entry[2]))
         )
+        if v.preempted:
+            # The rest of this call, and of the batch, is another batch, which the guest makes at once.
+            v.preempted = 0
+            v.in_multicall = 0
+            if copy_to_guest(v, at + 16, cython.address(entry[2]), 48) != 0:
+                return -EFAULT
+            v.cpu.gpr[GPR_RDI] = at
+            v.cpu.gpr[GPR_RSI] = count - i
+            v.cpu.rip -= 2
+            return HYPERVISOR_multicall
         entry[1] = cython.cast(u64, answer)
         if copy_to_guest(v, at + 8, cython.address(entry[1]), 8) != 0:
             v.in_multicall = 0
