@@ -138,11 +138,3 @@ def find_remote(vcpu: Vcpu, domid: int) -> Domain:
     if domain is vcpu.domain:
         raise HypercallError(EPERM)
     return domain
-
-
-def families() -> Mapping[int, Handler]:
-    """The handlers that do without what views.pyi asks of views.py; :func:`handlers` takes their place."""
-    from .bringup import families as bring_up
-
-    found: Mapping[int, Handler] = bring_up()  # type: ignore[no-untyped-call]
-    return found
