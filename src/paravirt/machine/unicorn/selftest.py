@@ -18,7 +18,6 @@ from cython.cimports.paravirt.machine.cpu import (
     EXIT_KICKED,
     EXIT_SOFTINT,
     EXIT_SYSCALL,
-    GPR_RCX,
     Cpu,
     CpuExitPtr,
     CpuOpsPtr,
@@ -48,7 +47,7 @@ STEPS: list = [
         UNMAPPED + 0x1008,
         0,
     ),
-    ("a descriptor load", b"\x8e\xd9", EXIT_EXCEPTION, 13, 0, 0, 0),
+    ("a null stack segment", b"\x8e\xd6", EXIT_EXCEPTION, 13, 0, 0, 0),
     ("an interrupt return", b"\x48\xcf", EXIT_EXCEPTION, 13, 0, 0, 0),
     ("a port access", b"\xe4\x60", EXIT_EXCEPTION, 13, 0, 0, 0),
     ("a cpuid", b"\x0f\xa2", EXIT_CPUID, 0, None, 0, 0),
@@ -128,7 +127,6 @@ def self_test() -> None:
         cpu.user_cr3 = 16 << 12
         cpu.rip = CODE
         cpu.rflags = 0x202
-        cpu.gpr[GPR_RCX] = 8
         cpu.seg[1].flags = 0x00A0FB00
         cpu.seg[2].flags = 0x00C0F300
         cpu.segs_dirty = 1

@@ -8,9 +8,9 @@
  * Privilege.  The guest's kernel runs at CPL 1 and its processes at CPL 3.  The library keeps a translation
  * cache for each side (index 2: supervisor, index 1: user), so that going from one page table to the other needs
  * no flush.  Selectors look as on Xen (0xe033, RPL 3) since nothing in the guest's reach loads a descriptor
- * natively: the descriptor-table bases are non-canonical, so every load of a segment register, far transfer,
- * iretq, LAR, LSL, VERR and VERW raises #GP(0) before it has changed anything, and the hypervisor carries it out
- * against the guest's true tables.  A native return to ring 3 can therefore not happen behind its back.
+ * natively: the descriptor-table bases are non-canonical, so every far transfer, iretq, LAR, LSL, VERR and VERW
+ * raises #GP(0) before it has changed anything, and so does every load of a segment register (segment_loads.c); the
+ * hypervisor carries them out against the guest's true tables.  A native change of ring can therefore not happen.
  *
  * Stops.  no_exit_request is set before anything is translated: the library then looks for a stop only where a
  * translation block begins, where the state is exact.  Stops are requested as QEMU does it, by exit_request and
@@ -35,6 +35,7 @@
 
 #include "inline_exit.h"
 #include "layout.h"
+#include "segment_loads.h"
 
 #define FPU_BYTES (ENV_FPU_END - ENV_FPU_BEGIN)
 #define MAX_RANGES 64
@@ -773,6 +774,11 @@ struct unicorn_engine *unicorn_engine_open(const char *library, void *memory, si
     }
     if (add_hooks(e, &calls) != 0) {
         snprintf(error, error_size, "libunicorn refused a hook");
+        unicorn_engine_close(e);
+        return NULL;
+    }
+    if (trap_segment_loads(e->library) != 0) {
+        snprintf(error, error_size, "libunicorn's segment loads cannot be intercepted: %s", strerror(errno));
         unicorn_engine_close(e);
         return NULL;
     }
