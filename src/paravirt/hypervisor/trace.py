@@ -1,6 +1,5 @@
 # cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False, initializedcheck=False
 # mypy: ignore-errors
-# ruff: noqa: F821
 """The event trace: every exit of every guest, in order, while tracing is on.
 
 Two runs in deterministic mode with the same inputs give the same bytes.

@@ -96,7 +96,7 @@ from cython.cimports.paravirt.machine.cpu import (
 
 from paravirt.abi.errno import EFAULT
 from paravirt.errors import HypervisorBug, UserError
-from paravirt.hypervisor.hypercalls.registry import HypercallContinuation, HypercallError, families
+from paravirt.hypervisor.hypercalls.registry import HypercallContinuation, HypercallError, handlers
 from paravirt.hypervisor.hypercalls.state import DomainState
 
 NO_FRAME = 0xFFFFFFFFFFFFFFFF
@@ -147,7 +147,7 @@ class Host:
         self.memory = memory
         self.engines = []
         self.domains = {}
-        self.families = dict(families())
+        self.families = dict(handlers())
         init_lock(cython.address(rec.lock))
         rec.owner = cython.cast(cython.p_void, self)
         rec.memory = cython.cast(cython.p_uchar, address)
@@ -317,10 +317,7 @@ class Host:
 
     def any_paused_vcpu_on_cpu(self) -> bool:
         """Whether a vcpu of a paused or shut-down domain may still be running guest code."""
-        for domain in self.domains.values():
-            if domain._stopped_on_cpu():
-                return True
-        return False
+        return any([domain._stopped_on_cpu() for domain in self.domains.values()])  # noqa: C419 - compiled
 
     def set_tracing(self, on: bool) -> None:
         """Record every exit of every guest from now on, or no longer."""

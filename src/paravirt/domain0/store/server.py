@@ -210,7 +210,7 @@ class Store:
         return bool(rights(node, domid, target) & READ or (parent and rights(parent, domid, target) & READ))
 
     def _fire_special(self, name: bytes) -> None:
-        for watch in self.watches.find(name, exact=False):
+        for watch in self.watches.find(name, exact=True):
             if watch.watcher.domid == 0 or self._may_see_special(watch, name):
                 watch.watcher.tell(watch, name)
 
