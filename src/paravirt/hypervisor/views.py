@@ -397,6 +397,9 @@ class Domain:
         rec.paused = 1
         rec.shared_info_mfn = self._share_frame(True)
         rec.shared_info = host.rec.memory + (rec.shared_info_mfn << 12)
+        # Of every vcpu_info, whether there is such a vcpu or not.
+        for i in range(32):
+            rec.shared_info[i * 64 + 1] = 1
         for i in range(pages):
             mfn = alloc_frame(host.rec, domid)
             if mfn == NO_FRAME:

@@ -143,6 +143,7 @@ def do_mmu_update(host: HostPtr, v: VcpuPtr, args: U64Ptr) -> i64:
     mapped: u16 = 0
     command: u64
     rc: i64 = 0
+    permission: i64
     if count & MMU_UPDATE_PREEMPTED:
         count &= ~MMU_UPDATE_PREEMPTED
         if args[2] != 0 and copy_from_guest(v, cython.address(prior), args[2], 4) != 0:
@@ -154,12 +155,17 @@ def do_mmu_update(host: HostPtr, v: VcpuPtr, args: U64Ptr) -> i64:
             return rc
         if mapped != v.domain.domid:
             return -EPERM
-    rc = foreign_domid(v, cython.cast(u16, foreign), cython.address(mapped))
-    if rc != 0:
-        return rc
+    if not in_guest_range(at, cython.cast(u64, count) * 16):
+        return -EFAULT
+    permission = foreign_domid(v, cython.cast(u16, foreign), cython.address(mapped))
+    if permission == -ESRCH:
+        return permission
     while done < count:
         if copy_from_guest(v, request, at, 16) != 0:
             rc = -EFAULT
+            break
+        if permission != 0:
+            rc = permission
             break
         command = request[0] & 7
         if command == MMU_MACHPHYS_UPDATE:
