@@ -279,6 +279,11 @@ class Connection:
         return self.store.quotas if self.domid else None
 
     @property
+    def waiting(self) -> int:
+        """Bytes of replies and events that the client has not taken yet."""
+        return self._output_size
+
+    @property
     def congested(self) -> bool:
         """Whether the client must read before more of its requests are looked at."""
         return self._output_size > OUTPUT_BACKLOG
