@@ -7,89 +7,112 @@ import ctypes
 import pytest
 
 from paravirt.abi import features as xenfeat
-from paravirt.abi import version as xenver
+from paravirt.abi import version as abi
 from paravirt.abi.errno import EFAULT, EINVAL, ENOSYS, EPERM
-from paravirt.abi.xen import (
-    VMASST_CMD_enable,
-    VMASST_TYPE_pae_extended_cr3,
-    __HYPERVISOR_vm_assist,
-    __HYPERVISOR_xen_version,
+from paravirt.abi.version import XenCompileInfo, XenFeatureInfo, XenPlatformParameters
+from paravirt.abi.xen import HYPERCALLS, VMASST_TYPE_pae_extended_cr3
+
+from .fakes import BAD, FakeDomain, FakeHost, FakeVcpu
+
+XEN_VERSION = HYPERCALLS["xen_version"]
+
+
+def features(vcpu: FakeVcpu, index: int = 0) -> set[int]:
+    """The numbers of the features in one word of bits."""
+    where = vcpu.put(XenFeatureInfo(submap_idx=index))
+    assert vcpu.call(XEN_VERSION, abi.XENVER_get_features, where) == 0
+    bits = vcpu.read_struct(where, XenFeatureInfo).submap
+    return {number for number in range(32) if bits >> number & 1}
+
+
+def test_it_is_xen_4_17(vcpu: FakeVcpu) -> None:
+    assert divmod(vcpu.call(XEN_VERSION, abi.XENVER_version, 0), 1 << 16) == (4, 17)
+
+
+@pytest.mark.parametrize(
+    ("operation", "text", "length"),
+    [
+        (abi.XENVER_extraversion, ".paravirt", abi.XEN_EXTRAVERSION_LEN),
+        (abi.XENVER_capabilities, "xen-3.0-x86_64 ", abi.XEN_CAPABILITIES_INFO_LEN),
+        (abi.XENVER_changeset, "unavailable", abi.XEN_CHANGESET_INFO_LEN),
+        (abi.XENVER_commandline, "<denied>", len("<denied>") + 1),
+    ],
 )
-
-from .world import OF_XEN, UNMAPPED, World
-
-TEXTS = {
-    xenver.XENVER_extraversion: (xenver.XEN_EXTRAVERSION_LEN, b".paravirt"),
-    xenver.XENVER_capabilities: (xenver.XEN_CAPABILITIES_INFO_LEN, b"xen-3.0-x86_64 "),
-    xenver.XENVER_changeset: (xenver.XEN_CHANGESET_INFO_LEN, b"unavailable"),
-}
+def test_texts_and_their_lengths(vcpu: FakeVcpu, operation: int, text: str, length: int) -> None:
+    where = vcpu.put(b"\xaa" * (length + 1))
+    assert vcpu.call(XEN_VERSION, operation, where) == 0
+    assert vcpu.copy_from_guest(where, length + 1) == text.encode().ljust(length, b"\0") + b"\xaa"
 
 
-def ask(world: World, operation: int, argument: int = 0) -> int:
-    return world.call(__HYPERVISOR_xen_version, operation, argument)
-
-
-def submap(world: World, index: int = 0) -> int:
-    at = world.put(xenver.XenFeatureInfo(submap_idx=index))
-    assert ask(world, xenver.XENVER_get_features, at) == 0
-    return world.vcpu.read_struct(at, xenver.XenFeatureInfo).submap
-
-
-def test_version_is_4_17(world: World) -> None:
-    assert divmod(ask(world, xenver.XENVER_version), 1 << 16) == (4, 17)
-
-
-@pytest.mark.parametrize("operation", TEXTS)
-def test_texts_fill_their_field_with_zeros(world: World, operation: int) -> None:
-    size, text = TEXTS[operation]
-    at = world.put(b"\xaa" * (size + 1))
-    assert ask(world, operation, at) == 0
-    assert world.get(at, size) == text.ljust(size, b"\0")
-    assert world.get(at + size, 1) == b"\xaa"
-
-
-def test_compile_info_names_no_host(world: World) -> None:
-    at = world.put(b"\xaa" * ctypes.sizeof(xenver.XenCompileInfo))
-    assert ask(world, xenver.XENVER_compile_info, at) == 0
-    info = world.vcpu.read_struct(at, xenver.XenCompileInfo)
+def test_compile_info_tells_nothing_of_the_host(vcpu: FakeVcpu) -> None:
+    where = vcpu.put(b"\xaa" * ctypes.sizeof(XenCompileInfo))
+    assert vcpu.call(XEN_VERSION, abi.XENVER_compile_info, where) == 0
+    info = vcpu.read_struct(where, XenCompileInfo)
     assert info.compile_by == b"paravirt"
     assert info.compile_domain == info.compile_date == b""
 
 
-def test_command_line_is_denied(world: World) -> None:
-    at = world.page()
-    assert ask(world, xenver.XENVER_commandline, at) == 0
-    assert world.get(at, 9) == b"<denied>\0"
+def test_platform_parameters_say_where_xen_begins(vcpu: FakeVcpu) -> None:
+    where = vcpu.map()
+    assert vcpu.call(XEN_VERSION, abi.XENVER_platform_parameters, where) == 0
+    assert vcpu.read_struct(where, XenPlatformParameters).virt_start == 0xFFFF_8000_0000_0000
 
 
-def test_handle_is_the_domains(world: World) -> None:
-    world.domain.state.handle = bytes(range(16))
-    at = world.page()
-    assert ask(world, xenver.XENVER_guest_handle, at) == 0
-    assert world.get(at, 16) == bytes(range(16))
+def test_features_are_those_of_an_unprivileged_guest(vcpu: FakeVcpu) -> None:
+    offered = features(vcpu)
+    assert xenfeat.XENFEAT_mmu_pt_update_preserve_ad in offered
+    assert not offered & {
+        xenfeat.XENFEAT_writable_page_tables,
+        xenfeat.XENFEAT_auto_translated_physmap,
+        xenfeat.XENFEAT_pae_pgdir_above_4gb,
+        xenfeat.XENFEAT_hvm_callback_vector,
+        xenfeat.XENFEAT_dom0,
+    }
 
 
-def test_features_are_those_of_a_guest_with_direct_paging(world: World) -> None:
-    bits = submap(world)
-    assert bits >> xenfeat.XENFEAT_mmu_pt_update_preserve_ad & 1
-    for absent in ("auto_translated_physmap", "writable_page_tables", "hvm_callback_vector", "dom0"):
-        assert not bits >> getattr(xenfeat, f"XENFEAT_{absent}") & 1, absent
-    assert not bits >> xenfeat.XENFEAT_pae_pgdir_above_4gb & 1
-    assert world.call(__HYPERVISOR_vm_assist, VMASST_CMD_enable, VMASST_TYPE_pae_extended_cr3) == 0
-    assert submap(world) == bits | 1 << xenfeat.XENFEAT_pae_pgdir_above_4gb
+def test_high_page_directories_are_a_feature_once_asked_for(vcpu: FakeVcpu) -> None:
+    before = features(vcpu)
+    vcpu.domain.vm_assist |= 1 << VMASST_TYPE_pae_extended_cr3
+    assert features(vcpu) - before == {xenfeat.XENFEAT_pae_pgdir_above_4gb}
 
 
-def test_refusals(world: World) -> None:
-    other_word = world.put(xenver.XenFeatureInfo(submap_idx=1))
-    assert ask(world, xenver.XENVER_get_features, other_word) == -EINVAL
-    assert ask(world, xenver.XENVER_pagesize) == 4096
-    assert ask(world, xenver.XENVER_pagesize, world.page()) == -EINVAL
-    assert ask(world, xenver.XENVER_build_id, world.page()) == -EPERM
-    assert ask(world, 11, world.page()) == -ENOSYS
-    assert ask(world, 1 << 32) == ask(world, 0), "the upper half of the operation counts for nothing"
+def test_domain_0_knows_that_it_is(vcpu: FakeVcpu, host: FakeHost) -> None:
+    privileged = FakeDomain(host, 0, pages=1, is_privileged=True).vcpus[0]
+    assert features(privileged) - features(vcpu) == {xenfeat.XENFEAT_dom0}
+    where = privileged.put(b"\xaa" * 9)
+    assert privileged.call(XEN_VERSION, abi.XENVER_commandline, where) == 0
+    assert privileged.copy_from_guest(where, 1) == b"\0"
 
 
-@pytest.mark.parametrize("address", [UNMAPPED, OF_XEN, 0x0000_8000_0000_0000])
+def test_a_feature_request_has_to_be_writable(vcpu: FakeVcpu) -> None:
+    request = vcpu.put(XenFeatureInfo(), writable=False)
+    assert vcpu.call(XEN_VERSION, abi.XENVER_get_features, request) == -EFAULT
+    assert vcpu.call(XEN_VERSION, abi.XENVER_get_features, vcpu.put(XenFeatureInfo(submap_idx=1))) == -EINVAL
+
+
+def test_page_size_takes_no_pointer(vcpu: FakeVcpu) -> None:
+    assert vcpu.call(XEN_VERSION, abi.XENVER_pagesize, 0) == 4096
+    assert vcpu.call(XEN_VERSION, abi.XENVER_pagesize, vcpu.map()) == -EINVAL
+
+
+def test_the_handle_is_the_domains(vcpu: FakeVcpu) -> None:
+    vcpu.domain.state.handle = bytes(range(16))
+    where = vcpu.map()
+    assert vcpu.call(XEN_VERSION, abi.XENVER_guest_handle, where) == 0
+    assert vcpu.copy_from_guest(where, 17) == bytes(range(16)) + b"\0"
+
+
+def test_the_build_is_not_for_guests(vcpu: FakeVcpu) -> None:
+    assert vcpu.call(XEN_VERSION, abi.XENVER_build_id, vcpu.map()) == -EPERM
+    assert vcpu.call(XEN_VERSION, abi.XENVER_build_id, BAD) == -EPERM
+
+
+def test_operations_that_are_none(vcpu: FakeVcpu) -> None:
+    assert vcpu.call(XEN_VERSION, abi.XENVER_build_id + 1, vcpu.map()) == -ENOSYS
+    assert vcpu.call(XEN_VERSION, 0xFFFF_FFFF, vcpu.map()) == -ENOSYS
+    assert vcpu.call(XEN_VERSION, 1 << 32 | abi.XENVER_version, 0) == vcpu.call(XEN_VERSION, abi.XENVER_version, 0)
+
+
 @pytest.mark.parametrize("operation", [1, 2, 3, 4, 5, 6, 8, 9])
-def test_bad_pointers(world: World, operation: int, address: int) -> None:
-    assert ask(world, operation, address) == -EFAULT
+def test_answers_need_a_place(vcpu: FakeVcpu, operation: int) -> None:
+    assert vcpu.call(XEN_VERSION, operation, BAD) == -EFAULT
