@@ -1,0 +1,535 @@
+"""grant_table_op: set-up, versions, copies, swaps, and requests that come as lists."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import pytest
+
+from paravirt.abi import grant_table as abi
+from paravirt.abi.errno import EBUSY, EFAULT, EINVAL, ENOMEM, ENOSYS, EOPNOTSUPP, EPERM, ERANGE, ESRCH
+from paravirt.abi.grant_table import (
+    GnttabCacheFlush,
+    GnttabCopy,
+    GnttabGetStatusFrames,
+    GnttabGetVersion,
+    GnttabMapGrantRef,
+    GnttabQuerySize,
+    GnttabSetupTable,
+    GnttabSetVersion,
+    GnttabSwapGrantRef,
+    GnttabTransfer,
+    GnttabUnmapAndReplace,
+    GnttabUnmapGrantRef,
+    GrantEntryV1,
+    GrantEntryV2,
+)
+from paravirt.abi.xen import HYPERCALLS
+from paravirt.hypervisor.hypercalls.registry import PREEMPT_AFTER
+
+from .fakes import BAD, FREE, L1, SELF, FakeDomain, FakeFrame, FakeHost, FakeVcpu, nothing_kept
+
+GRANT_TABLE_OP = HYPERCALLS["grant_table_op"]
+HYPERVISOR_RANGE = 0xFFFF_8000_0000_0000
+MAX_FRAMES = 64
+
+
+def op(vcpu: FakeVcpu, operation: int, *requests: ctypes.Structure) -> list[Any]:
+    """Make a list of requests, all of one kind: what the guest finds in them afterwards."""
+    where = vcpu.put(b"".join(bytes(request) for request in requests))
+    assert vcpu.call(GRANT_TABLE_OP, operation, where, len(requests)) == 0
+    size = ctypes.sizeof(requests[0])
+    return [vcpu.read_struct(where + n * size, type(request)) for n, request in enumerate(requests)]
+
+
+def setup(vcpu: FakeVcpu, frames: int, domid: int = SELF, frame_list: int | None = None) -> tuple[int, list[int]]:
+    """(status, the frames that the guest was told)."""
+    told = vcpu.put(bytes(8 * 70)) if frame_list is None else frame_list
+    (answer,) = op(vcpu, abi.GNTTABOP_setup_table, GnttabSetupTable(domid, frames, 99, told))
+    return answer.status, [] if frame_list is not None else [mfn for mfn in vcpu.numbers(told, 70) if mfn]
+
+
+def query(vcpu: FakeVcpu, domid: int = SELF) -> tuple[int, int, int]:
+    (answer,) = op(vcpu, abi.GNTTABOP_query_size, GnttabQuerySize(domid, status=99))
+    return answer.status, answer.nr_frames, answer.max_nr_frames
+
+
+def status_frames(vcpu: FakeVcpu, frames: int, domid: int = SELF) -> tuple[int, list[int]]:
+    told = vcpu.put(bytes(8 * 16))
+    (answer,) = op(vcpu, abi.GNTTABOP_get_status_frames, GnttabGetStatusFrames(frames, domid, 99, told))
+    return answer.status, [mfn for mfn in vcpu.numbers(told, 16) if mfn]
+
+
+def set_version(vcpu: FakeVcpu, version: int) -> tuple[int, int]:
+    """(result, the version that the guest is told)."""
+    where = vcpu.put(GnttabSetVersion(version))
+    result = vcpu.call(GRANT_TABLE_OP, abi.GNTTABOP_set_version, where, 1)
+    return result, vcpu.read_struct(where, GnttabSetVersion).version
+
+
+def get_version(vcpu: FakeVcpu, domid: int = SELF) -> tuple[int, int]:
+    where = vcpu.put(GnttabGetVersion(dom=domid))
+    result = vcpu.call(GRANT_TABLE_OP, abi.GNTTABOP_get_version, where, 1)
+    return result, vcpu.read_struct(where, GnttabGetVersion).version
+
+
+def grant(domain: FakeDomain, ref: int, entry: GrantEntryV1 | GrantEntryV2) -> None:
+    """Write an entry as the guest does, through a mapping of the table's frame."""
+    _, shared = setup(domain.vcpus[0], 1)
+    size = ctypes.sizeof(entry)
+    domain.host.memory.write((shared[0] << 12) + ref * size, bytes(entry))
+
+
+# --- set-up -------------------------------------------------------------------------------------------------------
+
+
+def test_a_table_begins_with_one_frame_and_grows(vcpu: FakeVcpu, host: FakeHost) -> None:
+    assert query(vcpu) == (0, 1, MAX_FRAMES)
+    assert setup(vcpu, 0) == (0, [])
+    _, first = setup(vcpu, 1)
+    status, three = setup(vcpu, 3)
+    assert (status, len(set(three))) == (0, 3)
+    assert three[:1] == first
+    assert all(host.frames[mfn].owner == 3 for mfn in three)
+    assert query(vcpu) == (0, 3, MAX_FRAMES)
+    assert setup(vcpu, 2) == (0, three[:2])
+    assert query(vcpu) == (0, 3, MAX_FRAMES)
+
+
+def test_the_frames_are_not_the_domains_memory(vcpu: FakeVcpu) -> None:
+    before = vcpu.domain.tot_pages
+    setup(vcpu, 10)
+    assert vcpu.domain.tot_pages == before
+
+
+def test_a_table_has_a_limit(vcpu: FakeVcpu) -> None:
+    assert setup(vcpu, MAX_FRAMES + 1) == (abi.GNTST_general_error, [])
+    assert query(vcpu)[1] == 1
+    assert len(setup(vcpu, MAX_FRAMES)[1]) == MAX_FRAMES
+    assert setup(vcpu, 0xFFFF_FFFF)[0] == abi.GNTST_general_error
+
+
+@pytest.mark.parametrize(
+    ("domid", "status"), [(99, abi.GNTST_bad_domain), (7, abi.GNTST_permission_denied), (3, abi.GNTST_okay)]
+)
+def test_tables_of_others(vcpu: FakeVcpu, domid: int, status: int) -> None:
+    assert setup(vcpu, 1, domid)[0] == status
+    assert query(vcpu, domid)[0] == status
+    set_version(vcpu, 2)
+    assert status_frames(vcpu, 1, domid)[0] == status
+
+
+def test_a_privileged_domain_sets_up_anothers_table(host: FakeHost, other: FakeDomain) -> None:
+    zero = FakeDomain(host, 0, pages=1, is_privileged=True)
+    status, frames = setup(zero.vcpus[0], 2, 7)
+    assert status == 0
+    assert frames == setup(other.vcpus[0], 2)[1]
+
+
+def test_a_list_that_cannot_be_written(vcpu: FakeVcpu) -> None:
+    assert setup(vcpu, 1, frame_list=BAD)[0] == abi.GNTST_bad_virt_addr
+    assert setup(vcpu, 0, frame_list=BAD)[0] == abi.GNTST_okay
+    end = vcpu.put(bytes(8), at_end=True)
+    assert setup(vcpu, 3, frame_list=end)[0] == abi.GNTST_bad_virt_addr
+    assert vcpu.numbers(end, 1) == setup(vcpu, 1)[1]
+    request = vcpu.put(GnttabSetupTable(SELF, 1, 0, HYPERVISOR_RANGE))
+    assert vcpu.call(GRANT_TABLE_OP, abi.GNTTABOP_setup_table, request, 1) == -EFAULT
+
+
+def fill(host: FakeHost, leave: int = 0) -> None:
+    """Take all free frames but some."""
+    free = [mfn for mfn, frame in enumerate(host.frames) if frame.owner == FREE and mfn < host.m2p_mfn]
+    for mfn in free[leave:]:
+        host.frames[mfn] = FakeFrame(7, refs=1)
+
+
+def test_a_machine_without_memory(vcpu: FakeVcpu, host: FakeHost) -> None:
+    setup(vcpu, 1)
+    fill(host, leave=2)
+    assert setup(vcpu, 4) == (abi.GNTST_general_error, [])
+    assert query(vcpu)[1] == 1
+    assert setup(vcpu, 3)[0] == abi.GNTST_okay  # what was found for the other call is not lost
+    assert set_version(vcpu, 2) == (-ENOMEM, 1)
+
+
+def test_a_table_for_which_there_never_was_a_frame(vcpu: FakeVcpu, host: FakeHost) -> None:
+    fill(host)
+    assert query(vcpu)[0] == abi.GNTST_general_error
+    assert get_version(vcpu)[0] == -ENOMEM
+
+
+# --- versions -----------------------------------------------------------------------------------------------------
+
+
+def test_version_2_has_status_frames(vcpu: FakeVcpu, host: FakeHost) -> None:
+    assert get_version(vcpu) == (0, 1)
+    assert status_frames(vcpu, 1) == (abi.GNTST_general_error, [])
+    assert set_version(vcpu, 2) == (0, 2)
+    assert get_version(vcpu) == (0, 2)
+    assert status_frames(vcpu, 0) == (0, [])
+    status, frames = status_frames(vcpu, 1)
+    assert (status, len(frames)) == (0, 1)
+    assert host.memory.read(frames[0] << 12, 4096) == bytes(4096)
+    assert status_frames(vcpu, 2)[0] == abi.GNTST_general_error
+    setup(vcpu, 9)  # one status frame serves eight frames of entries
+    assert len(status_frames(vcpu, 2)[1]) == 2
+    assert len(set(status_frames(vcpu, 2)[1]) | set(setup(vcpu, 9)[1])) == 11
+
+
+@pytest.mark.parametrize("version", [0, 3, 0xFFFF_FFFF])
+def test_versions_that_are_none(vcpu: FakeVcpu, version: int) -> None:
+    assert set_version(vcpu, version) == (-EINVAL, 1)
+
+
+@pytest.mark.parametrize(("domid", "errno"), [(99, ESRCH), (7, EPERM)])
+def test_the_version_of_others(vcpu: FakeVcpu, domid: int, errno: int) -> None:
+    assert get_version(vcpu, domid)[0] == -errno
+
+
+def test_changing_the_version_keeps_the_toolstacks_entries(vcpu: FakeVcpu, host: FakeHost) -> None:
+    reserved = GrantEntryV1(abi.GTF_permit_access | abi.GTF_reading, 5, 1234)
+    grant(vcpu.domain, 1, reserved)
+    grant(vcpu.domain, 8, GrantEntryV1(abi.GTF_permit_access, 5, 99))
+    set_version(vcpu, 2)
+    shared, status = setup(vcpu, 1)[1][0] << 12, status_frames(vcpu, 1)[1][0] << 12
+    wide = GrantEntryV2.from_buffer_copy(host.memory.read(shared + 16, 16))
+    assert (wide.hdr.flags, wide.hdr.domid, wide.full_page.frame) == (abi.GTF_permit_access, 5, 1234)
+    assert host.memory.read(status + 2, 2) == abi.GTF_reading.to_bytes(2, "little")
+    assert host.memory.read(shared + 8 * 16, 4096 - 8 * 16) == bytes(4096 - 8 * 16)
+    set_version(vcpu, 1)
+    assert host.memory.read(shared + 8, 8) == bytes(reserved)
+    assert host.memory.read(shared + 16, 4080) == bytes(4080)
+
+
+@pytest.mark.parametrize("kind", ["transitive", "wide"])
+def test_entries_that_version_1_cannot_say(vcpu: FakeVcpu, kind: str) -> None:
+    set_version(vcpu, 2)
+    entry = GrantEntryV2()
+    if kind == "transitive":
+        entry.transitive.hdr.flags = abi.GTF_transitive
+    else:
+        entry.full_page.hdr.flags = abi.GTF_permit_access
+        entry.full_page.frame = 1 << 32
+    grant(vcpu.domain, 7, entry)
+    assert set_version(vcpu, 1) == (-ERANGE, 2)
+    grant(vcpu.domain, 7, GrantEntryV2())
+    grant(vcpu.domain, 8, entry)  # not the toolstack's: it goes
+    assert set_version(vcpu, 1) == (0, 1)
+
+
+def test_odd_reserved_entries_go_with_version_2(vcpu: FakeVcpu, host: FakeHost) -> None:
+    set_version(vcpu, 2)
+    entry = GrantEntryV2()
+    entry.hdr.flags, entry.hdr.domid = abi.GTF_accept_transfer, 9
+    grant(vcpu.domain, 2, entry)
+    assert set_version(vcpu, 1) == (0, 1)
+    assert host.memory.read(setup(vcpu, 1)[1][0] << 12, 4096) == bytes(4096)
+
+
+def test_mapped_status_frames_hold_the_version(vcpu: FakeVcpu, host: FakeHost) -> None:
+    set_version(vcpu, 2)
+    mfn = status_frames(vcpu, 1)[1][0]
+    host.get_page_and_type(mfn, 3, 7)
+    assert set_version(vcpu, 1) == (-EBUSY, 2)
+    host.put_page_and_type(mfn)
+    assert set_version(vcpu, 1) == (0, 1)
+
+
+def test_going_back_and_forth_takes_no_more_frames(vcpu: FakeVcpu, host: FakeHost) -> None:
+    set_version(vcpu, 2)
+    set_version(vcpu, 1)
+    with nothing_kept(host):
+        for version in (2, 1, 2, 2, 1):
+            assert set_version(vcpu, version) == (0, version)
+
+
+# --- copies -------------------------------------------------------------------------------------------------------
+
+PAGE = bytes(n % 251 for n in range(4096))
+
+
+@pytest.fixture
+def pages(vcpu: FakeVcpu, host: FakeHost) -> tuple[int, int]:
+    """Two frames of the caller's: the first is filled."""
+    source, dest = vcpu.domain.mfns[:2]
+    host.memory.write(source << 12, PAGE)
+    return source, dest
+
+
+End = tuple[int, int, int]  # reference or frame, domain, offset
+
+
+def copy(vcpu: FakeVcpu, source: End, dest: End, length: int, flags: int = 0) -> int:
+    request = GnttabCopy(len=length, flags=flags, status=99)
+    for side, (what, domid, offset) in ((request.source, source), (request.dest, dest)):
+        side.u.gmfn, side.domid, side.offset = what, domid, offset
+    with nothing_kept(vcpu.domain.host):
+        (answer,) = op(vcpu, abi.GNTTABOP_copy, request)
+    return int(answer.status)
+
+
+def test_a_frame_to_a_frame(vcpu: FakeVcpu, host: FakeHost, pages: tuple[int, int]) -> None:
+    source, dest = pages
+    assert copy(vcpu, (source, SELF, 16), (dest, SELF, 100), 50) == 0
+    assert host.memory.read((dest << 12) + 100, 50) == PAGE[16:66]
+    assert host.memory.read(dest << 12, 100) == bytes(100)
+    assert host.memory.read((dest << 12) + 150, 100) == bytes(100)
+    assert copy(vcpu, (source, SELF, 0), (dest, SELF, 0), 4096) == 0
+    assert host.memory.read(dest << 12, 4096) == PAGE
+
+
+@pytest.mark.parametrize(
+    ("source_offset", "dest_offset", "length", "status"),
+    [
+        (0, 4090, 10, abi.GNTST_bad_copy_arg),
+        (4090, 0, 10, abi.GNTST_bad_copy_arg),
+        (0, 4096, 0, abi.GNTST_okay),
+        (0, 0, 0, abi.GNTST_okay),
+        (0, 0, 4097, abi.GNTST_bad_copy_arg),
+        (0xFFFF, 0, 0xFFFF, abi.GNTST_bad_copy_arg),
+    ],
+)
+def test_copies_stay_within_their_pages(
+    vcpu: FakeVcpu, pages: tuple[int, int], source_offset: int, dest_offset: int, length: int, status: int
+) -> None:
+    assert copy(vcpu, (pages[0], SELF, source_offset), (pages[1], SELF, dest_offset), length) == status
+
+
+def test_frames_that_cannot_be_copied(
+    vcpu: FakeVcpu, host: FakeHost, other: FakeDomain, pages: tuple[int, int]
+) -> None:
+    source, dest = (pages[0], SELF, 0), (pages[1], SELF, 0)
+    for none in (10**9, 0, 2**64 - 1, other.mfns[0]):
+        assert copy(vcpu, (none, SELF, 0), dest, 8) == abi.GNTST_bad_page
+        assert copy(vcpu, source, (none, SELF, 0), 8) == abi.GNTST_bad_page
+    for domid in (7, 3, 99):  # by frame number, for nobody but oneself, and that by the name of self
+        assert copy(vcpu, (other.mfns[0], domid, 0), dest, 8) == abi.GNTST_permission_denied
+        assert copy(vcpu, source, (other.mfns[0], domid, 0), 8) == abi.GNTST_permission_denied
+    host.get_page_and_type(pages[1], 3, L1)
+    assert copy(vcpu, source, dest, 8) == abi.GNTST_general_error
+    assert copy(vcpu, dest, source, 8) == abi.GNTST_okay
+
+
+FROM, TO = abi.GNTCOPY_source_gref, abi.GNTCOPY_dest_gref
+
+
+def test_grants_of_another_domain(vcpu: FakeVcpu, host: FakeHost, other: FakeDomain, pages: tuple[int, int]) -> None:
+    theirs = other.mfns[2]
+    grant(other, 9, GrantEntryV1(abi.GTF_permit_access, 3, theirs))
+    grant(other, 10, GrantEntryV1(abi.GTF_permit_access | abi.GTF_readonly, 3, theirs))
+    assert copy(vcpu, (pages[0], SELF, 5), (9, 7, 6), 7, TO) == 0
+    assert host.memory.read(theirs << 12, 20) == bytes(6) + PAGE[5:12] + bytes(7)
+    assert copy(vcpu, (10, 7, 6), (pages[1], SELF, 0), 7, FROM) == 0
+    assert host.memory.read(pages[1] << 12, 7) == PAGE[5:12]
+    assert copy(vcpu, (10, 7, 0), (9, 7, 100), 50, FROM | TO) == 0
+    assert copy(vcpu, (pages[0], SELF, 0), (10, 7, 0), 7, TO) == abi.GNTST_general_error
+    # The grants are as they were: no flag of a use remains.
+    assert host.memory.read((setup(other.vcpus[0], 1)[1][0] << 12) + 72, 2) == b"\x01\x00"
+
+
+@pytest.mark.parametrize(
+    ("ref", "domid", "status"),
+    [
+        (9, 99, abi.GNTST_bad_domain),
+        (512, 7, abi.GNTST_bad_gntref),
+        (2**32 - 1, 7, abi.GNTST_bad_gntref),
+        (20, 7, abi.GNTST_general_error),  # empty
+        (21, 7, abi.GNTST_general_error),  # for another domain
+        (22, 7, abi.GNTST_general_error),  # a transfer
+        (23, 7, abi.GNTST_bad_page),  # of a frame that the granter has not
+        (24, 7, abi.GNTST_bad_page),  # of no frame
+        (25, 7, abi.GNTST_general_error),  # transitive, in version 1
+    ],
+)
+def test_grants_that_grant_nothing(
+    vcpu: FakeVcpu, other: FakeDomain, pages: tuple[int, int], ref: int, domid: int, status: int
+) -> None:
+    access = abi.GTF_permit_access
+    grant(other, 21, GrantEntryV1(access, 4, other.mfns[0]))
+    grant(other, 22, GrantEntryV1(abi.GTF_accept_transfer, 3, other.mfns[0]))
+    grant(other, 23, GrantEntryV1(access, 3, pages[0]))
+    grant(other, 24, GrantEntryV1(access, 3, 0xFFFF_FFFF))
+    grant(other, 25, GrantEntryV1(abi.GTF_transitive, 3, other.mfns[0]))
+    assert copy(vcpu, (ref, domid, 0), (pages[1], SELF, 0), 4, FROM) == status
+    assert copy(vcpu, (pages[0], SELF, 0), (ref, domid, 0), 4, TO) == status
+
+
+def test_a_part_of_a_page(vcpu: FakeVcpu, other: FakeDomain, pages: tuple[int, int]) -> None:
+    set_version(other.vcpus[0], 2)
+    entry = GrantEntryV2()
+    entry.sub_page.hdr.flags, entry.sub_page.hdr.domid = abi.GTF_permit_access | abi.GTF_sub_page, 3
+    entry.sub_page.page_off, entry.sub_page.length, entry.sub_page.frame = 100, 50, other.mfns[0]
+    grant(other, 9, entry)
+    cases = ((100, 50, 0), (120, 30, 0), (99, 1, -1), (100, 51, -1), (150, 1, -1), (4090, 9, -10))
+    for offset, length, status in cases:
+        assert copy(vcpu, (9, 7, offset), (pages[1], SELF, 0), length, FROM) == status
+
+
+def transitive(domain: FakeDomain, ref: int, user: int, behind: int, behind_ref: int) -> None:
+    entry = GrantEntryV2()
+    entry.transitive.hdr.flags, entry.transitive.hdr.domid = abi.GTF_transitive, user
+    entry.transitive.trans_domid, entry.transitive.gref = behind, behind_ref
+    grant(domain, ref, entry)
+
+
+def test_a_grant_of_a_grant(vcpu: FakeVcpu, host: FakeHost, other: FakeDomain, pages: tuple[int, int]) -> None:
+    third = FakeDomain(host, 8, pages=4)
+    host.memory.write(third.mfns[0] << 12, b"third domain")
+    grant(third, 5, GrantEntryV1(abi.GTF_permit_access | abi.GTF_readonly, 7, third.mfns[0]))
+    set_version(other.vcpus[0], 2)
+    transitive(other, 9, 3, 8, 5)
+    dest = (pages[1], SELF, 0)
+    assert copy(vcpu, (9, 7, 0), dest, 12, FROM) == 0
+    assert host.memory.read(pages[1] << 12, 12) == b"third domain"
+    assert copy(vcpu, (pages[0], SELF, 0), (9, 7, 0), 12, TO) == abi.GNTST_general_error  # read-only behind it
+    transitive(other, 10, 3, 8, 6)
+    transitive(other, 11, 3, 99, 5)
+    transitive(other, 12, 3, 7, 9)
+    for ref in (10, 11, 12):  # no such grant; no such domain; itself
+        assert copy(vcpu, (ref, 7, 0), dest, 12, FROM) == abi.GNTST_general_error
+
+
+def test_a_grant_of_a_grant_of_a_grant_is_none(
+    vcpu: FakeVcpu, host: FakeHost, other: FakeDomain, pages: tuple[int, int]
+) -> None:
+    third = FakeDomain(host, 8, pages=4)
+    set_version(third.vcpus[0], 2)
+    set_version(other.vcpus[0], 2)
+    transitive(third, 5, 7, 3, 1)
+    transitive(other, 9, 3, 8, 5)
+    assert copy(vcpu, (9, 7, 0), (pages[1], SELF, 0), 12, FROM) == abi.GNTST_general_error
+
+
+# --- the others ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_entries_change_places(vcpu: FakeVcpu, host: FakeHost, version: int) -> None:
+    set_version(vcpu, version)
+    entry: GrantEntryV1 | GrantEntryV2 = GrantEntryV1(1, 2, 3)
+    if version == 2:
+        entry = GrantEntryV2()
+        entry.hdr.flags, entry.hdr.domid = 1, 2
+    grant(vcpu.domain, 20, entry)
+    if version == 2:
+        host.memory.write((status_frames(vcpu, 1)[1][0] << 12) + 40, b"\x08\x00")
+    (answer,) = op(vcpu, abi.GNTTABOP_swap_grant_ref, GnttabSwapGrantRef(20, 30, 99))
+    size, table = ctypes.sizeof(entry), setup(vcpu, 1)[1][0] << 12
+    assert answer.status == 0
+    assert host.memory.read(table + 20 * size, size) == bytes(size)
+    assert host.memory.read(table + 30 * size, size) == bytes(entry)
+    if version == 2:
+        assert host.memory.read((status_frames(vcpu, 1)[1][0] << 12) + 60, 2) == b"\x08\x00"
+
+
+@pytest.mark.parametrize(
+    ("one", "other_ref", "status"),
+    [(20, 20, 0), (512, 20, abi.GNTST_bad_gntref), (20, 512, abi.GNTST_bad_gntref), (511, 0, 0)],
+)
+def test_swaps_and_the_tables_end(vcpu: FakeVcpu, one: int, other_ref: int, status: int) -> None:
+    (answer,) = op(vcpu, abi.GNTTABOP_swap_grant_ref, GnttabSwapGrantRef(one, other_ref, 99))
+    assert answer.status == status
+
+
+@pytest.mark.parametrize(
+    ("flags", "domid", "status"),
+    [
+        (abi.GNTMAP_host_map, 7, abi.GNTST_no_space),
+        (abi.GNTMAP_device_map | abi.GNTMAP_readonly, 3, abi.GNTST_no_space),
+        (abi.GNTMAP_host_map, 99, abi.GNTST_bad_domain),
+        (abi.GNTMAP_host_map, SELF, abi.GNTST_bad_domain),
+        (abi.GNTMAP_readonly, 7, abi.GNTST_bad_gntref),
+    ],
+)
+def test_nothing_can_be_mapped(vcpu: FakeVcpu, flags: int, domid: int, status: int) -> None:
+    (answer,) = op(vcpu, abi.GNTTABOP_map_grant_ref, GnttabMapGrantRef(0x1000, flags, 9, domid, 99, 42))
+    assert (answer.status, answer.handle) == (status, 42)
+
+
+def test_so_there_is_nothing_to_unmap(vcpu: FakeVcpu) -> None:
+    (answer,) = op(vcpu, abi.GNTTABOP_unmap_grant_ref, GnttabUnmapGrantRef(0x1000, 0, 0, 99))
+    assert answer.status == abi.GNTST_bad_handle
+    (replaced,) = op(vcpu, abi.GNTTABOP_unmap_and_replace, GnttabUnmapAndReplace(0x1000, 0x2000, 0, 99))
+    assert replaced.status == abi.GNTST_bad_handle
+
+
+def test_frames_are_not_transferred(vcpu: FakeVcpu, other: FakeDomain) -> None:
+    mine, theirs = vcpu.domain.mfns[0], other.mfns[0]
+    with nothing_kept(vcpu.domain.host):
+        answers = op(vcpu, abi.GNTTABOP_transfer, *(GnttabTransfer(mfn, 7, 9, 99) for mfn in (mine, theirs, 10**9)))
+    assert [answer.status for answer in answers] == [abi.GNTST_general_error, abi.GNTST_bad_page, abi.GNTST_bad_page]
+
+
+@pytest.mark.parametrize(
+    ("operation", "offset", "length", "result"),
+    [
+        (abi.GNTTAB_CACHE_CLEAN, 0, 4096, 0),
+        (abi.GNTTAB_CACHE_CLEAN | abi.GNTTAB_CACHE_INVAL, 16, 4080, 0),
+        (abi.GNTTAB_CACHE_INVAL, 0, 16, -EOPNOTSUPP),
+        (abi.GNTTAB_CACHE_SOURCE_GREF, 0, 16, -EOPNOTSUPP),
+        (0, 0, 16, 0),
+        (4, 0, 16, -EINVAL),
+        (4, 0, 0, 0),
+        (abi.GNTTAB_CACHE_CLEAN, 4096, 0, -EINVAL),
+        (abi.GNTTAB_CACHE_CLEAN, 1, 4096, -EINVAL),
+    ],
+)
+def test_caches(vcpu: FakeVcpu, operation: int, offset: int, length: int, result: int) -> None:
+    request = GnttabCacheFlush(offset=offset, length=length, op=operation)
+    request.a.dev_bus_addr = vcpu.domain.mfns[0] << 12
+    assert vcpu.call(GRANT_TABLE_OP, abi.GNTTABOP_cache_flush, vcpu.put(request), 1) == result
+
+
+def test_caches_of_frames_that_are_not_ones_own(vcpu: FakeVcpu, other: FakeDomain, host: FakeHost) -> None:
+    for mfn, errno in ((other.mfns[0], EINVAL), (host.nr_frames, EINVAL), (host.m2p_mfn - 1, EPERM)):
+        request = GnttabCacheFlush(offset=0, length=16, op=abi.GNTTAB_CACHE_CLEAN)
+        request.a.dev_bus_addr = mfn << 12
+        assert vcpu.call(GRANT_TABLE_OP, abi.GNTTABOP_cache_flush, vcpu.put(request), 1) == -errno
+
+
+# --- lists --------------------------------------------------------------------------------------------------------
+
+LISTS = {0: 32, 1: 24, 4: 24, 5: 40, 7: 24, 11: 12}
+"""Operations on lists of requests with a status, and a request's size."""
+
+
+@pytest.mark.parametrize("operation", range(14))
+def test_every_operation_answers_as_real_xen(vcpu: FakeVcpu, operation: int) -> None:
+    """guests/grants: a bad pointer, no request, a count beyond 2^31."""
+    ones = vcpu.put(b"\xff" * 64)
+    single = operation in (2, 6, 9)
+    none = -EINVAL if single else {3: -ENOSYS, 8: -EINVAL, 10: -ESRCH, 13: -ENOSYS}.get(operation, 0)
+    bad = -ENOSYS if operation in (3, 13) else -EFAULT
+    assert vcpu.call(GRANT_TABLE_OP, operation, BAD, 1) == bad
+    assert vcpu.call(GRANT_TABLE_OP, operation, ones, 0) == none
+    assert vcpu.call(GRANT_TABLE_OP, operation, ones, 1 << 31) == -EINVAL
+    if single:
+        assert vcpu.call(GRANT_TABLE_OP, operation, ones, 2) == -EINVAL
+    if operation in LISTS:
+        assert vcpu.call(GRANT_TABLE_OP, operation, HYPERVISOR_RANGE, 0) == -EFAULT
+
+
+def test_upper_bits_are_for_going_on_with_a_flush(vcpu: FakeVcpu) -> None:
+    assert vcpu.call(GRANT_TABLE_OP, 1 << 12 | abi.GNTTABOP_copy, BAD, 0) == -EINVAL
+    assert vcpu.call(GRANT_TABLE_OP, 1 << 12 | abi.GNTTABOP_cache_flush, BAD, 0) == 0
+    assert vcpu.call(GRANT_TABLE_OP, 0xFFFF_FFFF, BAD, 0) == -EINVAL
+    assert vcpu.call(GRANT_TABLE_OP, 1 << 32 | 99, BAD, 0) == -ENOSYS
+
+
+@pytest.mark.parametrize(("operation", "size"), LISTS.items())
+def test_requests_before_an_unreadable_one_are_done(vcpu: FakeVcpu, operation: int, size: int) -> None:
+    where = vcpu.put(b"\xff" * (3 * size), at_end=True)
+    assert vcpu.call(GRANT_TABLE_OP, operation, where, 5) == -EFAULT
+    done = [vcpu.copy_from_guest(where + n * size, size) for n in range(3)]
+    assert all(request != b"\xff" * size for request in done)
+
+
+@pytest.mark.parametrize(("operation", "size"), LISTS.items())
+def test_long_lists_are_preempted_and_go_on(vcpu: FakeVcpu, operation: int, size: int) -> None:
+    count = 2 * PREEMPT_AFTER + 1
+    where = vcpu.put(b"\xff" * (count * size))
+    assert vcpu.call(GRANT_TABLE_OP, operation, where, count) == 0
+    assert vcpu.continuations == 2
+    for n in range(count):
+        assert vcpu.copy_from_guest(where + n * size, size) != b"\xff" * size
