@@ -191,6 +191,9 @@ def test_a_transaction_looks_at_a_bounded_number_of_nodes() -> None:
         assert reply is not None
         errors.append(reply.payload)
     assert errors == [b"ENOENT\0"] * 9 + [b"ENOSPC\0"] * 3
+    reply = asked.ask(5, xs_wire.XS_TRANSACTION_END, b"T\0", 1).reply
+    assert reply is not None
+    assert reply.payload == b"ENOMEM\0"
 
 
 def test_domain_0_may_ask_for_quotas() -> None:

@@ -187,7 +187,11 @@ class _Request:
         if quotas is None:
             return
         domid = self.connection.domid
-        if size >= quotas.node_size or (new and self.view.nodes_of(domid) + new > quotas.nodes):
+        if new and self.view.nodes_of(domid) + new > quotas.nodes:
+            raise StoreError("ENOSPC")
+        if size >= quotas.node_size:
+            if self.transaction is not None:
+                self.transaction.failed = True
             raise StoreError("ENOSPC")
         more = size - before.size if before is not None else size + len(path)
         if more > 0 and self.view.memory_of(domid) + more > quotas.memory:

@@ -35,11 +35,15 @@ class Transaction:
 
     Parameters:
         quotas: limits for the domain it belongs to; None for Domain 0.
+
+    Attributes:
+        failed: it has asked for more than it may have, and will not end well.
     """
 
     def __init__(self, tree: Tree, quotas: Quotas | None) -> None:
         self._tree = tree
         self._quotas = quotas
+        self.failed = False
         self._seen: dict[bytes, Node | None] = {}
         self._now: dict[bytes, Node | None] = {}
         self._changed: dict[bytes, None] = {}
@@ -56,6 +60,7 @@ class Transaction:
         if path in self._now:
             return self._now[path]
         if self._quotas is not None and len(self._seen) >= self._quotas.transaction_nodes:
+            self.failed = True
             raise StoreError("ENOSPC")
         node = self._seen[path] = self._now[path] = self._tree.get(path)
         return node
@@ -77,23 +82,26 @@ class Transaction:
         self._changed[path] = None
 
     def nodes_of(self, domid: int) -> int:
-        """How many nodes the domain owns."""
-        return self._tree.nodes_of(domid) + self._nodes[domid]
+        """How many nodes the domain owns. Those that are to go still count, until they have gone."""
+        return self._tree.nodes_of(domid) + max(0, self._nodes[domid])
 
     def memory_of(self, domid: int) -> int:
         """How much memory, in bytes, the domain uses."""
         return self._tree.memory_of(domid) + self._memory[domid]
 
     def note(self, path: bytes, exact: bool) -> None:
-        """Remember to tell the watchers of ``path``, at the end."""
-        self._events[path] = exact
+        """Remember to tell the watchers of ``path``, at the end: those above it too unless it is always ``exact``."""
+        self._events[path] = exact and self._events.get(path, True)
 
     def commit(self) -> list[Change]:
         """Make it true: what the watchers are to be told.
 
         Raises:
             StoreError: EAGAIN: a node that it looked at has changed since. ENOSPC: a domain would own too many.
+                ENOMEM: it failed before.
         """
+        if self.failed:
+            raise StoreError("ENOMEM")
         tree = self._tree
         if self._quotas is not None:
             for domid, more in self._nodes.items():
