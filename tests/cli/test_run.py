@@ -36,14 +36,30 @@ def ending(folder: Path) -> str:
     return str(kernels.build("hostile", folder))
 
 
-LOOP = bytes.fromhex(
-    "b812000000"  # mov $HYPERVISOR_console_io, %eax
-    "31ff"  # xor %edi, %edi: CONSOLEIO_write
-    "be08000000"  # mov $8, %esi
-    "488d1504000000"  # lea 4(%rip), %rdx
-    "0f05"  # syscall
-    "ebfe"  # jmp .
-) + b"looping\n"
+VIRT_BASE = 0xFFFFFFFF80000000
+LOOP = (
+    bytes.fromhex(
+        "488b4648"  # mov 72(%rsi), %rax: start_info's console frame
+        "48ba00000000" "0080ffff"  # movabs $MACH2PHYS, %rdx
+        "488b04c2"  # mov (%rdx,%rax,8), %rax
+        "48c1e00c"  # shl $12, %rax
+        "48ba"  # movabs $VIRT_BASE, %rdx
+    )
+    + VIRT_BASE.to_bytes(8, "little")
+    + bytes.fromhex("4801d048b9")  # add %rdx, %rax; movabs $text, %rcx
+    + b"looping\n"
+    + bytes.fromhex(
+        "48898800040000"  # mov %rcx, 1024(%rax): the output ring
+        "c7800c0c000008000000"  # movl $8, 3084(%rax): its producer
+        "8b4e50"  # mov 80(%rsi), %ecx: the console's port
+        "51"  # push %rcx
+        "bf04000000"  # mov $EVTCHNOP_send, %edi
+        "4889e6"  # mov %rsp, %rsi
+        "b820000000"  # mov $HYPERVISOR_event_channel_op, %eax
+        "0f05"  # syscall
+        "ebfe"  # jmp .
+    )
+)
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from cython.cimports.paravirt.hypervisor.msr import read_msr, write_msr
 from cython.cimports.paravirt.hypervisor.ptwrite import set_register, size_mask
 from cython.cimports.paravirt.hypervisor.records import HostPtr, VcpuPtr, i64, u8, u32, u64
 from cython.cimports.paravirt.hypervisor.timekeeping import guest_tsc
+from cython.cimports.paravirt.hypervisor.traps import inject_exception
 from cython.cimports.paravirt.machine.cpu import (
     GPR_RAX,
     GPR_RBX,
@@ -199,6 +200,16 @@ def emulate_forced_ud(host: HostPtr, v: VcpuPtr) -> cython.bint:
     return True
 
 
+def undefined(insn: ConstInsnPtr) -> cython.bint:
+    """Instructions that a processor finds undefined before it asks who executes them, unlike the Unicorn engine.
+
+    Control registers that do not exist, and xsetbv while CR4.OSXSAVE is clear.
+    """
+    if insn.opcode == 0x20 or insn.opcode == 0x22:
+        return insn.reg == 1 or (insn.reg >= 5 and insn.reg != 8)
+    return insn.opcode == 0x01 and insn.mod == 3 and insn.reg & 7 == 2 and insn.rm & 7 == 1
+
+
 def emulate_privileged(host: HostPtr, v: VcpuPtr) -> cython.bint:
     """#GP(0): carry the instruction out.  False: it is the guest's own fault."""
     code: cython.uchar[16]
@@ -223,7 +234,12 @@ def emulate_privileged(host: HostPtr, v: VcpuPtr) -> cython.bint:
             v.cpu.rip += insn.length
             return True
         return False
-    if insn.map != 1 or v.cpu.user:
+    if insn.map != 1:
+        return False
+    if undefined(i):
+        inject_exception(v, 6, 0, 0)
+        return True
+    if v.cpu.user:
         return False
     if o == 0x20:
         return read_control(v, i)

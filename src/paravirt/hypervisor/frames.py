@@ -26,7 +26,6 @@ from cython.cimports.paravirt.hypervisor.records import (
     FRAME_L1,
     FRAME_L4,
     FRAME_NONE,
-    FRAME_SEGDESC,
     FRAME_VALIDATED,
     FRAME_WRITABLE,
     FRAME_XEN,
@@ -134,14 +133,15 @@ def get_page_type(host: HostPtr, mfn: u64, type: u8) -> i64:
 
 
 def put_page_type(host: HostPtr, mfn: u64) -> cython.void:
-    """Give a use under the present type back; the last use of a page table releases what it refers to."""
+    """Give a use under the present type back; the last use of a page table releases what it refers to.
+
+    A frame of descriptors stays a checked one until it is used as something else: nobody can write to it before.
+    """
     frame: FramePtr = cython.address(host.frames[mfn])
     if frame.type_refs == 1:
         if frame.type >= FRAME_L1 and frame.type <= FRAME_L4 and frame.flags & FRAME_VALIDATED:
             frame.flags &= ~FRAME_VALIDATED
             devalidate_table(host, mfn, frame.type)
-        elif frame.type == FRAME_SEGDESC:
-            frame.flags &= ~FRAME_VALIDATED
         frame.tlb_stamp = host.flush_clock
     frame.type_refs -= 1
 

@@ -23,6 +23,7 @@ from cython.cimports.paravirt.hypervisor.records import (
     u64,
 )
 from cython.cimports.paravirt.hypervisor.scheduling import earliest_deadline, pick_next, vcpu_yield
+from cython.cimports.paravirt.hypervisor.segments import reload_segments
 from cython.cimports.paravirt.hypervisor.timekeeping import guest_tsc, now, run_timers
 from cython.cimports.paravirt.hypervisor.trace import trace_exit
 from cython.cimports.paravirt.hypervisor.traps import (
@@ -219,6 +220,7 @@ def enter_guest(pcpu: PcpuPtr, v: VcpuPtr) -> cython.void:
         flush_pcpu(pcpu)
     if v.domain.posted:
         apply_posted(v.domain)
+    reload_segments(v)
     deliver_events(v)
     if not may_go_on(pcpu, v):
         return

@@ -27,6 +27,7 @@ from cython.cimports.paravirt.hypervisor.frames import (
     put_page_type,
 )
 from cython.cimports.paravirt.hypervisor.guestmem import fetch_code, find_l1e, frame_ptr, read_pte
+from cython.cimports.paravirt.hypervisor.hypercalls.descriptor_tables import forget_ldts
 from cython.cimports.paravirt.hypervisor.ptwrite import WritePlan, finish_write, plan_write
 from cython.cimports.paravirt.hypervisor.records import (
     FRAME_L1,
@@ -132,6 +133,9 @@ def put_entry(host: HostPtr, table_mfn: u64, value: u64, level: u8) -> cython.vo
     if level == 1:
         if value & RW:
             put_page_type(host, mfn)
+        elif host.frames[mfn].type == FRAME_SEGDESC and host.frames[mfn].type_refs:
+            # Perhaps it was part of an LDT: that takes what it needs again.
+            forget_ldts(host, host.frames[mfn].owner)
         put_page(host, mfn)
     elif mfn != table_mfn:
         put_page_and_type(host, mfn)
@@ -264,7 +268,8 @@ def set_user_table(v: VcpuPtr, mfn: u64) -> i64:
             rc = get_page_and_type(host, mfn, v.domain.domid, FRAME_L4)
             if rc != 0:
                 return rc
-            show_machine_to_phys(v, mfn, not v.domain.arch_vm_assist & M2P_STRICT)
+            if v.domain.arch_vm_assist & M2P_STRICT:
+                show_machine_to_phys(v, mfn, False)
         v.user_table = mfn
         v.cpu.user_cr3 = mfn << 12
         if old != 0:

@@ -122,6 +122,7 @@ ctypedef struct Vcpu:
     u32 gdt_entries
     u32 ldt_entries
     u64 ldt_base         # guest virtual address
+    u64 ldt_frames[16]   # mfns of its pages that were used so far: each holds a reference and its type
     u64 gs_base_kernel   # the shadow GS base: the other one than cpu.seg[SEG_GS].base
     u64 cr4
     u64 iobmp            # PHYSDEVOP_set_iobitmap

@@ -8,7 +8,9 @@ cdef bint check_iret_selectors(Vcpu* v, u16 cs, u16 ss) noexcept nogil
 cdef bint check_descriptor(Domain* d, u64* descriptor) noexcept nogil
 cdef bint emulate_segment(Host* host, Vcpu* v) noexcept nogil
 
-cdef bint read_descriptor(Host* host, Vcpu* v, u16 selector, u64* descriptor) noexcept nogil
+cdef void reload_segments(Vcpu* v) noexcept nogil
+cdef bint check_target(u64 code, u64 rip) noexcept nogil
+cdef i64 read_descriptor(Host* host, Vcpu* v, u16 selector, u64* descriptor) noexcept nogil
 cdef i64 check_code(Host* host, Vcpu* v, u16 selector, u64* descriptor) noexcept nogil
 cdef i64 check_stack(Host* host, Vcpu* v, u16 selector, bint to_64_bit, u64* descriptor) noexcept nogil
 cdef void set_segment(Vcpu* v, int seg, u16 selector, u64 descriptor) noexcept nogil

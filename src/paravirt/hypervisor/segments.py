@@ -7,15 +7,17 @@ The engine's descriptor tables are out of reach (see machine/unicorn/shim.c), so
 after a descriptor raises #GP(0) and is carried out here: segment loads, far transfers, native iret, LAR, LSL, VERR,
 VERW.  Whether the guest is in its kernel is the vcpu's own bit and is changed by none of them.
 
-A function that loads answers 0, or a fault: vector << 16 | error code.
+A function that loads answers 0, or a fault: vector << 16 | error code; for a page fault, which only a descriptor in the
+LDT can raise, with the selector in the error code's place.
 """
 
 import cython
 from cython.cimports.paravirt.abi.constants import FIRST_RESERVED_GDT_ENTRY
 from cython.cimports.paravirt.hypervisor.guestmem import copy_from_guest, copy_to_guest, fetch_code, frame_ptr
+from cython.cimports.paravirt.hypervisor.hypercalls.descriptor_tables import map_ldt_page
 from cython.cimports.paravirt.hypervisor.ptwrite import set_register
-from cython.cimports.paravirt.hypervisor.records import DomainPtr, HostPtr, VcpuPtr, i64, u8, u16, u32, u64
-from cython.cimports.paravirt.hypervisor.traps import inject_exception
+from cython.cimports.paravirt.hypervisor.records import DomainPtr, HostPtr, VcpuPtr, i64, u16, u32, u64
+from cython.cimports.paravirt.hypervisor.traps import inject_exception, inject_failsafe
 from cython.cimports.paravirt.machine.cpu import (
     GPR_RSP,
     SEG_CS,
@@ -36,25 +38,28 @@ FLAT_CODE64 = cython.declare(u64, 0x00AFFB000000FFFF)
 NP = cython.declare(i64, 11 << 16)
 SS = cython.declare(i64, 12 << 16)
 GP = cython.declare(i64, 13 << 16)
+PF = cython.declare(i64, 14 << 16)
 
 RFLAGS_ZF = cython.declare(u64, 0x40)
+FLAT_KERNEL_CS = cython.declare(u16, 0xE033)
+DESCRIPTOR_L = cython.declare(u32, 1 << 21)
+DESCRIPTOR_B = cython.declare(u32, 1 << 22)
+
+RFLAGS_NT = cython.declare(u64, 0x4000)
 # What iret may change in ring 3: CF PF AF ZF SF TF DF OF NT AC ID; not IF, IOPL, VM, VIF, VIP; RF as given.
 IRET_FLAGS = cython.declare(u64, 0x254DD5)
 
 
-def read_descriptor(host: HostPtr, v: VcpuPtr, selector: u16, descriptor: U64Ptr) -> cython.bint:
-    """The descriptor that a selector names: false beyond the table's end."""
+def read_descriptor(host: HostPtr, v: VcpuPtr, selector: u16, descriptor: U64Ptr) -> i64:
+    """The descriptor that a selector names: 0, a general protection fault beyond the table's end, or a page fault."""
     entry: u32 = selector >> 3
-    user: u8 = v.cpu.user
-    rc: i64
     if selector & 4:
         if entry >= v.ldt_entries:
-            return False
-        # The table is where the kernel mapped it.
-        v.cpu.user = 0
-        rc = copy_from_guest(v, descriptor, v.ldt_base + entry * 8, 8)
-        v.cpu.user = user
-        return rc == 0
+            return GP | (selector & 0xFFFC)
+        if v.ldt_frames[entry >> 9] == 0 and not map_ldt_page(v, entry >> 9):
+            return PF | selector
+        descriptor[0] = cython.cast(U64Ptr, frame_ptr(host, v.ldt_frames[entry >> 9]))[entry & 511]
+        return 0
     if entry >= FIRST_RESERVED_GDT_ENTRY:
         descriptor[0] = 0
         if selector & ~3 == 0xE020:
@@ -63,28 +68,37 @@ def read_descriptor(host: HostPtr, v: VcpuPtr, selector: u16, descriptor: U64Ptr
             descriptor[0] = FLAT_DATA
         elif selector & ~3 == 0xE030:
             descriptor[0] = FLAT_CODE64
-        return True
+        return 0
     if entry >= v.gdt_entries:
-        return False
+        return GP | (selector & 0xFFFC)
     descriptor[0] = cython.cast(U64Ptr, frame_ptr(host, v.gdt_frames[entry >> 9]))[entry & 511]
-    return True
+    return 0
 
 
 def check_descriptor(d: DomainPtr, descriptor: U64Ptr) -> cython.bint:
-    """Whether a guest may put a descriptor into a table; raises its privilege level to 3 where it must be.
+    """Whether a guest may put a descriptor into a table; changes it where it may not stand as it is.
 
-    What is not present is harmless; of system descriptors none is allowed, call gates included.
+    What is not present is harmless.  Segments get at least the privilege level of ring 3, in which a guest's kernel
+    runs.  Of system descriptors a call gate is kept, for the guest to see: with privilege level 0, so that its use
+    raises #GP, and with the level that it asked for in its selector's RPL.
     """
     high: u32 = cython.cast(u32, descriptor[0] >> 32)
+    level: u64 = (high >> 13) & 3
+    selector: u16 = cython.cast(u16, descriptor[0] >> 16)
     if not high & (1 << 15):
         return True
-    if not high & (1 << 12):
-        return descriptor[0] == 0 or high & 0xF00 == 0
-    if high & (3 << 13) != 3 << 13:
+    if high & (1 << 12):
         descriptor[0] |= cython.cast(u64, 3) << 45
-    # 64-bit code: L and D together are reserved.
-    if high & (1 << 11) and high & (3 << 21) == 3 << 21:
+        return True
+    if high & 0xF00 == 0:
+        # The second half of a call gate, or nothing.
+        descriptor[0] |= cython.cast(u64, 3) << 45
+        return True
+    if high & 0xF00 != 0xC00 or high & 0xFF:
         return False
+    if selector >> 3 >= FIRST_RESERVED_GDT_ENTRY and selector != FLAT_KERNEL_CS and not selector & 4:
+        return False
+    descriptor[0] = (descriptor[0] & ~((cython.cast(u64, 3) << 45) | (cython.cast(u64, 3) << 16))) | level << 16
     return True
 
 
@@ -111,28 +125,45 @@ def check_code(host: HostPtr, v: VcpuPtr, selector: u16, descriptor: U64Ptr) -> 
     """Whether CS may be loaded with ``selector`` in ring 3, without leaving it."""
     error: i64 = selector & 0xFFFC
     high: u32
+    rc: i64
     if error == 0:
         return GP
-    if not read_descriptor(host, v, selector, descriptor):
-        return GP | error
+    rc = read_descriptor(host, v, selector, descriptor)
+    if rc != 0:
+        return rc
     high = cython.cast(u32, descriptor[0] >> 32)
     if high & 0x1800 != 0x1800 or selector & 3 != 3:
         return GP | error
     if not high & (1 << 10) and (high >> 13) & 3 != 3:
+        return GP | error
+    # Both bits together are reserved.
+    if high & DESCRIPTOR_L and high & DESCRIPTOR_B:
         return GP | error
     if not high & (1 << 15):
         return NP | error
     return 0
 
 
+def check_target(code: u64, rip: u64) -> cython.bint:
+    """Whether ``rip`` can be gone to in a code segment: canonical in 64-bit code, else within the limit."""
+    limit: u64 = (code & 0xFFFF) | ((code >> 32) & 0xF0000)
+    if (code >> 53) & 1:
+        return cython.cast(u64, cython.cast(i64, rip << 16) >> 16) == rip
+    if (code >> 55) & 1:
+        limit = (limit << 12) | 0xFFF
+    return rip <= limit
+
+
 def check_stack(host: HostPtr, v: VcpuPtr, selector: u16, to_64_bit: cython.bint, descriptor: U64Ptr) -> i64:
     """Whether SS may be loaded with ``selector`` in ring 3."""
     error: i64 = selector & 0xFFFC
     high: u32
+    rc: i64
     if error == 0:
         return GP
-    if not read_descriptor(host, v, selector, descriptor):
-        return GP | error
+    rc = read_descriptor(host, v, selector, descriptor)
+    if rc != 0:
+        return rc
     high = cython.cast(u32, descriptor[0] >> 32)
     if high & 0x1A00 != 0x1200 or selector & 3 != 3 or (high >> 13) & 3 != 3:
         return GP | error
@@ -155,8 +186,9 @@ def load_segment(host: HostPtr, v: VcpuPtr, seg: cython.int, selector: u16) -> i
     if error == 0:
         set_null(v, seg, selector)
         return 0
-    if not read_descriptor(host, v, selector, cython.address(descriptor)):
-        return GP | error
+    rc = read_descriptor(host, v, selector, cython.address(descriptor))
+    if rc != 0:
+        return rc
     high = cython.cast(u32, descriptor >> 32)
     # Data, or readable code; ring 3 may use it unless it is conforming code.
     if not high & (1 << 12) or high & 0xA00 == 0x800:
@@ -197,13 +229,43 @@ def check_iret_selectors(v: VcpuPtr, cs: u16, ss: u16) -> cython.bint:
     return load_code_and_stack(v, cs, ss) == 0
 
 
+def reload_segments(v: VcpuPtr) -> cython.void:
+    """Load the data segments again, as when a processor takes a vcpu up: their descriptors may have changed since.
+
+    Bases of FS and GS are kept apart from their selectors.  If a selector cannot be loaded any more it becomes null,
+    and the guest's failsafe callback is entered, which finds all four as they were.
+    """
+    host: HostPtr = v.domain.host
+    bad: u32 = 0
+    base: u64
+    seg: cython.int
+    for seg in range(6):
+        if seg != SEG_CS and seg != SEG_SS and v.cpu.seg[seg].selector & 0xFFFC:
+            base = v.cpu.seg[seg].base
+            if load_segment(host, v, seg, v.cpu.seg[seg].selector) != 0:
+                bad |= 1 << seg
+            elif seg >= SEG_FS:
+                v.cpu.seg[seg].base = base
+    if bad == 0:
+        return
+    inject_failsafe(v)
+    for seg in range(6):
+        if bad & (1 << seg):
+            base = v.cpu.seg[seg].base
+            set_null(v, seg, 0)
+            v.cpu.seg[seg].base = base
+
+
 # --- instructions -----------------------------------------------------------------------------------------------
 
 
 def fault(v: VcpuPtr, result: i64) -> cython.bint:
     """Give the guest a load's fault, if there is one.  Always true: the instruction has been dealt with."""
-    if result != 0:
-        inject_exception(v, cython.cast(u32, result >> 16), cython.cast(u32, result & 0xFFFF), 0)
+    detail: u32 = cython.cast(u32, result & 0xFFFF)
+    if result >> 16 == 14:
+        inject_exception(v, 14, 0, v.ldt_base + (detail & 0xFFF8))
+    elif result != 0:
+        inject_exception(v, cython.cast(u32, result >> 16), detail, 0)
     return True
 
 
@@ -240,11 +302,15 @@ def native_iret(host: HostPtr, v: VcpuPtr, insn: ConstInsnPtr) -> cython.bint:
     long_mode: cython.bint = v.cpu.seg[SEG_CS].flags & (1 << 21) != 0
     count: u32 = 5 if long_mode else 3
     rc: i64
+    if v.cpu.rflags & RFLAGS_NT:
+        return fault(v, GP)
     if not pop(v, insn.size, count, values):
         return True
     rc = check_code(host, v, cython.cast(u16, values[1]), cython.address(code))
     if rc == 0 and long_mode:
         rc = check_stack(host, v, cython.cast(u16, values[4]), (code >> 53) & 1, cython.address(stack))
+    if rc == 0 and not check_target(code, values[0]):
+        rc = GP
     if rc != 0:
         return fault(v, rc)
     v.cpu.rip = values[0]
@@ -264,6 +330,8 @@ def far_return(host: HostPtr, v: VcpuPtr, insn: ConstInsnPtr) -> cython.bint:
     if not pop(v, insn.size, 2, values):
         return True
     rc = check_code(host, v, cython.cast(u16, values[1]), cython.address(code))
+    if rc == 0 and not check_target(code, values[0]):
+        rc = GP
     if rc != 0:
         return fault(v, rc)
     v.cpu.gpr[GPR_RSP] += 2 * insn.size
@@ -290,7 +358,11 @@ def far_transfer(host: HostPtr, v: VcpuPtr, insn: ConstInsnPtr) -> cython.bint:
     for i in range(insn.size):
         target |= cython.cast(u64, memory[i]) << (8 * i)
     selector = cython.cast(u16, memory[insn.size] | cython.cast(u32, memory[insn.size + 1]) << 8)
+    if selector & 0xFFFC:
+        selector |= 3  # the level is not the selector's to say: it stays what it is
     rc = check_code(host, v, selector, cython.address(code))
+    if rc == 0 and not check_target(code, target):
+        rc = GP
     if rc != 0:
         return fault(v, rc)
     if insn.reg & 7 == 3:
@@ -376,7 +448,7 @@ def answer_query(v: VcpuPtr, insn: ConstInsnPtr, selector: u16, descriptor: u64)
     if not high & 0x1000 and kind not in (2, 9, 11) and not (insn.opcode == 2 and kind == 12):
         return False
     if insn.opcode == 2:
-        set_register(v, insn.reg, insn.size, high & 0xFFFF00)
+        set_register(v, insn.reg, insn.size, high & 0xF0FF00)
     else:
         if high & (1 << 23):
             limit = (limit << 12) | 0xFFF
@@ -389,16 +461,16 @@ def query(host: HostPtr, v: VcpuPtr, insn: ConstInsnPtr) -> cython.bint:
     value: u64 = 0
     descriptor: u64 = 0
     selector: u16
+    rc: i64 = GP
     if not read_operand(v, insn, 2, cython.address(value)):
         return True
     selector = cython.cast(u16, value)
+    if selector & 0xFFFC != 0:
+        rc = read_descriptor(host, v, selector, cython.address(descriptor))
+        if rc >> 16 == 14:
+            return fault(v, rc)
     v.cpu.rflags &= ~RFLAGS_ZF
-    if (
-        selector & 0xFFFC != 0
-        and read_descriptor(host, v, selector, cython.address(descriptor))
-        and descriptor != 0
-        and answer_query(v, insn, selector, descriptor)
-    ):
+    if rc == 0 and descriptor != 0 and answer_query(v, insn, selector, descriptor):
         v.cpu.rflags |= RFLAGS_ZF
     v.cpu.rip += insn.length
     return True

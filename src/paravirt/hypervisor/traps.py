@@ -31,7 +31,7 @@ from cython.cimports.paravirt.hypervisor.records import (
     u64,
 )
 from cython.cimports.paravirt.hypervisor.scheduling import domain_shutdown
-from cython.cimports.paravirt.hypervisor.segments import emulate_segment, load_code_and_stack
+from cython.cimports.paravirt.hypervisor.segments import emulate_segment, fault, load_code_and_stack
 from cython.cimports.paravirt.machine.cpu import (
     GPR_R11,
     GPR_RAX,
@@ -54,6 +54,8 @@ RFLAGS_TF = cython.declare(u64, 0x100)
 RFLAGS_IF = cython.declare(u64, 0x200)
 RFLAGS_IOPL = cython.declare(u64, 0x3000)
 RFLAGS_VM = cython.declare(u64, 0x20000)
+# What iret restores: CF PF AF ZF SF TF DF OF NT RF AC ID.
+IRET_FLAGS = cython.declare(u64, 0x254DD5)
 # Cleared on entry to a handler: TF, NT, RF, VM, AC.
 CLEARED_ON_ENTRY = cython.declare(u64, 0x74100)
 
@@ -211,19 +213,19 @@ def inject_failsafe(v: VcpuPtr) -> cython.void:
         v.info[UPCALL_MASK] = 1
     v.cpu.rflags &= ~CLEARED_ON_ENTRY
     v.cpu.rip = v.failsafe_callback.address
-    set_flat(v, 0, 0, 0)
-    set_flat(v, 3, 0, 0)
     set_flat(v, SEG_CS, FLAT_KERNEL_CS, CODE64_FLAGS)
     set_flat(v, SEG_SS, FLAT_KERNEL_SS, DATA_FLAGS)
 
 
 def deliver_events(v: VcpuPtr) -> cython.bint:
     """Before the guest goes on: if an event is pending and not masked, enter its event callback."""
-    if v.nmi_pending and not v.nmi_masked and v.nmi_callback.address != 0:
+    if v.nmi_pending and not v.nmi_masked:
+        # Without a handler it is lost.
         v.nmi_pending = 0
-        v.nmi_masked = 1
-        enter_kernel(v, v.nmi_callback.address, True, False, 0)
-        return True
+        if v.nmi_callback.address != 0:
+            v.nmi_masked = 1
+            enter_kernel(v, v.nmi_callback.address, v.nmi_callback.mask_events, False, 0)
+            return True
     if v.info[UPCALL_PENDING] and not v.info[UPCALL_MASK]:
         if v.event_callback.address == 0:
             domain_crash(v.domain, "an event is pending, but the guest has no event callback", 0)
@@ -234,11 +236,14 @@ def deliver_events(v: VcpuPtr) -> cython.bint:
 
 
 def software_interrupt(host: HostPtr, v: VcpuPtr, vector: u32) -> cython.void:
-    """``int n``: the guest's gate decides; where its DPL forbids it, #GP at the instruction."""
+    """``int n``: the guest's gate decides; where its DPL forbids it, #GP at the instruction.
+
+    ``int $0x80`` has an entry of its own in Xen, which does not look at the gate's DPL.
+    """
     entry: TrapEntryPtr = cython.address(v.traps[vector & 255])
     if vector == 3 or vector == 4:
         inject_exception(v, vector, 0, 0)
-    elif entry.dpl >= (3 if v.cpu.user else 1) and entry.address != 0:
+    elif entry.address != 0 and (vector == 0x80 or entry.dpl >= (3 if v.cpu.user else 1)):
         enter_kernel(v, entry.address, entry.mask_events, False, 0)
     else:
         v.cpu.rip -= 2
@@ -274,7 +279,8 @@ def exception(host: HostPtr, v: VcpuPtr, vector: u32, error: u32, address: u64) 
         v.guest_ts = 0
         inject_exception(v, 7, 0, 0)
     elif vector == 1:
-        v.cpu.dr[6] = (address & 0xE00F) | DR6_FIXED
+        # What happened before stays until the guest clears it.
+        v.cpu.dr[6] |= (address & 0xE00F) | DR6_FIXED
         inject_exception(v, 1, 0, 0)
     elif vector < 32:
         inject_exception(v, vector, error, 0)
@@ -338,11 +344,11 @@ def iret(v: VcpuPtr) -> i64:
     if v.domain.arch_vm_assist & 16:
         v.iopl = (frame[6] >> 12) & 3
     v.cpu.rip = frame[4]
-    v.cpu.rflags = (frame[6] & 0x250DD5) | RFLAGS_IF | 2
+    v.cpu.rflags = (frame[6] & IRET_FLAGS) | RFLAGS_IF | 2
     v.cpu.gpr[GPR_RSP] = frame[7]
     if frame[3] & VGCF_IN_SYSCALL:
         v.cpu.gpr[GPR_RCX] = frame[4]
-        v.cpu.gpr[GPR_R11] = v.cpu.rflags
+        v.cpu.gpr[GPR_R11] = (frame[6] & ~(RFLAGS_IOPL | RFLAGS_VM)) | RFLAGS_IF
     else:
         v.cpu.gpr[GPR_R11] = frame[1]
         v.cpu.gpr[GPR_RCX] = frame[2]
@@ -350,7 +356,6 @@ def iret(v: VcpuPtr) -> i64:
     v.info[UPCALL_MASK] = 0 if frame[6] & RFLAGS_IF else 1
     v.nmi_masked = 0
     rc = load_code_and_stack(v, cython.cast(u16, frame[5] | 3), cython.cast(u16, frame[8] | 3))
-    if rc != 0:
-        # The guest sees the fault as if the target's first instruction had raised it.
-        inject_exception(v, cython.cast(u32, rc >> 16), cython.cast(u32, rc & 0xFFFF), 0)
+    # The guest sees a fault as if the target's first instruction had raised it.
+    fault(v, rc)
     return cython.cast(i64, v.cpu.gpr[GPR_RAX])

@@ -26,11 +26,12 @@ from cython.cimports.paravirt.hypervisor.frames import (
     put_page_and_type,
     release_allocation,
 )
-from cython.cimports.paravirt.hypervisor.guestmem import copy_from_guest, copy_to_guest
-from cython.cimports.paravirt.hypervisor.hypercalls.descriptor_tables import destroy_gdt
+from cython.cimports.paravirt.hypervisor.guestmem import copy_from_guest, copy_to_guest, frame_ptr
+from cython.cimports.paravirt.hypervisor.hypercalls.descriptor_tables import destroy_gdt, destroy_ldt
 from cython.cimports.paravirt.hypervisor.hypercalls.native import register_native
 from cython.cimports.paravirt.hypervisor.loop import init_cond, init_lock, run_pcpu
 from cython.cimports.paravirt.hypervisor.mmu import set_kernel_table
+from cython.cimports.paravirt.hypervisor.msr import fill_hypercall_page
 from cython.cimports.paravirt.hypervisor.records import (
     FRAME_L4,
     FRAME_PINNED,
@@ -572,14 +573,7 @@ class Domain:
 
     def set_hypercall_page(self, pfn: int) -> None:
         """Fill a frame with the hypercall stubs, 32 bytes for each number (BuildTarget)."""
-        page = bytearray(b"\xcc" * 4096)
-        for number in range(64):
-            load = b"\xb8" + number.to_bytes(4, "little") + b"\x0f\x05"
-            stub = (
-                b"\x51\x41\x53\x50" + load if number == 23 else b"\x51\x41\x53" + load + b"\x41\x5b\x59\xc3"
-            )
-            page[number * 32 : number * 32 + len(stub)] = stub
-        self.write(pfn, 0, bytes(page))
+        fill_hypercall_page(frame_ptr(self.host.rec, self.p2m[pfn]))
 
     def pin_l4(self, pfn: int) -> None:
         """Validate and pin an L4 table on the domain's behalf (BuildTarget).
@@ -849,6 +843,7 @@ class Vcpu:
         rec.kernel_table = 0
         rec.user_table = 0
         destroy_gdt(rec)
+        destroy_ldt(rec)
         if rec.info_mfn:
             rec.info = rec.domain.shared_info + rec.id * 64
             put_page_and_type(host, rec.info_mfn)

@@ -100,9 +100,7 @@ def xen_notes(**numbers: int) -> bytes:
     """The notes that every kernel needs, and those numbers that are named (``VIRT_BASE=...``)."""
     numbers = {"ENTRY": VIRT_BASE, "VIRT_BASE": VIRT_BASE} | numbers
     texts = {"GUEST_OS": b"test\0", "LOADER": b"generic\0", "XEN_VERSION": b"xen-3.0\0"}
-    return b"".join(
-        note(getattr(elfnote, f"XEN_ELFNOTE_{key}"), value) for key, value in (texts | numbers).items()
-    )
+    return b"".join(note(getattr(elfnote, f"XEN_ELFNOTE_{key}"), value) for key, value in (texts | numbers).items())
 
 
 def kernel(**numbers: int) -> bytes:
@@ -123,9 +121,7 @@ def bzimage(payload: bytes, *, version: int = 0x020C, setup_sects: int = 2, offs
 
 def lz4_legacy(data: bytes) -> bytes:
     """``lz4 -l``."""
-    blocks = [
-        lz4.block.compress(data[at : at + (8 << 20)], store_size=False) for at in range(0, len(data), 8 << 20)
-    ]
+    blocks = [lz4.block.compress(data[at : at + (8 << 20)], store_size=False) for at in range(0, len(data), 8 << 20)]
     return struct.pack("<I", 0x184C2102) + b"".join(struct.pack("<I", len(b)) + b for b in blocks)
 
 

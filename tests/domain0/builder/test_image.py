@@ -279,9 +279,7 @@ def test_a_damaged_kernel_ends_in_a_user_error_or_a_sound_image(
 
 
 @settings(max_examples=200, deadline=None)
-@given(
-    st.binary(max_size=300), st.sampled_from([b"", b"\x7fELF", b"\x7fELF\x02\x01\x01", b"\x1f\x8b", b"BZh9"])
-)
+@given(st.binary(max_size=300), st.sampled_from([b"", b"\x7fELF", b"\x7fELF\x02\x01\x01", b"\x1f\x8b", b"BZh9"]))
 def test_any_bytes(junk: bytes, magic: bytes) -> None:
     with pytest.raises(UserError):
         parse_kernel(magic + junk, limit=1 << 20)

@@ -111,15 +111,12 @@ def test_the_old_section_of_linux_2_6() -> None:
         xen_version="xen-3.0",
         pae_mode="yes[extended-cr3]",
         bsd_symtab=True,
-        features_supported=1 << features.XENFEAT_writable_page_tables
-        | 1 << features.XENFEAT_pae_pgdir_above_4gb,
+        features_supported=1 << features.XENFEAT_writable_page_tables | 1 << features.XENFEAT_pae_pgdir_above_4gb,
         features_required=1 << features.XENFEAT_pae_pgdir_above_4gb,
     )
 
 
-@pytest.mark.parametrize(
-    ("text", "number"), [(b"4096", 4096), (b"0x1000", 4096), (b"010000", 4096), (b"0", 0)]
-)
+@pytest.mark.parametrize(("text", "number"), [(b"4096", 4096), (b"0x1000", 4096), (b"010000", 4096), (b"0", 0)])
 def test_numbers_of_the_old_section_are_cs(text: bytes, number: int) -> None:
     assert parse_legacy(b"VIRT_BASE=" + text).virt_base == number
 

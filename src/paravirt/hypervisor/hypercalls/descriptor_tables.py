@@ -4,7 +4,8 @@
 """Descriptor tables: set_gdt and update_descriptor (public/xen.h).
 
 A frame that holds descriptors has the type *segment descriptor*: each descriptor in it was checked, and the guest
-maps it read-only.  The first 14 pages of the GDT are the guest's; the hypervisor's own descriptors follow.
+maps it read-only.  The first 14 pages of the GDT are the guest's; the hypervisor's own descriptors follow.  A page of
+the LDT becomes such a frame when a selector first names a descriptor in it, and stays one until the LDT is changed.
 """
 
 import cython
@@ -17,15 +18,17 @@ from cython.cimports.paravirt.hypervisor.frames import (
     put_page_and_type,
     put_page_type,
 )
-from cython.cimports.paravirt.hypervisor.guestmem import copy_from_guest, frame_ptr
+from cython.cimports.paravirt.hypervisor.guestmem import copy_from_guest, find_l1e, frame_ptr
 from cython.cimports.paravirt.hypervisor.records import (
     FRAME_SEGDESC,
     FRAME_WRITABLE,
+    DomainPtr,
     FramePtr,
     HostPtr,
     VcpuPtr,
     i64,
     u8,
+    u16,
     u32,
     u64,
 )
@@ -41,6 +44,47 @@ def destroy_gdt(v: VcpuPtr) -> cython.void:
             put_page_and_type(v.domain.host, v.gdt_frames[i])
             v.gdt_frames[i] = 0
     v.gdt_entries = 0
+
+
+def map_ldt_page(v: VcpuPtr, page: u32) -> cython.bint:
+    """Take a page of the LDT into use: false if none is mapped there, or it cannot hold descriptors."""
+    l1_mfn: u64
+    flags: u64
+    mfn: u64
+    pte: U64Ptr
+    user: u8 = v.cpu.user
+    # The table is where the kernel mapped it.
+    v.cpu.user = 0
+    pte = find_l1e(v, v.ldt_base + (cython.cast(u64, page) << 12), cython.address(l1_mfn), cython.address(flags))
+    v.cpu.user = user
+    if pte == cython.NULL or not pte[0] & 1:
+        return False
+    mfn = (pte[0] >> 12) & cython.cast(u64, 0xFFFFFFFFFF)
+    if get_page_and_type(v.domain.host, mfn, v.domain.domid, FRAME_SEGDESC) != 0:
+        return False
+    v.ldt_frames[page] = mfn
+    return True
+
+
+def destroy_ldt(v: VcpuPtr) -> cython.void:
+    """Give the frames of the vcpu's LDT back; those that are still in use are taken again when they are next named."""
+    i: u32
+    for i in range(16):
+        if v.ldt_frames[i] != 0:
+            put_page_and_type(v.domain.host, v.ldt_frames[i])
+            v.ldt_frames[i] = 0
+
+
+def forget_ldts(host: HostPtr, domid: u16) -> cython.void:
+    """destroy_ldt for every vcpu of a domain (of a service, which has none, too)."""
+    d: DomainPtr
+    i: u32
+    if domid >= host.max_domains or host.domains[domid] == cython.NULL:
+        return
+    d = host.domains[domid]
+    for i in range(d.nr_vcpus):
+        if d.vcpus[i] != cython.NULL:
+            destroy_ldt(d.vcpus[i])
 
 
 def set_gdt(v: VcpuPtr, frames: U64Ptr, entries: u32) -> i64:

@@ -56,6 +56,7 @@ from cython.cimports.paravirt.hypervisor.guestmem import (
     frame_ptr,
     in_guest_range,
 )
+from cython.cimports.paravirt.hypervisor.hypercalls.descriptor_tables import destroy_ldt
 from cython.cimports.paravirt.hypervisor.mmu import mod_entry, set_kernel_table, set_user_table
 from cython.cimports.paravirt.hypervisor.records import (
     FRAME_L1,
@@ -260,6 +261,7 @@ def set_ldt(v: VcpuPtr, address: u64, entries: u64) -> i64:
     """MMUEXT_SET_LDT: the local descriptor table is at a page-aligned guest address; at most 8192 entries."""
     if (address & 0xFFF and entries != 0) or entries > 8192 or not in_guest_range(address, entries * 8):
         return -EINVAL
+    destroy_ldt(v)
     v.ldt_base = address if entries else 0
     v.ldt_entries = cython.cast(u32, entries)
     return 0

@@ -68,6 +68,7 @@ struct unicorn_engine {
     const uint8_t *(*tlb_vaddr_to_host)(void *env, uint64_t address, int access, int mmu_index);
     uint32_t (*cc_compute_all)(void *env, int op);
     void (*raise_exception_err)(void *env, int vector, int error_code);
+    void (*update_dr7)(void *env, uint32_t value);
 
     struct cpu *cur;    /* whose run() this is */
     struct cpu *loaded; /* whose floating-point state is in the library */
@@ -76,6 +77,9 @@ struct unicorn_engine {
     int leave;
     volatile int kicked;
     uint32_t base_hflags;
+
+    uint64_t armed[5];   /* the breakpoints that the library knows: dr0 to dr3, and of dr7 what concerns them */
+    int breakpoints_stale;
 
     int count_blocks;
     uint64_t budget;
@@ -220,6 +224,35 @@ static uint32_t mode_flags(struct unicorn_engine *e, const struct cpu *cpu)
     return flags;
 }
 
+/* Of dr7 what makes the library's breakpoints: those of execution that are enabled.  Its watchpoints do nothing. */
+static uint64_t execution_breakpoints(const struct cpu *cpu)
+{
+    uint64_t dr7 = cpu->dr[7], chosen = 0;
+    int i;
+
+    for (i = 0; i < 4; i++)
+        if ((dr7 >> 2 * i & 3) && !(dr7 >> (16 + 4 * i) & 3))
+            chosen |= dr7 & (3ull << 2 * i);
+    return chosen;
+}
+
+/* Tell the library of the breakpoints.  It forgets all translated code for that, so it must not be running any. */
+static void arm_breakpoints(struct unicorn_engine *e, struct cpu *cpu)
+{
+    e->update_dr7(e->env, 0x400);
+    memcpy(e->env + ENV_DR, cpu->dr, 4 * sizeof(uint64_t));
+    memcpy(e->armed, cpu->dr, 4 * sizeof(uint64_t));
+    e->armed[4] = execution_breakpoints(cpu);
+    e->update_dr7(e->env, (uint32_t)e->armed[4] | 0x400);
+    e->breakpoints_stale = 0;
+}
+
+static int breakpoints_changed(const struct unicorn_engine *e, const struct cpu *cpu)
+{
+    uint64_t wanted = cpu->dr[7] & 0xff ? execution_breakpoints(cpu) : 0;
+    return wanted != e->armed[4] || (wanted && memcmp(e->armed, cpu->dr, 4 * sizeof(uint64_t)) != 0);
+}
+
 static void load_state(struct unicorn_engine *e, struct cpu *cpu)
 {
     char *env = e->env;
@@ -236,6 +269,10 @@ static void load_state(struct unicorn_engine *e, struct cpu *cpu)
         load_segments(e, cpu);
     FIELD(env, ENV_HFLAGS, uint32_t) = mode_flags(e, cpu);
     FIELD(env, ENV_TSC_AUX, uint64_t) = cpu->tsc_aux;
+    if (((cpu->dr[7] & 0xff) | e->armed[4]) && breakpoints_changed(e, cpu)) {
+        e->breakpoints_stale = 1;
+        request_exit(e);
+    }
 }
 
 static void refresh_controls(struct unicorn_engine *e)
@@ -297,6 +334,19 @@ static void hook_exception(void *uc, uint32_t vector, void *data)
     load_state(e, e->cur);
 }
 
+static const uint8_t *code_at(struct unicorn_engine *e, uint64_t address)
+{
+    int side = (FIELD(e->env, ENV_HFLAGS, uint32_t) & 3) == 3 ? MMU_USER_INDEX : MMU_SUPERVISOR_INDEX;
+    return e->tlb_vaddr_to_host(e->env, address, INSTRUCTION_FETCH, side);
+}
+
+/* The library does not know int1, which raises #DB behind it. */
+static int is_icebp(struct unicorn_engine *e)
+{
+    const uint8_t *byte = code_at(e, e->cur->rip);
+    return byte != NULL && *byte == 0xf1;
+}
+
 static uint8_t hook_invalid(void *uc, void *data)
 {
     struct unicorn_engine *e = data;
@@ -305,6 +355,10 @@ static uint8_t hook_invalid(void *uc, void *data)
 
     FIELD(e->env, ENV_OLD_EXCEPTION, int32_t) = -1;
     save_state(e, e->cur);
+    if (is_icebp(e)) {
+        exit.vector = 1;
+        e->cur->rip++;
+    }
     deliver(e, &exit);
     load_state(e, e->cur);
     return 1;
@@ -314,11 +368,10 @@ static uint8_t hook_invalid(void *uc, void *data)
 static uint64_t entry_length(struct unicorn_engine *e)
 {
     uint64_t rip = FIELD(e->env, ENV_EIP, uint64_t), length;
-    int side = (FIELD(e->env, ENV_HFLAGS, uint32_t) & 3) == 3 ? MMU_USER_INDEX : MMU_SUPERVISOR_INDEX;
     const uint8_t *byte;
 
     for (length = 0; length < 13; length++) {
-        byte = e->tlb_vaddr_to_host(e->env, rip + length, INSTRUCTION_FETCH, side);
+        byte = code_at(e, rip + length);
         if (byte == NULL || *byte == 0x0f)
             break;
     }
@@ -455,6 +508,8 @@ static int engine_run(void *engine, struct cpu *cpu, cpu_handler handler, void *
     if (e->loaded != cpu)
         switch_to(e, cpu);
     engine_commit(e);
+    if (breakpoints_changed(e, cpu))
+        arm_breakpoints(e, cpu);
     load_state_for_entry(e, cpu);
     FIELD(e->uc, UC_NESTED_LEVEL, int32_t) = 1;
     FIELD(e->uc, UC_STOP_REQUEST, uint8_t) = 0;
@@ -475,6 +530,13 @@ static int engine_run(void *engine, struct cpu *cpu, cpu_handler handler, void *
         if (e->leave)
             break;
         save_state(e, cpu);
+        if (e->breakpoints_stale) {
+            arm_breakpoints(e, cpu);
+            if (!e->kicked && cpu->blocks < e->budget) {
+                load_state_for_entry(e, cpu);
+                continue;
+            }
+        }
         /* The library leaves its loop for a pause instruction too. */
         exit = (struct cpu_exit){e->kicked ? EXIT_KICKED : EXIT_PAUSE, 0, 0, 0};
         if (e->count_blocks && cpu->blocks >= e->budget)
@@ -661,6 +723,7 @@ static const char *resolve(struct unicorn_engine *e, struct open_calls *calls)
     e->tlb_vaddr_to_host = symbol(e, "tlb_vaddr_to_host_x86_64", &missing);
     e->cc_compute_all = symbol(e, "cpu_cc_compute_all_x86_64", &missing);
     e->raise_exception_err = symbol(e, "raise_exception_err_x86_64", &missing);
+    e->update_dr7 = symbol(e, "cpu_x86_update_dr7_x86_64", &missing);
     return missing;
 }
 
