@@ -19,6 +19,8 @@ from cython.cimports.paravirt.machine.cpu import (
     GPR_RDX,
     GPR_RSI,
     GPR_RSP,
+    SEG_FS,
+    SEG_GS,
     U64Ptr,
 )
 from cython.cimports.paravirt.machine.decode import ConstInsnPtr, effective_address
@@ -51,6 +53,14 @@ def set_register(v: VcpuPtr, number: u32, size: u32, value: u64) -> cython.void:
         v.cpu.gpr[number] = value & size_mask(size)
     else:
         v.cpu.gpr[number] = (v.cpu.gpr[number] & ~size_mask(size)) | (value & size_mask(size))
+
+
+def set_operand(v: VcpuPtr, insn: ConstInsnPtr, value: u64) -> cython.void:
+    """Write the register operand, AH to BH included."""
+    if insn.size == 1 and not insn.rex and insn.reg >= 4 and insn.reg < 8:
+        v.cpu.gpr[insn.reg - 4] = (v.cpu.gpr[insn.reg - 4] & ~cython.cast(u64, 0xFF00)) | (value & 0xFF) << 8
+    else:
+        set_register(v, insn.reg, insn.size, value)
 
 
 def flags_logic(v: VcpuPtr, result: u64, size: u32) -> cython.void:
@@ -95,6 +105,17 @@ def flags_sub(v: VcpuPtr, a: u64, b: u64, result: u64, size: u32) -> cython.void
 def is_push(insn: ConstInsnPtr) -> cython.bint:
     """Whether the instruction pushes a register or a constant (64-bit mode: always eight bytes)."""
     return insn.map == 0 and ((insn.opcode >= 0x50 and insn.opcode <= 0x57) or insn.opcode in (0x68, 0x6A))
+
+
+def is_plain_string(insn: ConstInsnPtr) -> cython.bint:
+    """Whether this is movs or stos of 64-bit code, in no other segments than the flat ones."""
+    return (
+        insn.map == 0
+        and insn.opcode in (0xA4, 0xA5, 0xAA, 0xAB)
+        and insn.address_size == 8
+        and insn.segment != SEG_FS
+        and insn.segment != SEG_GS
+    )
 
 
 def operand_address(v: VcpuPtr, insn: ConstInsnPtr) -> u64:
@@ -212,13 +233,13 @@ def plan_write(
 ) -> i64:
     """What the instruction makes of the aligned eight bytes around ``fault_address``, now ``old``: 0, or -1."""
     address: u64
-    if (
-        not insn.has_modrm
-        and not is_push(insn)
-        and not (insn.map == 0 and insn.opcode in (0xA4, 0xA5, 0xAA, 0xAB))
-    ):
-        return -1
-    if insn.has_modrm and insn.mod == 3:
+    if insn.has_modrm:
+        if insn.mod == 3:
+            return -1
+    elif is_push(insn):
+        if insn.size == 2:
+            return -1
+    elif not is_plain_string(insn):
         return -1
     plan.size = 8 if is_push(insn) or (insn.map == 1 and insn.opcode == 0xC7) else insn.size
     address = operand_address(v, insn)
@@ -249,12 +270,7 @@ def finish_write(v: VcpuPtr, insn: ConstInsnPtr, plan: ConstWritePlanPtr) -> cyt
         elif o <= 0x83:
             operation = reg
         elif o == 0x86 or o == 0x87:
-            if plan.size == 1 and not insn.rex and insn.reg >= 4 and insn.reg < 8:
-                v.cpu.gpr[insn.reg - 4] = (
-                    v.cpu.gpr[insn.reg - 4] & ~cython.cast(u64, 0xFF00)
-                ) | plan.old << 8
-            else:
-                set_register(v, insn.reg, plan.size, plan.old)
+            set_operand(v, insn, plan.old)
         elif o >= 0xA4 and o <= 0xAB:
             v.cpu.gpr[GPR_RDI] += step
             if o < 0xAA:
@@ -289,7 +305,7 @@ def finish_write(v: VcpuPtr, insn: ConstInsnPtr, plan: ConstWritePlanPtr) -> cyt
             set_register(v, GPR_RAX, plan.size, plan.old)
     elif o == 0xC0 or o == 0xC1:
         flags_add(v, plan.old, plan.source, plan.result, plan.size)
-        set_register(v, insn.reg, plan.size, plan.old)
+        set_operand(v, insn, plan.old)
     elif o == 0xC7:
         v.cpu.rflags &= ~ZF
         if plan.source == plan.old:

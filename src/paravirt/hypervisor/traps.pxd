@@ -10,6 +10,7 @@ cdef void inject_failsafe(Vcpu* v) noexcept nogil
 cdef void domain_crash(Domain* d, const char* reason, u64 detail) noexcept nogil
 cdef bint deliver_events(Vcpu* v) noexcept nogil
 cdef void software_interrupt(Host* host, Vcpu* v, u32 vector) noexcept nogil
+cdef void single_step(Vcpu* v, u64 trap_flag) noexcept nogil
 cdef void general_protection(Host* host, Vcpu* v, u32 error) noexcept nogil
 cdef void page_fault(Host* host, Vcpu* v, u32 error, u64 address) noexcept nogil
 cdef void exception(Host* host, Vcpu* v, u32 vector, u32 error, u64 address) noexcept nogil

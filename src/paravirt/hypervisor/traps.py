@@ -59,6 +59,7 @@ IRET_FLAGS = cython.declare(u64, 0x254DD5)
 # Cleared on entry to a handler: TF, NT, RF, VM, AC.
 CLEARED_ON_ENTRY = cython.declare(u64, 0x74100)
 
+DR6_SINGLE_STEP = cython.declare(u64, 0x4000)
 DR6_FIXED = cython.declare(u64, 0xFFFF0FF0)
 VGCF_IN_SYSCALL = cython.declare(u64, 256)
 SHUTDOWN_CRASH = cython.declare(u32, 3)
@@ -250,29 +251,47 @@ def software_interrupt(host: HostPtr, v: VcpuPtr, vector: u32) -> cython.void:
         inject_gp(v, (vector << 3) | 2)
 
 
+def single_step(v: VcpuPtr, trap_flag: u64) -> cython.void:
+    """An instruction was carried out for the guest: #DB behind it, if the trap flag was set when it began.
+
+    A handler that was entered instead has the flag clear.
+    """
+    if trap_flag and v.cpu.rflags & RFLAGS_TF:
+        v.cpu.dr[6] |= DR6_SINGLE_STEP | DR6_FIXED
+        inject_exception(v, 1, 0, 0)
+
+
 def general_protection(host: HostPtr, v: VcpuPtr, error: u32) -> cython.void:
     """#GP: a privileged or segment instruction that the hypervisor carries out, or the guest's own fault."""
+    trap_flag: u64 = v.cpu.rflags & RFLAGS_TF
     if error == 0:
         if emulate_segment(host, v) or emulate_privileged(host, v):
+            single_step(v, trap_flag)
             return
     inject_gp(v, error)
 
 
 def page_fault(host: HostPtr, v: VcpuPtr, error: u32, address: u64) -> cython.void:
     """#PF: a page-table write that the hypervisor carries out, or the guest's own fault."""
+    trap_flag: u64 = v.cpu.rflags & RFLAGS_TF
     if not v.cpu.user and error & 3 == 3 and in_guest_range(address, 1) and write_fault(host, v, address):
+        single_step(v, trap_flag)
         return
     inject_exception(v, 14, error, address)
 
 
 def exception(host: HostPtr, v: VcpuPtr, vector: u32, error: u32, address: u64) -> cython.void:
     """An exception that the engine reports."""
+    trap_flag: u64
     if vector == 14:
         page_fault(host, v, error, address)
     elif vector == 13:
         general_protection(host, v, error)
     elif vector == 6:
-        if not emulate_forced_ud(host, v):
+        trap_flag = v.cpu.rflags & RFLAGS_TF
+        if emulate_forced_ud(host, v):
+            single_step(v, trap_flag)
+        else:
             inject_exception(v, 6, 0, 0)
     elif vector == 7:
         v.cpu.ts = 0

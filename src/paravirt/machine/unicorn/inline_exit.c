@@ -40,11 +40,14 @@ static struct {
 /* The exit label of the block that this thread is translating. */
 static __thread void *exit_label;
 
+/* Whether this thread is in one of our engines: other users of the library in this process get what they know. */
+static __thread _Bool ours;
+
 static void emit_call(void *ctx, void *function, void *result, int count, void **args)
 {
     char *env, *word;
 
-    if (function != tcg.helper) {
+    if (!ours || function != tcg.helper) {
         tcg.gen_call(ctx, function, result, count, args);
         return;
     }
@@ -64,6 +67,16 @@ static void emit_exit(void *ctx, void *tb, unsigned index)
         exit_label = NULL;
     }
     tcg.gen_exit_tb(ctx, tb, index);
+}
+
+void inline_exit_enter(void)
+{
+    ours = 1;
+}
+
+void inline_exit_leave(void)
+{
+    ours = 0;
 }
 
 /* The slot of the library's procedure linkage table through which it calls `name`, or NULL. */

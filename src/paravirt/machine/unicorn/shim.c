@@ -518,7 +518,9 @@ static int engine_run(void *engine, struct cpu *cpu, cpu_handler handler, void *
     FIELD(e->cs, CPU_HALTED, uint32_t) = 0;
     while (!e->leave) {
         FIELD(e->cs, CPU_EXCEPTION_INDEX, int32_t) = -1;
+        inline_exit_enter();
         e->cpu_exec(e->uc, e->cs);
+        inline_exit_leave();
         if (FIELD(e->uc, UC_INVALID_ERROR, int32_t) != 0) {
             save_state(e, cpu);
             exit = (struct cpu_exit){EXIT_ENGINE, (uint32_t)FIELD(e->uc, UC_INVALID_ERROR, int32_t), 0, 0};
