@@ -13,6 +13,7 @@ from paravirt.guestkernels import obtain
 from paravirt.initramfs import MARKER, build
 
 from ..cli.conftest import Obtain, guest
+from ..hypervisor.audited import audited
 
 __all__ = ["guest"]
 
@@ -76,7 +77,7 @@ def ramdisk(guest: Obtain, tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.fixture
 def machine() -> Iterator[Machine]:
-    with Machine(memory=700) as made:
+    with Machine(memory=700) as made, audited(made):
         yield made
 
 

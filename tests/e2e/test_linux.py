@@ -8,6 +8,7 @@ import pytest
 
 from paravirt import Machine, ShutdownReason
 
+from ..hypervisor.audited import check
 from .conftest import PATIENCE, Shell
 
 pytestmark = pytest.mark.network
@@ -28,6 +29,13 @@ def test_a_shell_and_what_it_needs(machine: Machine, kernel: Path, ramdisk: byte
         "echo $(cat /sys/hypervisor/version/major).$(cat /sys/hypervisor/version/minor)"
         "$(cat /sys/hypervisor/version/extra)"
     )
+    # Every reference of every frame, recounted: while it runs (its processes die meanwhile), and while it stands still.
+    shell.domain.console.send("for i in $(seq 20); do ls -l /bin | sort | wc -l; done\n")
+    for _ in range(5):
+        check(machine, "while the guest runs")
+    shell.domain.pause()
+    check(machine, "while the guest is paused")
+    shell.domain.unpause()
     # Pipes and processes.
     assert "\n5050\n" in shell("seq 100 | awk '{s+=$1} END {print s}'")
     assert "\n20\n" in shell("for i in $(seq 20); do (exit 0) & done; wait; jobs | wc -l; echo $((4*5))")

@@ -11,6 +11,7 @@ import pytest
 
 from paravirt import Machine
 
+from ..hypervisor.audited import audited
 from ..oracle import kernels, transcript
 from . import known
 
@@ -25,7 +26,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def machine() -> Iterator[Machine]:
-    with Machine(memory=256) as made:
+    with Machine(memory=256) as made, audited(made):
         yield made
 
 

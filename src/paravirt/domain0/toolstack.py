@@ -26,7 +26,9 @@ from paravirt.domain0.crash import crash_report
 from paravirt.domain0.services import Services
 from paravirt.domain0.store import Store, StoreService
 from paravirt.domain0.store.layout import announce
-from paravirt.errors import UserError
+from paravirt.errors import HypervisorBug, UserError
+from paravirt.hypervisor.audit import audit
+from paravirt.hypervisor.audit_report import AuditReport
 from paravirt.hypervisor.views import Domain as DomainView
 from paravirt.hypervisor.views import Host
 from paravirt.machine.memory import FRAME_SIZE, Memory
@@ -41,6 +43,7 @@ MAX_VCPUS = 32
 
 # What a machine needs beside its domains' memory: machine-to-phys table, shared pages, slack.
 OVERHEAD_MIB = 4
+FRAME_WRITABLE = 7  # records.pxd: the type of a frame that is written to
 
 
 class ShutdownReason(enum.Enum):
@@ -56,20 +59,44 @@ class ShutdownReason(enum.Enum):
 
 
 class GuestPage:
-    """One frame of a guest, as a service's door to a shared ring (see ``domain0.ring``)."""
+    """One frame of a guest, mapped by Domain 0: a service's door to a shared ring (see ``domain0.ring``).
 
-    def __init__(self, memory: Memory, mfn: int) -> None:
-        self._memory = memory
-        self._base = mfn * FRAME_SIZE
-        self._view: Any = memory.view(mfn)
+    The mapping holds a reference and a use as writable, so that a guest that gives the frame back, or makes a page
+    table of it, does not have Domain 0 write into somebody else's memory.
+
+    Raises:
+        HypervisorBug: the frame is not the domain's, or in use as something else; and when it is used after
+            :meth:`release`.
+    """
+
+    def __init__(self, domain: DomainView, mfn: int) -> None:
+        self._domain = domain
+        self._memory = domain.host.memory
+        self._mfn: int | None = mfn
+        with domain.host.lock:
+            if domain.host.get_page_and_type(mfn, domain.domid, FRAME_WRITABLE) != 0:
+                raise HypervisorBug(f"Domain 0 cannot map frame {mfn:#x} of domain {domain.domid}")
+            domain.state.service_pages.append(mfn)
+
+    def release(self) -> None:
+        """Unmap the frame; the caller holds the machine lock."""
+        if self._mfn is not None:
+            self._domain.state.service_pages.remove(self._mfn)
+            self._domain.host.put_page_and_type(self._mfn)
+            self._mfn = None
 
     def read(self, offset: int, length: int) -> bytes:
         """A copy of untrusted bytes."""
-        return bytes(self._view[offset : offset + length].tobytes())
+        return self._memory.read(self._address(offset), length)
 
     def write(self, offset: int, data: bytes) -> None:
         """Store bytes for the guest to see."""
-        self._memory.write(self._base + offset, data)
+        self._memory.write(self._address(offset), data)
+
+    def _address(self, offset: int) -> int:
+        if self._mfn is None:
+            raise HypervisorBug("a page of a domain that has ended is used")
+        return self._mfn * FRAME_SIZE + offset
 
 
 class Domain:
@@ -93,6 +120,7 @@ class Domain:
         self._ended = threading.Event()
         self._reason: ShutdownReason | None = None
         self._on_end: list[Callable[[], None]] = []
+        self._pages: list[GuestPage] = []
 
     def wait(self, timeout: float | None = None) -> ShutdownReason:
         """Wait for the domain's end and say why it ended.
@@ -210,6 +238,11 @@ class Machine:
         with self.host.lock:
             return dict(self.host.stats())
 
+    def audit(self) -> AuditReport:
+        """Recount every reference of every frame from the page tables and all other roots (hypervisor/audit.py)."""
+        with self.host.lock:
+            return audit(self.host)
+
     def close(self) -> None:
         """Destroy the domains and give everything back to the host."""
         if self._closed:
@@ -266,7 +299,8 @@ class Machine:
         self.domains[domid] = domain
         view.console_sink = domain.console.emit
         notify = self._services.listen(domid, console_port, domain.console.on_event)
-        domain.console.attach(GuestPage(self.memory, built.console_mfn), notify)
+        domain._pages.append(GuestPage(view, built.console_mfn))
+        domain.console.attach(domain._pages[-1], notify)
         domain.console.wake = lambda: self._services.post(domain.console.on_event)
         self._introduce(domain, built.store_mfn, store_port, built.console_mfn, console_port, memory, vcpus)
         if not paused:
@@ -300,7 +334,10 @@ class Machine:
         # The service exists before its notifier does: bind late.
         service: list[StoreService] = []
         notify = self._services.listen(domain.domid, store_port, lambda: service[0].on_event())
-        service.append(StoreService(GuestPage(self.memory, store_mfn), connection, notify))
+        assert domain._view is not None
+        domain._pages.append(GuestPage(domain._view, store_mfn))
+        service.append(StoreService(domain._pages[-1], connection, notify))
+        domain._on_end.append(service[0].close)
         connection.on_output = lambda: self._services.post(service[0].on_event)
         self.store.introduce(domain.domid)
 
@@ -331,8 +368,12 @@ class Machine:
             with self.host.lock:
                 domain.crash_report = crash_report(view, domain.image, domain.console.tail(2000))
         domain.console.close()
+        for action in domain._on_end:
+            action()
         self.store.release(domain.domid)
         with self.host.lock:
+            for page in domain._pages:
+                page.release()
             view.destroy()
         self.domains.pop(domain.domid, None)
         domain._reason = reason

@@ -26,6 +26,7 @@ from cython.cimports.paravirt.hypervisor.records import (
     FRAME_L1,
     FRAME_L4,
     FRAME_NONE,
+    FRAME_READONLY,
     FRAME_VALIDATED,
     FRAME_WRITABLE,
     FRAME_XEN,
@@ -224,5 +225,8 @@ def release_allocation(host: HostPtr, mfn: u64, domid: u16) -> cython.bint:
     if frame.owner != domid or not frame.flags & FRAME_ALLOCATED:
         return False
     frame.flags &= ~FRAME_ALLOCATED
+    if frame.flags & FRAME_XEN and not frame.flags & FRAME_READONLY:
+        # The hypervisor's own use of a frame that it shares with the domain.
+        put_page_type(host, mfn)
     put_page(host, mfn)
     return True

@@ -68,6 +68,10 @@ class StoreService:
         if moved:
             self._notify()
 
+    def close(self) -> None:
+        """The domain has ended: its page is not touched any more."""
+        self.fault = "the domain has ended"
+
     def _round(self) -> bool:
         """Fill one ring and empty the other, once: whether anything moved."""
         sent = self._replies.fill(self._connection.take_output)

@@ -33,6 +33,7 @@ class DomainState:
         pirqs: physical interrupt numbers that the domain reserved by PHYSDEVOP_get_free_pirq.
         max_grant_frames: how many frames its grant table may have.
         grants: the frames of its grant table; made when first asked for.
+        service_pages: frames of the domain's that Domain 0 has mapped: each holds a reference and a use as writable.
     """
 
     handle: bytes = bytes(16)
@@ -41,3 +42,4 @@ class DomainState:
     pirqs: set[int] = field(default_factory=set)
     max_grant_frames: int = 64
     grants: GrantFrames | None = None
+    service_pages: list[int] = field(default_factory=list)

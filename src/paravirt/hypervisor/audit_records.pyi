@@ -1,0 +1,13 @@
+"""The typed face of audit_records.py, which is compiled."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from paravirt.hypervisor.views import Domain, Host, Vcpu
+
+def frame_table(host: Host) -> npt.NDArray[np.void]: ...
+def machine_record(host: Host) -> dict[str, Any]: ...
+def domain_record(domain: Domain) -> dict[str, Any]: ...
+def vcpu_record(vcpu: Vcpu) -> dict[str, Any]: ...

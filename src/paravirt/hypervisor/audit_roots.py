@@ -1,0 +1,110 @@
+"""The audit's roots: everything outside page tables that holds a frame, read from the records at one moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from paravirt.abi.xen import DOMID_INVALID, DOMID_IO, DOMID_XEN
+from paravirt.hypervisor.audit_records import domain_record, frame_table, machine_record, vcpu_record
+
+if TYPE_CHECKING:
+    from paravirt.hypervisor.views import Domain, Host
+
+L4, SEGDESC, WRITABLE = 4, 5, 7
+
+
+@dataclass(frozen=True)
+class Root:
+    """Frames that something holds, each once, and the type that they are used as (0: none)."""
+
+    label: str
+    mfns: list[int]
+    type: int
+
+
+@dataclass
+class Roots:
+    """All of them.
+
+    Attributes:
+        frame_table: the records themselves, live.
+        frames: what is held.
+        kernel_tables, processor_tables: (in words, mfn, the CR3 that the engine was told) of L4 tables in use.
+        totals: how many frames each domain is said to have.
+    """
+
+    frame_table: npt.NDArray[np.void]
+    free_frames: int
+    m2p_mfn: int
+    m2p_l3_mfn: int
+    frames: list[Root] = field(default_factory=list)
+    kernel_tables: list[tuple[str, int, int]] = field(default_factory=list)
+    processor_tables: list[tuple[str, int, int]] = field(default_factory=list)
+    totals: dict[int, int] = field(default_factory=dict)
+
+    def hold(self, label: str, mfns: list[int], type: int = 0) -> None:
+        """Note frames that are held."""
+        if mfns:
+            self.frames.append(Root(label, mfns, type))
+
+    def owner_name(self, domid: int) -> str:
+        """Who a frame belongs to, in words."""
+        names = {DOMID_INVALID: "free", DOMID_IO: "no memory", DOMID_XEN: "the hypervisor's"}
+        return names.get(domid, f"domain {domid}'s")
+
+    def is_granted(self, mapper: int, mfn: int, writable: bool) -> bool:
+        """Whether a domain holds a grant that lets it map a frame so."""
+        return False
+
+    def is_mapped_by_anybody(self, mfn: int) -> bool:
+        """Whether some domain still has a mapping of a frame whose owner is gone."""
+        return False
+
+
+def collect(host: Host) -> Roots:
+    """Read the roots; the caller holds the machine lock."""
+    machine = machine_record(host)
+    roots = Roots(
+        frame_table=frame_table(host),
+        free_frames=machine["free_frames"],
+        m2p_mfn=machine["m2p_mfn"],
+        m2p_l3_mfn=machine["m2p_l3_mfn"],
+    )
+    for domain in host.domains.values():
+        _collect_domain(roots, domain)
+    return roots
+
+
+def _collect_domain(roots: Roots, domain: Domain) -> None:
+    record = domain_record(domain)
+    name = f"domain {record['domid']}"
+    roots.totals[record["domid"]] = record["tot_pages"]
+    roots.hold(f"{name}'s event array", record["fifo_array"], WRITABLE)
+    if record["pirq_eoi_mfn"] is not None:
+        roots.hold(f"{name}'s map of interrupts", [record["pirq_eoi_mfn"]], WRITABLE)
+    roots.hold(f"Domain 0's mapping of {name}'s page", domain.state.service_pages, WRITABLE)
+    for vcpu in domain.vcpus:
+        _collect_vcpu(roots, f"{name}'s vcpu {vcpu.id}", vcpu_record(vcpu))
+
+
+def _collect_vcpu(roots: Roots, name: str, record: dict[str, Any]) -> None:
+    kernel, user = record["kernel_table"], record["user_table"]
+    if kernel:
+        roots.hold(f"{name}: kernel page table", [kernel], L4)
+        roots.kernel_tables.append((f"{name}'s kernel page table", kernel, record["kernel_cr3"]))
+    if user:
+        roots.hold(f"{name}: user page table", [user], L4)
+    roots.processor_tables += [
+        (f"{name}'s page table", mfn, record[cr3])
+        for mfn, cr3 in ((kernel, "kernel_cr3"), (user, "user_cr3"))
+        if mfn
+    ]
+    roots.hold(f"{name}: GDT", [mfn for mfn in record["gdt_frames"] if mfn], SEGDESC)
+    roots.hold(f"{name}: LDT", [mfn for mfn in record["ldt_frames"] if mfn], SEGDESC)
+    for label, key in (("vcpu_info", "info_mfn"), ("event control block", "fifo_control_mfn")):
+        if record[key]:
+            roots.hold(f"{name}: {label}", [record[key]], WRITABLE)
