@@ -1,0 +1,235 @@
+"""Domains' configurations from xl.cfg texts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paravirt.domain0.xlcfg.config import (
+    ACTIONS,
+    EVENTS,
+    DomainConfig,
+    cpu_set,
+    read_config,
+    with_overrides,
+)
+from paravirt.domain0.xlcfg.grammar import ConfigError, render
+from paravirt.errors import UserError
+
+UUID = "12345678-1234-5678-1234-567812345678"
+BASE = f'name="a"\nkernel="/k"\nuuid="{UUID}"\n'
+
+
+def config(text: str) -> DomainConfig:
+    return read_config(BASE + text, "t.cfg").config
+
+
+def test_defaults_are_those_of_xl() -> None:
+    expected = DomainConfig(
+        name="a", kernel="/k", uuid=UUID, memory=32, maxmem=32, vcpus=1, maxvcpus=1, actions=dict(EVENTS)
+    )
+    assert config("") == expected
+    assert EVENTS == {
+        "on_poweroff": "destroy",
+        "on_reboot": "restart",
+        "on_watchdog": "destroy",
+        "on_crash": "destroy",
+        "on_soft_reset": "soft-reset",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "value"),
+    [
+        ("memory=64", "memory", 64),
+        ("memory=64", "maxmem", 64),
+        ("memory=0x40", "memory", 64),
+        ('memory="64"', "memory", 64),
+        ("memory=0100", "memory", 64),
+        ("maxmem=64", "memory", 64),
+        ("memory=64;maxmem=128", "maxmem", 128),
+        ("vcpus=3", "maxvcpus", 3),
+        ("vcpus=3;maxvcpus=4", "vcpus", 3),
+        ('extra="x y"', "cmdline", "x y"),
+        ('root="/dev/xvda"', "cmdline", "root=/dev/xvda"),
+        ('root="/dev/xvda";extra="quiet"', "cmdline", "root=/dev/xvda quiet"),
+        ('cmdline="x"', "cmdline", "x"),
+        ('ramdisk="/r"', "ramdisk", "/r"),
+        ('ramdisk=""', "ramdisk", None),
+        ('cpus="all"', "cpus", ("all",)),
+        ('cpus=["0","0-1"]', "cpus", ("0", "0-1")),
+        ("max_grant_frames=4", "max_grant_frames", 4),
+        ('name="b"', "name", "b"),
+    ],
+)
+def test_settings(text: str, field: str, value: object) -> None:
+    assert getattr(config(text), field) == value
+
+
+@pytest.mark.parametrize("event", EVENTS)
+@pytest.mark.parametrize("action", ACTIONS)
+def test_every_action_at_every_event(event: str, action: str) -> None:
+    assert config(f'{event}="{action}"').actions == {**EVENTS, event: action}
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('memory="x"', "memory"),
+        ('memory="12x"', "memory"),
+        ("memory=08", "memory"),
+        ("memory=0", "memory"),
+        ("memory=99999999999999999999", "memory"),
+        ("memory=[5]", "memory"),
+        ("maxmem=10;memory=20", "maxmem"),
+        ("vcpus=0", "vcpus"),
+        ("vcpus=33", "vcpus"),
+        ("vcpus=2;maxvcpus=1", "maxvcpus"),
+        ('name=["a"]', "name"),
+        ('name=""', "name"),
+        ('name="a/b"', "name"),
+        ("kernel=[]", "kernel"),
+        ('uuid="x"', "uuid"),
+        ('on_crash="foo"', "on_crash"),
+        ('on_crash="soft-reset"', "on_crash"),
+        ('on_soft_reset="soft-reset"', "on_soft_reset"),
+        ('type="hvm"', "type"),
+        ('type="pvh"', "type"),
+        ('type="x"', "type"),
+        ('builder="hvm"', "builder"),
+        ('disk=["phy:/dev/sda,xvda,w"]', "disk"),
+        ('vif=[""]', "vif"),
+        ('pci=["00:01.0"]', "pci"),
+        ('bootloader="pygrub"', "bootloader"),
+        ("cpu_weight=512", "cpu_weight"),
+        ("cap=50", "cap"),
+        ('pool="other"', "pool"),
+        ('cpus="x"', "cpus"),
+        ('cpus=[["0"]]', "cpus"),
+        ('tsc_mode="native"', "tsc_mode"),
+        ("driver_domain=1", "driver_domain"),
+        ('cpuid="host,sse=0"', "cpuid"),
+        ('vnuma=[["pnode=0"]]', "vnuma"),
+        ("max_grant_frames=100000", "max_grant_frames"),
+    ],
+)
+def test_refused_with_file_line_and_key(text: str, key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_config(BASE + "\n" + text, "t.cfg")
+    assert str(caught.value).startswith(f"t.cfg:5: {key}: ")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'type="pv"', 'builder="generic"', "disk=[]", "vif=[ ]", "pci=[]", 'bootloader=""', "cpu_weight=256", "cap=0",
+        "nomigrate=1", 'tsc_mode="default"', "localtime=0", "e820_host=0", 'pool="Pool-0"', 'cpuid="host"',
+        "max_event_channels=0x3ff", "vnuma=[]", "claim_mode=1",
+    ],
+)  # fmt: skip
+def test_settings_that_ask_for_nothing_are_taken(text: str) -> None:
+    parsed = read_config(BASE + text, "t.cfg")
+    assert parsed.config == config("") and parsed.warnings == ()
+
+
+@pytest.mark.parametrize("key", ["acpi", "vnc", "nestedhvm", "foo"])
+def test_settings_without_effect_are_not_passed_over_silently(key: str) -> None:
+    parsed = read_config(BASE + f"{key}=1", "t.cfg")
+    assert parsed.config == config("")
+    assert len(parsed.warnings) == 1 and parsed.warnings[0].startswith(f"t.cfg:4: warning: {key}: ")
+
+
+def test_a_command_line_wins_over_root_and_extra_and_says_so() -> None:
+    parsed = read_config(BASE + 'cmdline="x"\nextra="y"\n', "t.cfg")
+    assert parsed.config.cmdline == "x" and "extra" in parsed.warnings[0]
+
+
+@pytest.mark.parametrize(("text", "word"), [('kernel="k"', "name"), ('name="a"', "kernel")])
+def test_what_must_be_there(text: str, word: str) -> None:
+    with pytest.raises(UserError, match=f"^t.cfg: .*{word}"):
+        read_config(text, "t.cfg")
+
+
+def test_a_boot_loader_is_refused_as_such() -> None:
+    with pytest.raises(ConfigError, match="bootloader"):
+        read_config('name="a"\nbootloader="pygrub"', "t.cfg")
+
+
+def test_files_start_in_the_folder() -> None:
+    parsed = read_config('name="a"\nkernel="k"\nramdisk="/abs"', "t.cfg", Path("/home"))
+    assert (parsed.config.kernel, parsed.config.ramdisk) == ("/home/k", "/abs")
+
+
+def test_without_an_identifier_each_reading_makes_one() -> None:
+    one, other = (read_config('name="a"\nkernel="k"', "t.cfg").config for _ in range(2))
+    assert one.uuid != other.uuid
+
+
+def test_the_command_line_overrides_the_file() -> None:
+    text = with_overrides(BASE + "memory=64", ["memory=32;vcpus=2", 'extra="x"'])
+    got = read_config(text, "t.cfg").config
+    assert (got.memory, got.vcpus, got.cmdline) == (32, 2, "x")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("all", {0, 1, 2, 3}), ("0", {0}), ("1-3", {1, 2, 3}), ("0-3,^1", {0, 2, 3}), ("all,^0", {1, 2, 3}), ("5", {5})],
+)
+def test_sets_of_physical_cpus(text: str, expected: set[int]) -> None:
+    assert cpu_set(text, 4) == expected
+
+
+@pytest.mark.parametrize("text", ["", "x", "3-1", "0,^0", "1-", "-1", "^1", "99999999999"])
+def test_no_sets_of_physical_cpus(text: str) -> None:
+    with pytest.raises(UserError):
+        cpu_set(text, 4)
+
+
+configs = st.builds(
+    lambda memory, more, vcpus, extra, cmdline, actions: replace(
+        config(""),
+        memory=memory,
+        maxmem=memory + more,
+        vcpus=vcpus,
+        maxvcpus=min(32, vcpus + extra),
+        cmdline=cmdline,
+        actions={**EVENTS, **actions},
+    ),
+    st.integers(1, 1 << 19),
+    st.integers(0, 1 << 19),
+    st.integers(1, 32),
+    st.integers(0, 31),
+    st.text(st.characters(codec="utf-8"), max_size=30),
+    st.dictionaries(st.sampled_from(list(EVENTS)), st.sampled_from(ACTIONS)),
+)
+
+
+@given(configs)
+def test_a_configuration_survives_text_and_json(wanted: DomainConfig) -> None:
+    settings = {
+        "memory": wanted.memory,
+        "maxmem": wanted.maxmem,
+        "vcpus": wanted.vcpus,
+        "maxvcpus": wanted.maxvcpus,
+        "cmdline": wanted.cmdline,
+        **{event: action for event, action in wanted.actions.items() if action != "soft-reset"},
+    }
+    assert config("\n".join(f"{key}={render(value)}" for key, value in settings.items())) == wanted
+    assert DomainConfig.from_json(wanted.to_json()) == wanted
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"memory": "64"}, {"memory": True}, {"memory": 0}, {"maxmem": 1}, {"vcpus": 33}, {"name": ""}, {"name": 5},
+        {"kernel": None}, {"uuid": "x"}, {"actions": {}}, {"actions": {**EVENTS, "on_crash": "soft-reset"}},
+        {"cpus": ["x"]}, {"other": 1}, {"cpus": [1]}, {"cpus": "0"},
+    ],
+)  # fmt: skip
+def test_json_is_checked(change: dict[str, object]) -> None:
+    with pytest.raises(UserError):
+        DomainConfig.from_json({**config("").to_json(), **change})
