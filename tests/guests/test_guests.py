@@ -109,3 +109,15 @@ def test_hello_says_who_it_is(machine: Machine, built: Path) -> None:
     assert '"some words"' in text
     assert "32 MiB in 8192 pages" in text
     assert "Goodbye." in text
+
+
+def test_a_domain_ends_beside_one_that_spins(machine: Machine, built: Path) -> None:
+    """A domain's end empties translation caches: it waits for an engine in guest code, and not for ever."""
+    spinning = machine.create(kernel=_kernel("hostile", built), cmdline="spin", memory=16, name="spinning")
+    spinning.console.expect("going to end by: spin", _TIMEOUT)
+    for n in range(3):
+        other = machine.create(kernel=_kernel("hello", built), memory=16, name=f"other{n}")
+        other.console.expect("ello", _TIMEOUT)
+        other.destroy()
+    spinning.destroy()
+    assert spinning.ended

@@ -142,10 +142,12 @@ class Machine:
 
     Attributes:
         calls: what engines were asked: ("kick", number), ("deadline", number, ns), ("budget", number, n).
+        translations: what they were asked to forget: (name of the operation, number, its arguments).
     """
 
     def __init__(self, frames: int = 64, pcpus: int = 1, *, virtual: bool = True) -> None:
         self.calls: list[tuple[Any, ...]] = []
+        self.translations: list[tuple[Any, ...]] = []
         self.images: dict[int, bytes] = {}
         self.buffer = mmap.mmap(-1, frames * 4096)
         self.memory = (ctypes.c_uint8 * (frames * 4096)).from_buffer(self.buffer)
@@ -196,8 +198,17 @@ class Machine:
                 lambda engine, cpu, image: self.images.__setitem__(cpu, ctypes.string_at(image, 512)),
             ),
         }
-        for name in ("flush_page", "invalidate_code", "release_table", "flush_tlb", "commit"):
-            notes[name] = ([None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64], lambda *_: None)
+        one, two = [ctypes.c_uint64], [ctypes.c_uint64, ctypes.c_uint64]
+        for name, wanted in (("flush_page", one), ("invalidate_code", two), ("release_table", one), ("flush_tlb", one)):
+            notes[name] = (
+                [None, ctypes.c_void_p, *wanted],
+                lambda engine, *values, name=name: self.translations.append((name, engine, *values)),
+            )
+        notes["commit"] = ([None, ctypes.c_void_p], lambda engine: None)
+        notes["store_pte"] = (
+            [None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64],
+            lambda engine, pte, value: ctypes.memmove(pte, value.to_bytes(8, "little"), 8),
+        )
         for name, (kinds, call) in notes.items():
             pointer = ctypes.CFUNCTYPE(*kinds)(call)
             self._keep.append(pointer)

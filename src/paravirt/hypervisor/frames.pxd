@@ -11,5 +11,10 @@ cdef u64 alloc_frames(Host* host, u16 domid, u64 count) noexcept nogil
 cdef void flush_stale(Host* host, u64 stamp) noexcept nogil
 cdef void flush_pcpu(Pcpu* pcpu) noexcept nogil
 cdef void flush_all(Host* host) noexcept nogil
+cdef bint may_hold(Pcpu* pcpu, Domain* d) noexcept nogil
+cdef void flush_domain(Domain* d) noexcept nogil
+cdef void flush_page(Domain* d, u64 va) noexcept nogil
+cdef void drop_code(Host* host, u64 start, u64 end) noexcept nogil
+cdef void release_table(Host* host, u64 mfn) noexcept nogil
 cdef bint release_allocation(Host* host, u64 mfn, u16 domid) noexcept nogil
 cdef void claim(Host* host, u64 mfn, u16 domid) noexcept nogil

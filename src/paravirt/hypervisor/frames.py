@@ -93,12 +93,46 @@ def flush_all(host: HostPtr) -> cython.void:
 
 
 def flush_stale(host: HostPtr, stamp: u64) -> cython.void:
-    """Flush unless every engine did so after ``stamp``."""
+    """Flush the engines that did not do so after ``stamp``."""
     i: u32
     for i in range(host.nr_pcpus):
         if host.pcpus[i].flush_clock <= stamp:
-            flush_all(host)
-            return
+            flush_pcpu(host.pcpus[i])
+
+
+def may_hold(pcpu: PcpuPtr, d: DomainPtr) -> cython.bint:
+    """Whether an engine may hold translations of the domain's: it empties its cache when it goes to another vcpu."""
+    return pcpu.current != cython.NULL and pcpu.current.domain == d
+
+
+def flush_domain(d: DomainPtr) -> cython.void:
+    """Empty the translation cache of every engine that a vcpu of the domain is on."""
+    i: u32
+    for i in range(d.host.nr_pcpus):
+        if may_hold(d.host.pcpus[i], d):
+            flush_pcpu(d.host.pcpus[i])
+
+
+def flush_page(d: DomainPtr, va: u64) -> cython.void:
+    """Drop the translation of one address from every engine that a vcpu of the domain is on."""
+    i: u32
+    for i in range(d.host.nr_pcpus):
+        if may_hold(d.host.pcpus[i], d):
+            d.host.pcpus[i].ops.flush_page(d.host.pcpus[i].engine, va)
+
+
+def drop_code(host: HostPtr, start: u64, end: u64) -> cython.void:
+    """Machine bytes [start, end) were written here: every engine drops the code that it translated from them."""
+    i: u32
+    for i in range(host.nr_pcpus):
+        host.pcpus[i].ops.invalidate_code(host.pcpus[i].engine, start, end)
+
+
+def release_table(host: HostPtr, mfn: u64) -> cython.void:
+    """A frame stops being a page table, or becomes one: every engine forgets what it made of its contents."""
+    i: u32
+    for i in range(host.nr_pcpus):
+        host.pcpus[i].ops.release_table(host.pcpus[i].engine, mfn)
 
 
 def get_page_type(host: HostPtr, mfn: u64, type: u8) -> i64:
@@ -167,7 +201,6 @@ def put_page_and_type(host: HostPtr, mfn: u64) -> cython.void:
 def claim(host: HostPtr, mfn: u64, domid: u16) -> cython.void:
     """Make a free frame ``domid``'s: zeroed, without type, with the one reference of its allocation."""
     frame: FramePtr = cython.address(host.frames[mfn])
-    i: u32
     flush_stale(host, frame.tlb_stamp)
     frame.refs = 1
     frame.type_refs = 0
@@ -181,8 +214,7 @@ def claim(host: HostPtr, mfn: u64, domid: u16) -> cython.void:
         host.never_used = mfn + 1
         return
     memset(host.memory + (mfn << 12), 0, 4096)
-    for i in range(host.nr_pcpus):
-        host.pcpus[i].ops.invalidate_code(host.pcpus[i].engine, mfn << 12, (mfn + 1) << 12)
+    drop_code(host, mfn << 12, (mfn + 1) << 12)
 
 
 def alloc_frame(host: HostPtr, domid: u16) -> u64:

@@ -42,5 +42,6 @@ cdef void time_passed(Pcpu* pcpu, Vcpu* v) noexcept nogil
 cdef void carry_out(Pcpu* pcpu, Vcpu* v, const CpuExit* exit) noexcept nogil
 cdef void do_rdtsc(Host* host, Vcpu* v, bint with_aux) noexcept nogil
 cdef bint wait_for_work(Pcpu* pcpu) noexcept nogil
+cdef void forget_vcpu(Host* host, Vcpu* v) noexcept nogil
 cdef void enter_guest(Pcpu* pcpu, Vcpu* v) noexcept nogil
 cdef void run_pcpu(Pcpu* pcpu) noexcept nogil

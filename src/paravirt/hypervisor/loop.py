@@ -209,11 +209,20 @@ def wait_for_work(pcpu: PcpuPtr) -> cython.bint:
     return True
 
 
+def forget_vcpu(host: HostPtr, v: VcpuPtr) -> cython.void:
+    """No engine has the vcpu any more: one that it comes back to empties its translation cache first."""
+    i: u32
+    for i in range(host.nr_pcpus):
+        if host.pcpus[i].current == v:
+            host.pcpus[i].current = cython.NULL
+
+
 def enter_guest(pcpu: PcpuPtr, v: VcpuPtr) -> cython.void:
     """Load the vcpu and run it until it is descheduled.  Called, and returns, with the machine lock held."""
     host: HostPtr = pcpu.host
     started: u64
     if pcpu.current != v:
+        forget_vcpu(host, v)
         pcpu.current = v
         v.cpu.segs_dirty = 1
         host.stats.world_switches += 1

@@ -18,6 +18,7 @@ All functions are called under the machine lock.
 import cython
 from cython.cimports.paravirt.abi.constants import DOMID_IO, EBUSY, EINVAL, EPERM
 from cython.cimports.paravirt.hypervisor.frames import (
+    flush_domain,
     flush_pcpu,
     get_page,
     get_page_and_type,
@@ -25,6 +26,7 @@ from cython.cimports.paravirt.hypervisor.frames import (
     put_page,
     put_page_and_type,
     put_page_type,
+    release_table,
 )
 from cython.cimports.paravirt.hypervisor.guestmem import fetch_code, find_l1e, frame_ptr, read_pte
 from cython.cimports.paravirt.hypervisor.hypercalls.descriptor_tables import forget_ldts
@@ -173,7 +175,7 @@ def validate_table(host: HostPtr, mfn: u64, type: u8) -> i64:
             if not check_descriptor(host.domains[owner], table + index):
                 return -EINVAL
         return 0
-    host.pcpus[0].ops.release_table(host.pcpus[0].engine, mfn)
+    release_table(host, mfn)
     for index in range(512):
         if not table[index] & PRESENT or (type == FRAME_L4 and not is_guest_l4_slot(index)):
             continue
@@ -193,7 +195,7 @@ def devalidate_table(host: HostPtr, mfn: u64, type: u8) -> cython.void:
     """The frame stops being a page table: give back what its entries hold."""
     table: U64Ptr = cython.cast(U64Ptr, frame_ptr(host, mfn))
     index: u64
-    host.pcpus[0].ops.release_table(host.pcpus[0].engine, mfn)
+    release_table(host, mfn)
     for index in range(512):
         if table[index] & PRESENT and (type != FRAME_L4 or is_guest_l4_slot(index)):
             put_entry(host, mfn, table[index], type)
@@ -236,7 +238,7 @@ def mod_entry(
     if level > 1 and old & PRESENT:
         # Guest memory is read through the tables, and never through a translation that the tables have no more:
         # guest code must not see another memory than the hypervisor does.
-        flush_pcpu(v.pcpu)
+        flush_domain(v.domain)
     return 0
 
 

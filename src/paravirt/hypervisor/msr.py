@@ -8,7 +8,7 @@ A guest without a handler for #GP reads zero from any register: Linux reads some
 import cython
 from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.paravirt.abi.constants import HYPERVISOR_iret
-from cython.cimports.paravirt.hypervisor.frames import get_page_and_type, put_page_and_type
+from cython.cimports.paravirt.hypervisor.frames import drop_code, get_page_and_type, put_page_and_type
 from cython.cimports.paravirt.hypervisor.guestmem import frame_ptr
 from cython.cimports.paravirt.hypervisor.records import FRAME_WRITABLE, HostPtr, VcpuPtr, i64, u8, u32, u64
 from cython.cimports.paravirt.hypervisor.timekeeping import guest_tsc
@@ -97,7 +97,7 @@ def write_hypercall_page(host: HostPtr, v: VcpuPtr, value: u64) -> cython.bint:
     if value & 0xFFF or get_page_and_type(host, mfn, v.domain.domid, FRAME_WRITABLE) != 0:
         return False
     fill_hypercall_page(frame_ptr(host, mfn))
-    v.pcpu.ops.invalidate_code(v.pcpu.engine, mfn << 12, (mfn + 1) << 12)
+    drop_code(host, mfn << 12, (mfn + 1) << 12)
     put_page_and_type(host, mfn)
     return True
 

@@ -31,7 +31,6 @@ cdef enum FrameFlag:
     FRAME_VALIDATED = 4  # entries of its present type were checked and hold their references
     FRAME_XEN = 8        # the hypervisor's own (machine-to-phys table, shared info): mappable as it says
     FRAME_READONLY = 16  # with FRAME_XEN: a guest may map it read-only only
-    FRAME_CODE = 32      # may hold code that an engine translated
 
 ctypedef struct Frame:
     u32 refs             # references of every kind

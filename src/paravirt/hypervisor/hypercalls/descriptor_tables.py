@@ -11,6 +11,7 @@ the LDT becomes such a frame when a selector first names a descriptor in it, and
 import cython
 from cython.cimports.paravirt.abi.constants import EFAULT, EINVAL, FIRST_RESERVED_GDT_ENTRY
 from cython.cimports.paravirt.hypervisor.frames import (
+    drop_code,
     get_page,
     get_page_and_type,
     get_page_type,
@@ -136,6 +137,7 @@ def do_update_descriptor(host: HostPtr, v: VcpuPtr, args: U64Ptr) -> i64:
         put_page(host, mfn)
         return -EINVAL
     cython.cast(U64Ptr, frame_ptr(host, mfn) + (address & 0xFFF))[0] = descriptor
+    drop_code(host, address, address + 8)
     put_page_type(host, mfn)
     put_page(host, mfn)
     return 0

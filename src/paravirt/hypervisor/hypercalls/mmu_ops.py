@@ -41,7 +41,9 @@ from cython.cimports.paravirt.abi.constants import (
     UVMF_TLB_FLUSH,
 )
 from cython.cimports.paravirt.hypervisor.frames import (
-    flush_pcpu,
+    drop_code,
+    flush_domain,
+    flush_page,
     get_page,
     get_page_and_type,
     get_page_type,
@@ -117,7 +119,7 @@ def update_entry(v: VcpuPtr, address: u64, value: u64, preserve_ad: cython.bint,
         rc = get_page_type(host, mfn, FRAME_WRITABLE)
         if rc == 0:
             cython.cast(U64Ptr, frame_ptr(host, mfn))[(address & 0xFFF) >> 3] = value
-            host.pcpus[0].ops.invalidate_code(host.pcpus[0].engine, address, address + 8)
+            drop_code(host, address, address + 8)
             put_page_type(host, mfn)
     put_page(host, mfn)
     return rc
@@ -273,7 +275,7 @@ def clear_page(v: VcpuPtr, mfn: u64, owner: u16) -> i64:
     if get_page_and_type(host, mfn, owner, FRAME_WRITABLE) != 0:
         return -EINVAL
     memset(frame_ptr(host, mfn), 0, 4096)
-    host.pcpus[0].ops.invalidate_code(host.pcpus[0].engine, mfn << 12, (mfn + 1) << 12)
+    drop_code(host, mfn << 12, (mfn + 1) << 12)
     put_page_and_type(host, mfn)
     return 0
 
@@ -287,7 +289,7 @@ def copy_page(v: VcpuPtr, target: u64, source: u64, owner: u16) -> i64:
         put_page(host, source)
         return -EINVAL
     memcpy(frame_ptr(host, target), frame_ptr(host, source), 4096)
-    host.pcpus[0].ops.invalidate_code(host.pcpus[0].engine, target << 12, (target + 1) << 12)
+    drop_code(host, target << 12, (target + 1) << 12)
     put_page_and_type(host, target)
     put_page(host, source)
     return 0
@@ -296,17 +298,17 @@ def copy_page(v: VcpuPtr, target: u64, source: u64, owner: u16) -> i64:
 def flush_multi(v: VcpuPtr, mask_address: u64, page: cython.bint, va: u64) -> i64:
     """Flush a page, or everything, for the vcpus of a bitmap in guest memory (0: without one).
 
-    The vcpus of a domain share an engine that empties its cache when they change places, so that whoever is not
-    running now needs no flush, and flushing for more vcpus than asked is never wrong.
+    An engine empties its cache when it goes to another vcpu, so that whoever is on none now needs no flush, and
+    flushing for more vcpus than asked is never wrong.
     """
     mask: u64
     if mask_address != 0 and copy_from_guest(v, cython.address(mask), mask_address, 8) != 0:
         return -EFAULT
     if page:
         if in_guest_range(va, 1):
-            v.pcpu.ops.flush_page(v.pcpu.engine, va)
+            flush_page(v.domain, va)
     else:
-        flush_pcpu(v.pcpu)
+        flush_domain(v.domain)
     return 0
 
 

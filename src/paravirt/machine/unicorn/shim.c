@@ -24,6 +24,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -38,17 +39,12 @@
 #include "segment_loads.h"
 
 #define FPU_BYTES (ENV_FPU_END - ENV_FPU_BEGIN)
-#define MAX_RANGES 64
 
 #define FIELD(base, offset, type) (*(type *)((char *)(base) + (offset)))
 
 struct fpu_state {
     uint8_t image[FPU_BYTES];
     uint8_t controls_stale; /* written from outside: the derived rounding modes must be recomputed */
-};
-
-struct code_range {
-    uint64_t start, end;
 };
 
 struct unicorn_engine {
@@ -88,15 +84,25 @@ struct unicorn_engine {
     int have_timer;
     volatile uint64_t deadline; /* as programmed; 0: not */
 
-    pthread_mutex_t ranges_lock; /* leaf lock: nothing is taken under it */
-    struct code_range ranges[MAX_RANGES];
-    unsigned nr_ranges;
-    int all_code_stale;
-    uint64_t memory_bytes;
+    /* What other threads ask for.  The engine's own thread does it before it executes guest code again. */
+    volatile int in_guest;     /* guest code may be running */
+    volatile int flush_wanted; /* scopes */
+    pthread_mutex_t stale_lock; /* leaf lock: nothing is taken under it */
+    uint64_t *stale;            /* a bit for each frame whose translated code is to be dropped */
+    uint64_t first_stale, end_stale; /* the words of it that may have one */
+    uint64_t nr_frames;
     struct fpu_state fresh;
 };
 
+/* The engine whose run() this thread is in: of that one the library's functions can be called at once. */
+static __thread struct unicorn_engine *here;
+
 /* --- stopping ------------------------------------------------------------------------------------------------ */
+
+static uint16_t scope_map(int scope)
+{
+    return (uint16_t)((scope & FLUSH_KERNEL ? MMU_SUPERVISOR : 0) | (scope & FLUSH_USER ? MMU_USER : 0));
+}
 
 static void request_exit(struct unicorn_engine *e)
 {
@@ -300,16 +306,41 @@ static void switch_to(struct unicorn_engine *e, struct cpu *cpu)
     e->tlb_flush_by_mmuidx(e->cs, ALL_MMU);
 }
 
+/* --- in and out of guest code -------------------------------------------------------------------------------- */
+
+/* From here on the guest may run: whoever wants a flush now waits until this thread has done it.  Answers whether
+ * somebody did. */
+static int enter_guest(struct unicorn_engine *e)
+{
+    int scope, flushed = 0;
+
+    __atomic_store_n(&e->in_guest, 1, __ATOMIC_SEQ_CST);
+    while ((scope = __atomic_load_n(&e->flush_wanted, __ATOMIC_SEQ_CST)) != 0) {
+        e->tlb_flush_by_mmuidx(e->cs, scope_map(scope));
+        __atomic_fetch_and(&e->flush_wanted, ~scope, __ATOMIC_SEQ_CST);
+        flushed = 1;
+    }
+    return flushed;
+}
+
+static void leave_guest(struct unicorn_engine *e)
+{
+    __atomic_store_n(&e->in_guest, 0, __ATOMIC_RELEASE);
+}
+
 /* --- exits --------------------------------------------------------------------------------------------------- */
 
 static int deliver(struct unicorn_engine *e, struct cpu_exit *exit)
 {
     int answer;
 
+    leave_guest(e);
     answer = e->handler(e->owner, e->cur, exit);
     if (answer == CPU_LEAVE) {
         e->leave = 1;
         request_exit(e);
+    } else {
+        enter_guest(e);
     }
     return answer;
 }
@@ -468,23 +499,24 @@ static void hook_block(void *uc, uint64_t address, uint32_t size, void *data)
 
 static void drop_stale_code(struct unicorn_engine *e)
 {
-    unsigned i;
+    uint64_t word, frame;
 
-    pthread_mutex_lock(&e->ranges_lock);
-    if (e->all_code_stale)
-        e->tb_invalidate_phys_range(e->uc, 0, e->memory_bytes);
-    else
-        for (i = 0; i < e->nr_ranges; i++)
-            e->tb_invalidate_phys_range(e->uc, e->ranges[i].start, e->ranges[i].end);
-    e->nr_ranges = 0;
-    e->all_code_stale = 0;
-    pthread_mutex_unlock(&e->ranges_lock);
+    pthread_mutex_lock(&e->stale_lock);
+    for (word = e->first_stale; word < e->end_stale; word++)
+        while (e->stale[word] != 0) {
+            frame = word * 64 + (uint64_t)__builtin_ctzll(e->stale[word]);
+            e->stale[word] &= e->stale[word] - 1;
+            e->tb_invalidate_phys_range(e->uc, frame << 12, (frame + 1) << 12);
+        }
+    e->first_stale = e->nr_frames;
+    e->end_stale = 0;
+    pthread_mutex_unlock(&e->stale_lock);
 }
 
 static void engine_commit(void *engine)
 {
     struct unicorn_engine *e = engine;
-    if (e->nr_ranges != 0 || e->all_code_stale)
+    if (e->end_stale != 0)
         drop_stale_code(e);
 }
 
@@ -499,18 +531,20 @@ static int engine_run(void *engine, struct cpu *cpu, cpu_handler handler, void *
 {
     struct unicorn_engine *e = engine;
     struct cpu_exit exit;
-    int error = 0;
+    int error = 0, goes_on;
 
     e->cur = cpu;
     e->handler = handler;
     e->owner = owner;
     e->leave = 0;
+    here = e;
     if (e->loaded != cpu)
         switch_to(e, cpu);
     engine_commit(e);
     if (breakpoints_changed(e, cpu))
         arm_breakpoints(e, cpu);
     load_state_for_entry(e, cpu);
+    enter_guest(e);
     FIELD(e->uc, UC_NESTED_LEVEL, int32_t) = 1;
     FIELD(e->uc, UC_STOP_REQUEST, uint8_t) = 0;
     FIELD(e->uc, UC_QUIT_REQUEST, uint8_t) = 0;
@@ -526,18 +560,21 @@ static int engine_run(void *engine, struct cpu *cpu, cpu_handler handler, void *
             exit = (struct cpu_exit){EXIT_ENGINE, (uint32_t)FIELD(e->uc, UC_INVALID_ERROR, int32_t), 0, 0};
             error = (int)exit.vector;
             FIELD(e->uc, UC_INVALID_ERROR, int32_t) = 0;
+            leave_guest(e);
             handler(owner, cpu, &exit);
-            return error;
+            break;
         }
         if (e->leave)
             break;
+        goes_on = enter_guest(e); /* a flush that somebody waits for may be all that this stop was for */
         save_state(e, cpu);
         if (e->breakpoints_stale) {
             arm_breakpoints(e, cpu);
-            if (!e->kicked && cpu->blocks < e->budget) {
-                load_state_for_entry(e, cpu);
-                continue;
-            }
+            goes_on = 1;
+        }
+        if (goes_on && !e->kicked && cpu->blocks < e->budget) {
+            load_state_for_entry(e, cpu);
+            continue;
         }
         /* The library leaves its loop for a pause instruction too. */
         exit = (struct cpu_exit){e->kicked ? EXIT_KICKED : EXIT_PAUSE, 0, 0, 0};
@@ -550,7 +587,9 @@ static int engine_run(void *engine, struct cpu *cpu, cpu_handler handler, void *
         }
     }
     /* The handler that answered CPU_LEAVE had the last word on cpu's state. */
-    return 0;
+    leave_guest(e);
+    here = NULL;
+    return error;
 }
 
 static void engine_store_pte(void *engine, uint64_t *pte, uint64_t value)
@@ -559,31 +598,56 @@ static void engine_store_pte(void *engine, uint64_t *pte, uint64_t value)
     __atomic_store_n(pte, value, __ATOMIC_RELEASE);
 }
 
+/* Another thread's flush is complete when this returns: done, or certain to be done before guest code runs. */
+static void flush_from_outside(struct unicorn_engine *e, int scope)
+{
+    __atomic_fetch_or(&e->flush_wanted, scope, __ATOMIC_SEQ_CST);
+    while (__atomic_load_n(&e->in_guest, __ATOMIC_SEQ_CST) && __atomic_load_n(&e->flush_wanted, __ATOMIC_SEQ_CST)) {
+        request_exit(e);
+        sched_yield();
+    }
+}
+
 static void engine_flush_tlb(void *engine, int scope)
 {
     struct unicorn_engine *e = engine;
-    uint16_t map = (uint16_t)((scope & FLUSH_KERNEL ? MMU_SUPERVISOR : 0) | (scope & FLUSH_USER ? MMU_USER : 0));
-    e->tlb_flush_by_mmuidx(e->cs, map);
+
+    if (here == e)
+        e->tlb_flush_by_mmuidx(e->cs, scope_map(scope));
+    else
+        flush_from_outside(e, scope);
 }
 
 static void engine_flush_page(void *engine, uint64_t address)
 {
     struct unicorn_engine *e = engine;
-    e->tlb_flush_page(e->cs, address);
+
+    if (here == e)
+        e->tlb_flush_page(e->cs, address);
+    else
+        flush_from_outside(e, FLUSH_ALL);
 }
 
+/* A call for frames without translated code only looks at their descriptors in the library. */
 static void engine_invalidate_code(void *engine, uint64_t start, uint64_t end)
 {
     struct unicorn_engine *e = engine;
+    uint64_t frame = start >> 12, last = (end + 0xfff) >> 12;
 
-    pthread_mutex_lock(&e->ranges_lock);
-    if (e->nr_ranges > 0 && e->ranges[e->nr_ranges - 1].end == start)
-        e->ranges[e->nr_ranges - 1].end = end;
-    else if (e->nr_ranges == MAX_RANGES)
-        e->all_code_stale = 1;
-    else
-        e->ranges[e->nr_ranges++] = (struct code_range){start, end};
-    pthread_mutex_unlock(&e->ranges_lock);
+    if (here == e) {
+        e->tb_invalidate_phys_range(e->uc, start, end);
+        return;
+    }
+    if (last > e->nr_frames)
+        last = e->nr_frames;
+    pthread_mutex_lock(&e->stale_lock);
+    if (frame / 64 < e->first_stale)
+        e->first_stale = frame / 64;
+    if ((last + 63) / 64 > e->end_stale)
+        e->end_stale = (last + 63) / 64;
+    for (; frame < last; frame++)
+        e->stale[frame / 64] |= 1ull << frame % 64;
+    pthread_mutex_unlock(&e->stale_lock);
 }
 
 static void engine_release_table(void *engine, uint64_t mfn)
@@ -812,8 +876,15 @@ struct unicorn_engine *unicorn_engine_open(const char *library, void *memory, si
         return NULL;
     e->count_blocks = count_blocks;
     e->budget = ~0ull;
-    e->memory_bytes = size;
-    pthread_mutex_init(&e->ranges_lock, NULL);
+    e->nr_frames = size >> 12;
+    e->first_stale = e->nr_frames;
+    pthread_mutex_init(&e->stale_lock, NULL);
+    e->stale = calloc((e->nr_frames + 63) / 64, sizeof(*e->stale));
+    if (e->stale == NULL) {
+        snprintf(error, error_size, "there is no memory for an engine over %zu MiB", size >> 20);
+        unicorn_engine_close(e);
+        return NULL;
+    }
     if (open_library(e, &calls, library, error, error_size) != 0) {
         unicorn_engine_close(e);
         return NULL;
@@ -861,6 +932,7 @@ void unicorn_engine_close(struct unicorn_engine *e)
     if (e->uc != NULL)
         e->uc_close(e->uc);
     /* The library stays loaded: other engines use it, and inline_exit.c has changed it. */
-    pthread_mutex_destroy(&e->ranges_lock);
+    pthread_mutex_destroy(&e->stale_lock);
+    free(e->stale);
     free(e);
 }
