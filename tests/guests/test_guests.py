@@ -52,6 +52,7 @@ def _run(machine: Machine, run: kernels.Run, kernel: Path) -> transcript.Transcr
 # Kernels that paravirt cannot run through yet, and why.
 UNFINISHED = {
     "grant_use": "mapping, copying and swapping of grants is not implemented yet",
+    "linear_tables": "an entry that names another table of its own level is refused as yet",
 }
 
 RUNS = kernels.runs()
