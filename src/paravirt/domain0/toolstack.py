@@ -11,14 +11,16 @@ with Machine(memory=512) as machine:
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import os
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from paravirt.domain0.builder import KernelImage, build_domain, parse_kernel
 from paravirt.domain0.console import Console
@@ -29,17 +31,23 @@ from paravirt.domain0.store.layout import announce
 from paravirt.errors import HypervisorBug, UserError
 from paravirt.hypervisor.audit import audit
 from paravirt.hypervisor.audit_report import AuditReport
+from paravirt.hypervisor.hypercalls.state import MemoryRange
 from paravirt.hypervisor.views import Domain as DomainView
 from paravirt.hypervisor.views import Host
 from paravirt.machine.memory import FRAME_SIZE, Memory
 from paravirt.machine.unicorn.engine import UnicornEngine
 from paravirt.machine.unicorn.selftest import self_test
 
+T = TypeVar("T")
 MIB = 1 << 20
 FRAMES_PER_MIB = MIB // FRAME_SIZE
 MAX_MEMORY_MIB = 1 << 20
 MAX_VCPUS = 32
 """vcpu_info fits in shared_info for this many; a guest may register it elsewhere, but builds with these."""
+
+MAXMEM_SLACK = 256
+"""Frames that a domain may have beyond its target (LIBXL_MAXMEM_CONSTANT, 1 MiB)."""
+E820_RAM = 1
 
 # What a machine needs beside its domains' memory: machine-to-phys table, shared pages, slack.
 OVERHEAD_MIB = 4
@@ -107,13 +115,17 @@ class Domain:
         name: its name.
         console: everything it says, from the first byte on, also after it has ended.
         crash_report: registers, stack and the console's tail if it crashed, else None.
+        keep: when it shuts down, it stays as it is, with its memory, until it is destroyed.
     """
 
-    def __init__(self, machine: Machine, view: DomainView, name: str, image: KernelImage) -> None:
+    def __init__(
+        self, machine: Machine, view: DomainView, name: str, image: KernelImage, keep: bool = False
+    ) -> None:
         self.machine = machine
         self.domid = int(view.domid)
         self.name = name
         self.image = image
+        self.keep = keep
         self.console = Console()
         self.crash_report: str | None = None
         self._view: DomainView | None = view
@@ -140,21 +152,31 @@ class Domain:
 
     def pause(self) -> None:
         """Stop it for the time being."""
-        self._control(lambda view: view.pause())
+        self.control(lambda view: view.pause())
 
     def unpause(self) -> None:
         """Let it go on."""
-        self._control(lambda view: view.unpause())
+        self.control(lambda view: view.unpause())
 
     def destroy(self) -> None:
         """End it at once and give its memory back."""
         self.machine._services.call(lambda: self.machine._end(self, ShutdownReason.DESTROYED))
 
-    def _control(self, action: Callable[[DomainView], None]) -> None:
+    @property
+    def reason(self) -> ShutdownReason | None:
+        """Why it ended; None as long as it has not."""
+        return self._reason
+
+    def control(self, action: Callable[[DomainView], T]) -> T:
+        """Do something with the hypervisor's domain, under the machine lock, and return what comes of it.
+
+        Raises:
+            UserError: the domain is gone.
+        """
         with self.machine.host.lock:
             if self._view is None:
                 raise UserError(f"The domain {self.name} has ended.")
-            action(self._view)
+            return action(self._view)
 
 
 class Machine:
@@ -163,6 +185,9 @@ class Machine:
     Parameters:
         memory: MiB for all domains together.
         deterministic: the same inputs give the same run, event for event; time is what the guest executes.
+
+    Attributes:
+        on_shutdown: called in Domain 0's thread with a domain that has just shut down, or has been destroyed.
 
     Raises:
         UserError: no CPU engine is usable here, or the host has not that much memory.
@@ -194,6 +219,7 @@ class Machine:
         self.memory.on_write(self.host.invalidate_code)
         self.store = Store()
         self.domains: dict[int, Domain] = {}
+        self.on_shutdown: Callable[[Domain], None] | None = None
         self._next_domid = 1
         self._closed = False
         self._services.start(self.host, self._look_for_ended)
@@ -213,6 +239,13 @@ class Machine:
         vcpus: int = 1,
         name: str | None = None,
         paused: bool = False,
+        *,
+        max_memory: int | None = None,
+        online_vcpus: int | None = None,
+        identity: uuid.UUID | None = None,
+        max_grant_frames: int | None = None,
+        tty: str = "",
+        keep: bool = False,
     ) -> Domain:
         """Build a domain from a kernel and start it.
 
@@ -221,6 +254,13 @@ class Machine:
             memory: MiB.
             vcpus: 1 to 32; all are the guest's to bring up.
             paused: leave it to :meth:`Domain.unpause` to start it.
+            max_memory: MiB that it may be given later; its memory map has room for them, as that of a domain
+                which xl makes. Without it there is no map, and ``memory`` is the limit.
+            online_vcpus: how many virtual CPUs it is to use at first; all, by default.
+            identity: its unique identifier.
+            max_grant_frames: frames that its grant table may have.
+            tty: the file name of the terminal that its console is found at, for xenstore.
+            keep: see :class:`Domain`.
 
         Raises:
             UserError: a file cannot be read or used, or the machine has not enough memory.
@@ -231,7 +271,15 @@ class Machine:
             raise UserError(f"A domain has 1 to {MAX_MEMORY_MIB} MiB of memory, not {memory}.")
         image = parse_kernel(_contents(kernel, "kernel"))
         disk = None if ramdisk is None else _contents(ramdisk, "ramdisk")
-        return self._services.call(lambda: self._create(image, disk, cmdline, memory, vcpus, name, paused))
+        wanted = _Wanted(
+            image, disk, cmdline, memory, vcpus, name, paused, max_memory, online_vcpus, identity, max_grant_frames,
+            tty, keep,
+        )  # fmt: skip
+        return self.call(lambda: self._create(wanted))
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Run ``function`` in Domain 0's thread, which alone may touch :attr:`store`, and return its result."""
+        return self._services.call(function)
 
     def stats(self) -> dict[str, Any]:
         """Counts and times (ns) of hypercalls, traps and the engine since the machine's start."""
@@ -265,28 +313,21 @@ class Machine:
     ) -> None:
         self.close()
 
-    def _create(
-        self,
-        image: KernelImage,
-        ramdisk: bytes | None,
-        cmdline: str,
-        memory: int,
-        vcpus: int,
-        name: str | None,
-        paused: bool,
-    ) -> Domain:
+    def _create(self, wanted: _Wanted) -> Domain:
         domid = self._next_domid
-        pages = memory * FRAMES_PER_MIB
+        pages = wanted.memory * FRAMES_PER_MIB
+        name = wanted.name or f"domain-{domid}"
         with self.host.lock:
-            view = self.host.create_domain(domid, pages, vcpus, name=name or f"domain-{domid}")
+            view = self.host.create_domain(domid, pages, wanted.vcpus, name=name)
             console_port = view.alloc_unbound(0)
             store_port = view.alloc_unbound(0)
+            _set_limits(view, wanted)
             try:
                 built = build_domain(
                     view,
-                    image,
-                    ramdisk,
-                    cmdline,
+                    wanted.image,
+                    wanted.ramdisk,
+                    wanted.cmdline,
                     console_port=console_port,
                     store_port=store_port,
                     nr_pages=pages,
@@ -295,40 +336,37 @@ class Machine:
                 view.destroy()
                 raise
         self._next_domid += 1
-        domain = Domain(self, view, name or f"domain-{domid}", image)
+        domain = Domain(self, view, name, wanted.image, wanted.keep)
         self.domains[domid] = domain
         view.console_sink = domain.console.emit
         notify = self._services.listen(domid, console_port, domain.console.on_event)
         domain._pages.append(GuestPage(view, built.console_mfn))
         domain.console.attach(domain._pages[-1], notify)
         domain.console.wake = lambda: self._services.post(domain.console.on_event)
-        self._introduce(domain, built.store_mfn, store_port, built.console_mfn, console_port, memory, vcpus)
-        if not paused:
+        self._introduce(domain, wanted, built.store_mfn, store_port, built.console_mfn, console_port)
+        if not wanted.paused:
             with self.host.lock:
                 view.unpause()
         return domain
 
     def _introduce(
-        self,
-        domain: Domain,
-        store_mfn: int,
-        store_port: int,
-        console_mfn: int,
-        console_port: int,
-        memory: int,
-        vcpus: int,
+        self, domain: Domain, wanted: _Wanted, store_mfn: int, store_port: int, console_mfn: int, console_port: int
     ) -> None:
         """Announce the domain in xenstore and serve its ring."""
         announce(
             self.store,
             domain.domid,
             domain.name,
-            memory,
-            vcpus,
+            wanted.memory,
+            wanted.vcpus,
             store_mfn,
             store_port,
             console_mfn,
             console_port,
+            maximum=wanted.max_memory,
+            uuid=wanted.identity,
+            online=wanted.online_vcpus,
+            tty=wanted.tty,
         )
         connection = self.store.connect(domain.domid)
         # The service exists before its notifier does: bind late.
@@ -345,39 +383,58 @@ class Machine:
         for domain in list(self.domains.values()):
             with self.host.lock:
                 view = domain._view
-                ended = view is not None and view.is_shut_down
+                ended = view is not None and view.is_shut_down and not domain.ended
                 code = int(view.shutdown_code) if view is not None else 0
             if ended:
                 try:
                     reason = ShutdownReason(code)
                 except ValueError:
                     reason = ShutdownReason.CRASH
-                self._end(domain, reason)
+                self._shut_down(domain, reason)
+                if not domain.keep:
+                    self._end(domain, reason)
 
-    def _end(self, domain: Domain, reason: ShutdownReason) -> None:
-        """Take what is left in the console, write the report of a crash, and give everything back."""
-        with self.host.lock:
-            view = domain._view
-            if view is None:
-                return
-            domain._view = None
-            view.pause()
+    def _shut_down(self, domain: Domain, reason: ShutdownReason) -> None:
+        """A domain runs no more: take what is left in its console, and write the report of a crash."""
+        view = domain._view
+        assert view is not None
         self._quiesce()
         domain.console.on_event()
         if reason is ShutdownReason.CRASH:
             with self.host.lock:
                 domain.crash_report = crash_report(view, domain.image, domain.console.tail(2000))
         domain.console.close()
+        self.store.shut_down(domain.domid)
+        if domain.keep:
+            self._ended(domain, reason)
+
+    def _ended(self, domain: Domain, reason: ShutdownReason) -> None:
+        if domain._reason is None:
+            domain._reason = reason
+            domain._ended.set()
+            if self.on_shutdown is not None:
+                self.on_shutdown(domain)
+
+    def _end(self, domain: Domain, reason: ShutdownReason) -> None:
+        """Give everything back that a domain had."""
+        with self.host.lock:
+            view = domain._view
+            if view is None:
+                return
+            view.pause()
+        self._quiesce()
+        domain.console.on_event()
+        domain.console.close()
         for action in domain._on_end:
             action()
         self.store.release(domain.domid)
         with self.host.lock:
+            domain._view = None
             for page in domain._pages:
                 page.release()
             view.destroy()
         self.domains.pop(domain.domid, None)
-        domain._reason = reason
-        domain._ended.set()
+        self._ended(domain, reason)
 
     def _quiesce(self) -> None:
         """Wait until no vcpu of a paused domain is in guest code."""
@@ -386,6 +443,37 @@ class Machine:
                 if not self.host.any_paused_vcpu_on_cpu():
                     return
             time.sleep(0.0002)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Wanted:
+    """The domain to build: see :meth:`Machine.create`."""
+
+    image: KernelImage
+    ramdisk: bytes | None
+    cmdline: str
+    memory: int
+    vcpus: int
+    name: str | None
+    paused: bool
+    max_memory: int | None
+    online_vcpus: int | None
+    identity: uuid.UUID | None
+    max_grant_frames: int | None
+    tty: str
+    keep: bool
+
+
+def _set_limits(view: DomainView, wanted: _Wanted) -> None:
+    """What libxl tells the hypervisor before it builds a domain (libxl__build_pre in tools/libs/light)."""
+    if wanted.max_memory is not None:
+        size = max(wanted.max_memory, wanted.memory) * MIB
+        view.state.memory_map = [MemoryRange(0, size, E820_RAM)]
+        view.max_pages = wanted.memory * FRAMES_PER_MIB + MAXMEM_SLACK
+    if wanted.max_grant_frames:
+        view.state.max_grant_frames = wanted.max_grant_frames
+    if wanted.identity is not None:
+        view.state.handle = wanted.identity.bytes
 
 
 def _contents(source: str | os.PathLike[str] | bytes, what: str) -> bytes:

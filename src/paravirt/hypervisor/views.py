@@ -39,7 +39,9 @@ from cython.cimports.paravirt.hypervisor.records import (
     FRAME_VALIDATED,
     FRAME_WRITABLE,
     FRAME_XEN,
+    VPF_BLOCKED,
     VPF_DOWN,
+    VPF_POLL,
     CallbackPtr,
     FramePtr,
     TrapEntryPtr,
@@ -73,9 +75,16 @@ from cython.cimports.paravirt.hypervisor.scheduling import (
     init_domain,
     init_vcpu,
     remove_vcpu,
+    vcpu_kick,
     vcpu_up,
 )
-from cython.cimports.paravirt.hypervisor.timekeeping import calibrate, now, update_wallclock
+from cython.cimports.paravirt.hypervisor.timekeeping import (
+    RunstateRecord,
+    calibrate,
+    get_runstate,
+    now,
+    update_wallclock,
+)
 from cython.cimports.paravirt.hypervisor.traps import set_flat
 from cython.cimports.paravirt.hypervisor.views import (
     DomainRecPtr,
@@ -478,6 +487,15 @@ class Domain:
         return self.rec.shutdown_code
 
     @property
+    def is_paused(self) -> bool:
+        """Whether the toolstack keeps it from running."""
+        return self.rec.paused != 0
+
+    @property
+    def is_dying(self) -> bool:
+        return self.rec.dying != 0
+
+    @property
     def crash_reason(self) -> str | None:
         """What the hypervisor crashed the domain for, or None."""
         reason: cython.p_char = cython.cast(cython.p_char, cython.cast(uintptr_t, self.rec.crash_reason))
@@ -699,6 +717,33 @@ class Vcpu:
     def is_up(self) -> bool:
         """Whether it was initialised and not taken down."""
         return self.rec.initialised != 0 and not self.rec.pause_flags & VPF_DOWN
+
+    @property
+    def runstate(self) -> int:
+        """RUNSTATE_*: running, runnable, blocked or offline."""
+        return self.rec.runstate
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether it waits for an event."""
+        return self.rec.pause_flags & (VPF_BLOCKED | VPF_POLL) != 0
+
+    @property
+    def cpu_time(self) -> int:
+        """ns that it has run so far."""
+        record: RunstateRecord
+        get_runstate(self.rec, cython.address(record))  # noqa: F821 - a C variable
+        return record.time[0]  # noqa: F821
+
+    @property
+    def pcpu(self) -> int:
+        """The physical CPU where it runs or last ran."""
+        return self.rec.pcpu.id if self.rec.pcpu != cython.NULL else 0
+
+    def send_nmi(self) -> None:
+        """Have it take a non-maskable interrupt as soon as it can."""
+        self.rec.nmi_pending = 1
+        vcpu_kick(self.rec)
 
     @property
     def cr2(self) -> int:

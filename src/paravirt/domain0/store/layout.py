@@ -54,6 +54,7 @@ def announce(
     console_mfn: int,
     console_port: int,
     *,
+    maximum: int | None = None,
     uuid: uuids.UUID | None = None,
     online: int | None = None,
     tty: str = "",
@@ -61,7 +62,7 @@ def announce(
     """Write a domain's subtrees. They go when the store is told of its release.
 
     Parameters:
-        memory: MiB.
+        memory: MiB; ``maximum``, if given, is what it may be given later.
         vcpus: how many virtual CPUs it has; ``online`` of them (all, by default) are to be used from the start.
         store_mfn, console_mfn: the machine frames of its two rings.
         uuid: by default made from the number and the name, so that the same calls write the same.
@@ -96,7 +97,7 @@ def announce(
     store.set(f"{home}/control/platform-feature-xs_reset_watches", "1")
 
     kib = memory * _KIB_PER_MIB
-    store.set(f"{home}/memory/static-max", str(kib))
+    store.set(f"{home}/memory/static-max", str(max(maximum or 0, memory) * _KIB_PER_MIB))
     # libxl subtracts the video memory, which is "unset" for a paravirtual domain: -1.
     store.set(f"{home}/memory/target", str(kib - _UNSET))
     store.set(f"{home}/memory/videoram", str(_UNSET))
