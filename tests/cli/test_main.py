@@ -13,7 +13,6 @@ import pytest
 
 from paravirt.cli import main as entry
 from paravirt.errors import HypervisorBug, UserError
-from paravirt.xl import main as xl
 
 
 @pytest.fixture(autouse=True)
@@ -126,13 +125,3 @@ def test_info(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
         assert entry.main(words) == 2
         error = capsys.readouterr().err
         assert error == "paravirt: paravirt runs on Linux on x86-64, and this is linux on riscv64.\n"
-
-
-def test_xl_is_honest(capsys: pytest.CaptureFixture[str]) -> None:
-    assert xl.main(["list"]) == 1
-    seen = capsys.readouterr()
-    assert seen.out == ""
-    assert seen.err.startswith("xl: 'list' needs the toolstack daemon")
-    assert seen.err.count("\n") == 1
-    assert xl.main(["help"]) == 0
-    assert "usage: xl" in capsys.readouterr().out

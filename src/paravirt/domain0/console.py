@@ -154,6 +154,17 @@ class Console:
         with self._changed:
             return bytes(self._output)
 
+    def since(self, position: int, limit: int) -> tuple[bytes, int, bool]:
+        """Up to ``limit`` bytes of output from ``position`` on, where they end, and whether nothing follows, ever.
+
+        Positions count from the console's first byte, 0. What is no longer kept is left out.
+        """
+        with self._changed:
+            start = max(0, position - self.dropped)
+            data = bytes(self._output[start : start + limit])
+            end = self.dropped + start + len(data)
+            return data, end, self._closed and end == self.dropped + len(self._output)
+
     @property
     def unread(self) -> int:
         """Bytes that were typed and that the guest's ring had no room for yet."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable
@@ -97,6 +98,12 @@ class Services:
         """Run ``function`` in Domain 0's thread soon."""
         self._calls.append(function)
         self._wake()
+
+    def cpu_time_ns(self) -> int:
+        """How long its thread has run; 0 where it has none of its own."""
+        if not self._thread.is_alive() or self._thread.ident is None:
+            return 0
+        return time.clock_gettime_ns(time.pthread_getcpuclockid(self._thread.ident))
 
     def step(self) -> None:
         """Handle everything that is pending now."""

@@ -286,6 +286,10 @@ class Machine:
         with self.host.lock:
             return dict(self.host.stats())
 
+    def service_time_ns(self) -> int:
+        """How long Domain 0 has run."""
+        return self._services.cpu_time_ns()
+
     def audit(self) -> AuditReport:
         """Recount every reference of every frame from the page tables and all other roots (hypervisor/audit.py)."""
         with self.host.lock:

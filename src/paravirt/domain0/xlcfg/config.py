@@ -44,8 +44,7 @@ class DomainConfig:
         kernel, ramdisk: file names, absolute ones if they come from a file.
         memory, maxmem: MiB; what it gets at first, and what it may grow to.
         vcpus, maxvcpus: virtual CPUs that are online at first, and that it has.
-        cpus, cpus_soft: physical CPUs that each vcpu may use, or rather uses; a single entry is for every vcpu;
-            none stands for all.
+        cpus, cpus_soft: physical CPUs that each vcpu may use, or rather uses; vcpus without an entry may use all.
         actions: by event (``on_crash`` etc.), what is done when the domain ends.
         max_grant_frames: frames that its grant table may have; 0 stands for the default.
     """
@@ -207,8 +206,8 @@ class _Reader:
             maxmem=maxmem,
             vcpus=vcpus,
             maxvcpus=maxvcpus,
-            cpus=self._cpus("cpus"),
-            cpus_soft=self._cpus("cpus_soft"),
+            cpus=self._cpus("cpus", maxvcpus),
+            cpus_soft=self._cpus("cpus_soft", maxvcpus),
             max_grant_frames=self._number("max_grant_frames", 0, 0, MAX_GRANT_FRAMES),
             actions=actions,
         )
@@ -319,11 +318,15 @@ class _Reader:
             raise self._error("maxvcpus", f"{most} are less than the domain starts with ({vcpus})")
         return vcpus, most
 
-    def _cpus(self, key: str) -> tuple[str, ...]:
+    def _cpus(self, key: str, vcpus: int) -> tuple[str, ...]:
+        """A single text is for all vcpus, a list's entries are for one each."""
         entries = self._strings(key)
         for entry in entries:
             self._checked(key, lambda entry=entry: cpu_set(entry, 1))
-        return entries
+        setting = self._settings.get(key)
+        if setting is not None and isinstance(setting.item.value, str):
+            entries *= vcpus
+        return entries[:vcpus]
 
     def _action(self, key: str, default: str) -> str:
         text = self._string(key)

@@ -1,0 +1,1 @@
+"""paravirtd: one machine for each user, which stays between the commands of ``xl``."""

@@ -1,0 +1,308 @@
+"""Operations on domains, shaped like those of domctl: what ``xl``'s verbs about a domain ask for."""
+
+from __future__ import annotations
+
+import queue
+from typing import Any, Final
+
+from paravirt.domain0.daemon.domains import DOMAIN_0, ManagedDomain
+from paravirt.domain0.daemon.protocol import INVALID, NOT_FOUND, UNSUPPORTED, Refusal
+from paravirt.domain0.daemon.requests import Request, operation
+from paravirt.domain0.toolstack import MAXMEM_SLACK
+from paravirt.domain0.xlcfg.config import DomainConfig, cpu_set
+from paravirt.errors import UserError
+from paravirt.hypervisor.views import Domain as DomainView
+
+LIVENESS: Final = 1.0
+"""Seconds between looks whether a client that waits for an event is still there."""
+
+_KIB_PER_FRAME: Final = 4
+_ZERO_UUID: Final = "00000000-0000-0000-0000-000000000000"
+_WAITED_FOR: Final = ("shutdown", "destroyed")
+
+
+# --- what there is -----------------------------------------------------------------------------------------------
+
+
+def _row(managed: ManagedDomain) -> dict[str, Any]:
+    """One domain as XEN_DOMCTL_getdomaininfo has it."""
+
+    def look(view: DomainView) -> dict[str, Any]:
+        up = [vcpu for vcpu in view.vcpus if vcpu.is_up]
+        return {
+            "memory_kib": view.tot_pages * _KIB_PER_FRAME,
+            "max_kib": view.max_pages * _KIB_PER_FRAME,
+            "vcpus_online": len(up),
+            "max_vcpu_id": len(view.vcpus) - 1,
+            "running": any(vcpu.runstate == 0 for vcpu in up),
+            "blocked": all(vcpu.is_blocked for vcpu in up),
+            "paused": view.is_paused,
+            "shutdown": view.is_shut_down,
+            "dying": view.is_dying,
+            "cpu_time_ns": sum(vcpu.cpu_time for vcpu in view.vcpus),
+        }
+
+    reason = managed.domain.reason
+    return {
+        "domid": managed.domid,
+        "name": managed.name,
+        "uuid": managed.uuid,
+        **managed.domain.control(look),
+        "shutdown_reason": reason.value if reason is not None else 0,
+        "started": managed.started,
+    }
+
+
+def _domain_0(request: Request) -> dict[str, Any]:
+    """Domain 0 is a thread here, and has no memory of the machine's."""
+    return {
+        "domid": 0,
+        "name": DOMAIN_0,
+        "uuid": _ZERO_UUID,
+        "memory_kib": 0,
+        "max_kib": 0,
+        "vcpus_online": 1,
+        "max_vcpu_id": 0,
+        "running": True,
+        "blocked": False,
+        "paused": False,
+        "shutdown": False,
+        "dying": False,
+        "cpu_time_ns": request.machine.service_time_ns(),
+        "shutdown_reason": 0,
+        "started": request.daemon.facts["started"],
+    }
+
+
+@operation("list")
+def list_domains(request: Request) -> list[dict[str, Any]]:
+    """All domains, or the one given, as rows."""
+    wanted = request.string("domain", "")
+    if wanted in ("0", DOMAIN_0):
+        return [_domain_0(request)]
+    if wanted:
+        return [_row(request.domain())]
+    rows = [_domain_0(request)]
+    for managed in request.domains.all():
+        try:
+            rows.append(_row(managed))
+        except UserError:
+            continue  # it went while we were looking
+    return rows
+
+
+@operation("config")
+def configuration(request: Request) -> dict[str, Any]:
+    """The configuration of a domain."""
+    managed = request.domain()
+    config = managed.config.to_json()
+    return {"domid": managed.domid, "config": {**config, "name": managed.name, "uuid": managed.uuid}}
+
+
+@operation("vcpus")
+def list_vcpus(request: Request) -> list[dict[str, Any]]:
+    """The vcpus of a domain, as XEN_DOMCTL_getvcpuinfo has them."""
+    managed = request.domain()
+
+    def look(view: DomainView) -> list[dict[str, Any]]:
+        return [
+            {
+                "vcpu": vcpu.id,
+                "online": vcpu.is_up,
+                "running": vcpu.runstate == 0,
+                "blocked": vcpu.is_blocked,
+                "cpu": vcpu.pcpu,
+                "cpu_time_ns": vcpu.cpu_time,
+                "hard": sorted(managed.hard[vcpu.id]),
+                "soft": sorted(managed.soft[vcpu.id]),
+            }
+            for vcpu in view.vcpus
+        ]
+
+    return managed.domain.control(look)
+
+
+# --- beginning and end -------------------------------------------------------------------------------------------
+
+
+@operation("create")
+def create(request: Request) -> dict[str, Any]:
+    """Make a domain of a ``config``."""
+    config = DomainConfig.from_json(request.object("config"))
+    managed = request.domains.create(config, request.flag("paused"), not request.flag("unmonitored"))
+    return {"domid": managed.domid, "name": managed.name}
+
+
+@operation("config-update")
+def update(request: Request) -> None:
+    """The configuration that the domain's next restart uses."""
+    managed = request.domain()
+    managed.update = DomainConfig.from_json(request.object("config"))
+
+
+@operation("destroy")
+def destroy(request: Request) -> None:
+    """End a domain at once."""
+    request.domains.destroy(request.domain())
+
+
+@operation("pause")
+def pause(request: Request) -> None:
+    """Keep a domain from running; pauses nest."""
+    request.domain().domain.pause()
+
+
+@operation("unpause")
+def unpause(request: Request) -> None:
+    """Take back one pause."""
+    request.domain().domain.unpause()
+
+
+@operation("shutdown")
+def shutdown(request: Request) -> None:
+    """Ask domains to power off, or to ``reboot``; with ``wait``, tell of each one's end and return after the last."""
+    what = "reboot" if request.flag("reboot") else "poweroff"
+    with request.domains.events() as events:
+        if request.flag("all"):
+            targets = [managed for managed in request.domains.all() if not managed.domain.ended]
+        else:
+            targets = [request.domain()]
+            if targets[0].domain.ended:
+                raise Refusal(INVALID, f"The domain {targets[0].name} has shut down already.")
+        for managed in targets:
+            request.tell({"kind": "asked", "domid": managed.domid})
+            request.domains.request(managed, what)
+        if request.flag("wait"):
+            _wait_for_ends(request, events, {managed.domid for managed in targets})
+
+
+def _wait_for_ends(request: Request, events: queue.SimpleQueue[dict[str, Any]], domids: set[int]) -> None:
+    while domids and request.client_is_there():
+        event = _next(events)
+        if event is not None and event["domid"] in domids and event["kind"] in _WAITED_FOR:
+            domids.remove(event["domid"])
+            request.tell(event)
+
+
+@operation("follow")
+def follow(request: Request) -> None:
+    """Tell all that happens to a domain, through its restarts, until it is gone or kept as it is."""
+    with request.domains.events() as events:
+        managed = request.domain()
+        domid = managed.domid
+        request.tell({"kind": "following", "domid": domid, "name": managed.name})
+        if managed.domain.ended and not managed.monitored:
+            return
+        acting = False
+        while request.client_is_there():
+            event = _next(events)
+            if event is None or event["domid"] != domid:
+                continue
+            request.tell(event)
+            kind = event["kind"]
+            if kind == "restarted":
+                domid, acting = event["new"], False
+            elif kind in ("done", "failed") or (kind == "destroyed" and not acting):
+                return
+            acting = acting or kind == "action"
+
+
+def _next(events: queue.SimpleQueue[dict[str, Any]]) -> dict[str, Any] | None:
+    try:
+        return events.get(timeout=LIVENESS)
+    except queue.Empty:
+        return None
+
+
+@operation("rename")
+def rename(request: Request) -> None:
+    """Give a domain another name."""
+    request.domains.rename(request.domain(), request.string("name"))
+
+
+# --- asking a guest ----------------------------------------------------------------------------------------------
+
+
+@operation("sysrq")
+def sysrq(request: Request) -> None:
+    """Press a magic SysRq key of a Linux guest."""
+    key = request.string("key")
+    if len(key) != 1:
+        raise Refusal(INVALID, "A SysRq key is a single letter.")
+    request.domains.write(request.domain(), "control/sysrq", key)
+
+
+@operation("trigger")
+def trigger(request: Request) -> None:
+    """Send a vcpu an NMI. The other triggers are for guests with virtual hardware."""
+    name, number = request.string("trigger"), request.integer("vcpu", 0)
+    managed = request.domain()
+    if name != "nmi":
+        raise Refusal(UNSUPPORTED, f"The trigger {name!r} is for fully virtualised guests; there is 'nmi'.")
+
+    def send(view: DomainView) -> None:
+        if not 0 <= number < len(view.vcpus):
+            raise Refusal(INVALID, f"The domain has no vcpu {number}.")
+        view.vcpus[number].send_nmi()
+
+    managed.domain.control(send)
+
+
+# --- memory and vcpus --------------------------------------------------------------------------------------------
+
+
+@operation("mem-set")
+def set_memory(request: Request) -> None:
+    """Ask a guest to use ``kib`` of memory, and let it have no more (libxl_set_memory_target)."""
+    managed, kib = request.domain(), request.integer("kib")
+    most = int(request.domains.read(managed, "memory/static-max") or 0)
+    if not 0 < kib <= most:
+        raise Refusal(INVALID, f"The domain {managed.name} can have 1 to {most} KiB of memory, not {kib}.")
+    _limit(managed, kib)
+    request.domains.write(managed, "memory/target", str(kib))
+
+
+@operation("mem-max")
+def set_memory_limit(request: Request) -> None:
+    """Limit what a domain may have, without asking it for anything (libxl_domain_setmaxmem)."""
+    managed, kib = request.domain(), request.integer("kib")
+    target = int(request.domains.read(managed, "memory/target") or 0)
+    if kib < target:
+        raise Refusal(INVALID, f"The domain {managed.name} has a target of {target} KiB, which {kib} is less than.")
+    _limit(managed, kib)
+
+
+def _limit(managed: ManagedDomain, kib: int) -> None:
+    def set_max(view: DomainView) -> None:
+        view.max_pages = kib // _KIB_PER_FRAME + MAXMEM_SLACK
+
+    managed.domain.control(set_max)
+
+
+@operation("vcpu-set")
+def set_vcpus(request: Request) -> None:
+    """Ask a guest to use so many of its vcpus."""
+    managed, count = request.domain(), request.integer("vcpus")
+    most = managed.config.maxvcpus
+    if not 1 <= count <= most:
+        raise Refusal(INVALID, f"The domain {managed.name} has {most} vcpus, and cannot use {count}.")
+    for number in range(most):
+        request.domains.write(managed, f"cpu/{number}/availability", "online" if number < count else "offline")
+
+
+@operation("vcpu-pin")
+def pin_vcpu(request: Request) -> None:
+    """Say which physical CPUs a vcpu (-1: every one) may use (``hard``), and would rather use (``soft``)."""
+    managed, number = request.domain(), request.integer("vcpu")
+    pcpus = request.machine.host.nr_pcpus
+    if not -1 <= number < managed.config.maxvcpus:
+        raise Refusal(NOT_FOUND, f"The domain {managed.name} has no vcpu {number}.")
+    for key, affinities in (("hard", managed.hard), ("soft", managed.soft)):
+        text = request.string(key, "")
+        if not text:
+            continue
+        wanted = cpu_set(text, pcpus) & frozenset(range(pcpus))
+        if not wanted:
+            raise Refusal(INVALID, f"The machine has no physical CPU of {text}.")
+        for vcpu in range(managed.config.maxvcpus) if number < 0 else (number,):
+            affinities[vcpu] = wanted

@@ -1,0 +1,419 @@
+"""The domains that ``xl`` sees: those of one machine, with their names, their configurations, and their ends.
+
+What is done at a domain's end (``on_crash`` and the like) follows xl's own monitor process, which this takes the place
+of (handle_domain_death in tools/xl/xl_vmcontrol.c).
+
+Threads: requests come in one thread each; ends are handled in a thread of their own, since a restart takes time. One
+lock guards the tables, and nothing that waits is done under it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+import uuid as uuids
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, Final
+
+from paravirt.domain0.console import Console
+from paravirt.domain0.daemon.paths import Places
+from paravirt.domain0.daemon.protocol import EXISTS, INVALID, NOT_FOUND, Refusal
+from paravirt.domain0.daemon.ptys import Pty, Ptys
+from paravirt.domain0.daemon.records import Journal, Log, Messages
+from paravirt.domain0.toolstack import Domain, Machine, ShutdownReason
+from paravirt.domain0.xlcfg.config import DomainConfig, check_name, cpu_set
+from paravirt.errors import ParavirtError, UserError
+
+DOMAIN_0: Final = "Domain-0"
+PAST: Final = 32
+"""Consoles that are kept of domains which are gone."""
+
+RESTART_INTERVAL: Final = 2.0
+"""Seconds between a domain's start and its restart, at least: one that fails at once must not fill the host."""
+
+_EVENTS: Final = {
+    ShutdownReason.POWEROFF: "on_poweroff",
+    ShutdownReason.REBOOT: "on_reboot",
+    ShutdownReason.CRASH: "on_crash",
+    ShutdownReason.WATCHDOG: "on_watchdog",
+    ShutdownReason.SOFT_RESET: "on_soft_reset",
+}
+
+Event = dict[str, Any]
+
+
+class ManagedDomain:
+    """A domain with what the daemon knows of it.
+
+    Attributes:
+        started: when, in seconds since 1970.
+        monitored: whether something is done at its end.
+        update: the configuration that its next restart uses.
+        hard, soft: the physical CPUs that each vcpu may use, and would rather use.
+    """
+
+    def __init__(self, domain: Domain, config: DomainConfig, pty: Pty, monitored: bool, pcpus: int) -> None:
+        self.domain = domain
+        self.config = config
+        self.name = config.name
+        self.uuid = config.uuid
+        self.pty = pty
+        self.monitored = monitored
+        self.started = time.time()
+        self.update: DomainConfig | None = None
+        self.hard = _affinities(config.cpus, config.maxvcpus, pcpus)
+        self.soft = _affinities(config.cpus_soft, config.maxvcpus, pcpus)
+
+    @property
+    def domid(self) -> int:
+        return self.domain.domid
+
+
+class Domains:
+    """All domains of a daemon's machine, Domain 0 excepted."""
+
+    def __init__(self, machine: Machine, places: Places, log: Log, messages: Messages) -> None:
+        self.machine = machine
+        self.log = log
+        self.messages = messages
+        self._places = places
+        self._journal = Journal(places)
+        self._ptys = Ptys()
+        self._lock = threading.RLock()
+        self._domains: dict[int, ManagedDomain] = {}
+        self._names: set[str] = {DOMAIN_0}
+        self._past: deque[tuple[int, str, Console]] = deque(maxlen=PAST)
+        self._listeners: list[queue.SimpleQueue[Event]] = []
+        self._ended: queue.SimpleQueue[Domain | None] = queue.SimpleQueue()
+        self._closing = False
+        self._journal.write([])
+        machine.on_shutdown = self._ended.put
+        self._monitor = threading.Thread(target=self._watch_ends, name="monitor", daemon=True)
+        self._monitor.start()
+
+    # --- finding ----------------------------------------------------------------------------------------------
+
+    def all(self) -> list[ManagedDomain]:
+        """Every domain, by number."""
+        with self._lock:
+            return [self._domains[domid] for domid in sorted(self._domains)]
+
+    def find(self, qualifier: str | int) -> ManagedDomain:
+        """The domain of this number or name; a text of digits is a number.
+
+        Raises:
+            Refusal: there is none.
+        """
+        with self._lock:
+            text = str(qualifier)
+            if text.isascii() and text.isdigit():
+                found = self._domains.get(int(text))
+                if found is not None:
+                    return found
+            else:
+                for managed in self._domains.values():
+                    if managed.name == text:
+                        return managed
+        if text in ("0", DOMAIN_0):
+            raise Refusal(INVALID, "Domain 0 is paravirt itself, and cannot be controlled like a guest.")
+        raise Refusal(NOT_FOUND, f"There is no domain {text!r}.")
+
+    def console(self, qualifier: str) -> tuple[str, int, Console]:
+        """The name, number and console of a domain, which may be gone: then the latest of that name or number.
+
+        Raises:
+            Refusal: there is none.
+        """
+        try:
+            managed = self.find(qualifier)
+            return managed.name, managed.domid, managed.domain.console
+        except Refusal:
+            with self._lock:
+                for domid, name, console in reversed(self._past):
+                    if qualifier in (name, str(domid)):
+                        return name, domid, console
+            raise
+
+    # --- events -----------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def events(self) -> Iterator[queue.SimpleQueue[Event]]:
+        """A queue of all that happens to domains while this lasts."""
+        mine: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        with self._lock:
+            self._listeners.append(mine)
+        try:
+            yield mine
+        finally:
+            with self._lock:
+                self._listeners.remove(mine)
+
+    def _publish(self, kind: str, domid: int, **fields: Any) -> None:
+        event = {"kind": kind, "domid": domid, **fields}
+        self.log.write(f"domain {kind}", **{key: value for key, value in event.items() if key != "kind"})
+        with self._lock:
+            for listener in self._listeners:
+                listener.put(event)
+
+    # --- making and ending ------------------------------------------------------------------------------------
+
+    def create(self, config: DomainConfig, paused: bool = False, monitored: bool = True) -> ManagedDomain:
+        """Build a domain and start it, unless it is to be ``paused``.
+
+        Raises:
+            Refusal: the name is taken.
+            UserError: a file cannot be used, or the machine has not enough memory.
+        """
+        pcpus = self.machine.host.nr_pcpus
+        for entry in (*config.cpus, *config.cpus_soft):
+            _check_cpus(cpu_set(entry, pcpus), pcpus)
+        with self._reserved(config.name):
+            pty = Pty()
+            try:
+                domain = self._build(config, pty)
+            except BaseException:
+                pty.close()
+                raise
+            managed = ManagedDomain(domain, config, pty, monitored, pcpus)
+            self._ptys.connect(pty, domain.console)
+            with self._lock:
+                self._domains[domain.domid] = managed
+                self._write_journal()
+        self._publish("created", domain.domid, name=config.name)
+        self.messages.add(f"d{domain.domid}: created: {config.name}, {config.memory} MiB, {config.maxvcpus} vcpus")
+        if not paused:
+            domain.unpause()
+        return managed
+
+    def _build(self, config: DomainConfig, pty: Pty) -> Domain:
+        return self.machine.create(
+            config.kernel,
+            config.ramdisk,
+            config.cmdline,
+            memory=config.memory,
+            vcpus=config.maxvcpus,
+            name=config.name,
+            paused=True,
+            max_memory=config.maxmem,
+            online_vcpus=config.vcpus,
+            identity=uuids.UUID(config.uuid),
+            max_grant_frames=config.max_grant_frames or None,
+            tty=pty.path,
+            keep=True,
+        )
+
+    @contextlib.contextmanager
+    def _reserved(self, name: str) -> Iterator[None]:
+        """Take a name, which stays taken unless this ends in an exception."""
+        with self._lock:
+            if name in self._names:
+                raise Refusal(EXISTS, f"There is a domain with the name {name!r} already.")
+            if self._closing:
+                raise UserError("The daemon is about to end.")
+            self._names.add(name)
+        try:
+            yield
+        except BaseException:
+            with self._lock:
+                self._names.discard(name)
+            raise
+
+    def destroy(self, managed: ManagedDomain) -> None:
+        """End a domain at once."""
+        managed.monitored = False
+        managed.domain.destroy()
+        self._forget(managed)
+
+    def _forget(self, managed: ManagedDomain) -> None:
+        """A domain is gone: only its console stays for a while."""
+        with self._lock:
+            if self._domains.pop(managed.domid, None) is None:
+                return
+            self._names.discard(managed.name)
+            self._past.append((managed.domid, managed.name, managed.domain.console))
+            self._write_journal()
+        self._ptys.disconnect(managed.pty)
+        self.messages.add(f"d{managed.domid}: destroyed")
+        self._publish("destroyed", managed.domid)
+
+    def rename(self, managed: ManagedDomain, name: str, identity: str | None = None) -> None:
+        """Give a domain another name (and, if given, identifier); xenstore says so too.
+
+        Raises:
+            Refusal, UserError: the name is taken, or cannot be one.
+        """
+        check_name(name)
+        with self._reserved(name):
+            self.machine.call(lambda: self._rename_in_store(managed, name, identity or managed.uuid))
+        with self._lock:
+            self._names.discard(managed.name)
+            managed.name = managed.domain.name = name
+            managed.uuid = identity or managed.uuid
+            self._write_journal()
+        self._publish("renamed", managed.domid, name=name)
+
+    def _rename_in_store(self, managed: ManagedDomain, name: str, identity: str) -> None:
+        store, home = self.machine.store, f"/local/domain/{managed.domid}"
+        if store.get(home) is None:
+            return
+        if identity != managed.uuid:
+            store.remove(f"/vm/{managed.uuid}")
+            store.belongs(managed.domid, f"/vm/{identity}")
+            store.set(f"/vm/{identity}", "")
+            store.set(f"/vm/{identity}/uuid", identity)
+            store.set(f"{home}/vm", f"/vm/{identity}")
+        store.set(f"/vm/{identity}/name", name)
+        store.set(f"{home}/name", name)
+
+    def _write_journal(self) -> None:
+        self._journal.write([{"domid": one.domid, "name": one.name} for one in self._domains.values()])
+
+    # --- ends -------------------------------------------------------------------------------------------------
+
+    def _watch_ends(self) -> None:
+        while (domain := self._ended.get()) is not None:
+            try:
+                self._handle_end(domain)
+            except Exception as error:  # noqa: BLE001 - one domain's end must not keep us from the others'
+                self.log.write("defect", error=repr(error), domid=domain.domid)
+
+    def _handle_end(self, domain: Domain) -> None:
+        with self._lock:
+            managed = self._domains.get(domain.domid)
+        reason = domain.reason
+        if managed is None or reason is None or reason is ShutdownReason.DESTROYED:
+            return
+        if domain.crash_report:
+            self.messages.add(domain.crash_report)
+        code = reason.value
+        self.messages.add(f"d{domain.domid}: shut down, reason {code} ({reason.name.lower()})")
+        self._publish("shutdown", domain.domid, code=code)
+        if self._closing:
+            return
+        if not managed.monitored:
+            self._publish("done", domain.domid)
+        elif reason is ShutdownReason.SUSPEND:
+            self._publish("suspended", domain.domid)
+            self._publish("done", domain.domid)
+        else:
+            self._act(managed, code, managed.config.actions[_EVENTS[reason]])
+
+    def _act(self, managed: ManagedDomain, code: int, action: str) -> None:
+        """Do what the configuration says about an end."""
+        self._publish("action", managed.domid, code=code, action=action)
+        if action == "soft-reset":
+            self._publish("note", managed.domid, text="soft resets are not in this version; the domain is destroyed")
+            action = "destroy"
+        if action.startswith("coredump-"):
+            self._publish("note", managed.domid, text=self._keep_report(managed))
+            action = action.removeprefix("coredump-")
+        if action == "preserve":
+            managed.monitored = False
+            self._publish("done", managed.domid)
+            return
+        config = managed.update or managed.config
+        if action == "rename-restart":
+            if not self._preserve(managed):
+                return
+        else:
+            self._publish("cleanup", managed.domid)
+            self.destroy(managed)
+        if action == "destroy":
+            self._publish("done", managed.domid)
+        else:
+            self._restart(managed, config)
+
+    def _keep_report(self, managed: ManagedDomain) -> str:
+        """What stands for a core dump until there are any: the report on a crash, in a file."""
+        if not managed.domain.crash_report:
+            return "core dumps are not in this version"
+        file = self._places.crashes / f"{managed.name}-{managed.domid}.txt"
+        try:
+            file.parent.mkdir(mode=0o700, exist_ok=True)
+            file.write_text(managed.domain.crash_report, encoding="utf-8")
+        except OSError as error:
+            return f"core dumps are not in this version, and the crash report cannot be written: {error.strerror}"
+        return f"core dumps are not in this version; the crash report is in {file}"
+
+    def _preserve(self, managed: ManagedDomain) -> bool:
+        """Keep a domain that ended under another name, with the time in it: whether that worked."""
+        name = managed.name + time.strftime("-%Y%m%dT%H%MZ", time.gmtime())
+        managed.monitored = False
+        try:
+            self.rename(managed, name, str(uuids.uuid4()))
+        except ParavirtError as error:
+            self._publish("failed", managed.domid, message=str(error))
+            return False
+        return True
+
+    def _restart(self, old: ManagedDomain, config: DomainConfig) -> None:
+        def again() -> None:
+            try:
+                new = self.create(config)
+            except ParavirtError as error:
+                self._publish("failed", old.domid, message=str(error))
+                return
+            self._publish("restarted", old.domid, new=new.domid)
+
+        wait = old.started + RESTART_INTERVAL - time.time()
+        timer = threading.Timer(max(0.0, wait), again)
+        timer.daemon = True
+        timer.start()
+
+    # --- the daemon's end -------------------------------------------------------------------------------------
+
+    def close(self, patience: float) -> list[str]:
+        """Ask all domains to power off, wait up to ``patience`` seconds, and end those that still run: their names."""
+        with self._lock:
+            self._closing = True
+        for managed in self.all():
+            if not managed.domain.ended:
+                self.request(managed, "poweroff")
+                with contextlib.suppress(UserError):
+                    managed.domain.unpause()
+        deadline = time.monotonic() + patience
+        for managed in self.all():
+            with contextlib.suppress(TimeoutError):
+                managed.domain.wait(max(0.0, deadline - time.monotonic()))
+        stopped = [managed.name for managed in self.all() if not managed.domain.ended]
+        for managed in self.all():
+            self.destroy(managed)
+        self._ended.put(None)
+        self._monitor.join()
+        self._ptys.stop()
+        self._journal.remove()
+        return stopped
+
+    def request(self, managed: ManagedDomain, what: str) -> None:
+        """Ask a guest by xenstore to power off, reboot or the like (``control/shutdown``)."""
+        self.write(managed, "control/shutdown", what)
+
+    def write(self, managed: ManagedDomain, path: str, value: str) -> None:
+        """Write a node in a domain's home in xenstore, if it is still there."""
+
+        def write() -> None:
+            home = f"/local/domain/{managed.domid}"
+            if self.machine.store.get(home) is not None:
+                self.machine.store.set(f"{home}/{path}", value)
+
+        self.machine.call(write)
+
+    def read(self, managed: ManagedDomain, path: str) -> str | None:
+        """A node in a domain's home in xenstore."""
+        value = self.machine.call(lambda: self.machine.store.get(f"/local/domain/{managed.domid}/{path}"))
+        return None if value is None else value.decode("utf-8", "replace")
+
+
+def _affinities(entries: tuple[str, ...], vcpus: int, pcpus: int) -> list[frozenset[int]]:
+    """Each vcpu's physical CPUs; those without an entry may use all."""
+    everywhere = frozenset(range(pcpus))
+    chosen = [cpu_set(entry, pcpus) for entry in entries[:vcpus]]
+    return chosen + [everywhere] * (vcpus - len(chosen))
+
+
+def _check_cpus(wanted: frozenset[int], pcpus: int) -> None:
+    if not wanted & frozenset(range(pcpus)):
+        raise UserError(f"The machine has physical CPUs 0 to {pcpus - 1}, and none of them is in the set.")

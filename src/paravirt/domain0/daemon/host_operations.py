@@ -1,0 +1,135 @@
+"""Operations on the machine as a whole, shaped like those of sysctl."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from paravirt.domain0.crash import crash_report
+from paravirt.domain0.daemon.protocol import UNSUPPORTED, VERSION, Refusal
+from paravirt.domain0.daemon.requests import Request, operation
+from paravirt.domain0.toolstack import FRAMES_PER_MIB, Domain
+from paravirt.hypervisor import cpuid
+from paravirt.hypervisor.hypercalls import version
+from paravirt.hypervisor.views import Domain as DomainView
+
+SCHEDULER = "rotate"
+"""The machine's scheduler, which has no parameters."""
+
+POOL = "Pool-0"
+_KEYS = {
+    "h": "show this help",
+    "0": "registers of Domain 0 (it has none here)",
+    "d": "registers of all vcpus",
+    "q": "domains and their vcpus",
+    "m": "memory",
+}
+
+
+@operation("hello")
+def hello(request: Request) -> dict[str, Any]:
+    """Who the daemon is. What the first client is to be told is told once."""
+    notices, request.daemon.notices[:] = list(request.daemon.notices), []
+    return {"version": VERSION, "pid": os.getpid(), "notices": notices}
+
+
+@operation("stop")
+def stop(request: Request) -> int:
+    """End the daemon: guests are asked to power off first. Its process number; it ends after this reply."""
+    request.daemon.stop()
+    return os.getpid()
+
+
+@operation("info")
+def info(request: Request) -> dict[str, Any]:
+    """What XEN_SYSCTL_physinfo and xen_version say."""
+    host = request.machine.host
+    with host.lock:
+        total, free = host.nr_frames, host.free_frames
+    pcpus = host.nr_pcpus
+    uname = os.uname()
+    return {
+        "host": uname.nodename,
+        "release": uname.release,
+        "version": uname.version,
+        "machine": uname.machine,
+        "nr_cpus": pcpus,
+        "cpu_khz": _cpu_khz(),
+        "hw_caps": [
+            cpuid.FEATURES_EDX, cpuid.FEATURES_ECX, cpuid.EXTENDED_EDX, cpuid.EXTENDED_ECX, 0, cpuid.FEATURES_7_EBX,
+            0, 0,
+        ],
+        "virt_caps": ["pv", "gnttab-v1", "gnttab-v2"],
+        "total_memory_mib": total // FRAMES_PER_MIB,
+        "free_memory_mib": free // FRAMES_PER_MIB,
+        "xen_major": version.MAJOR,
+        "xen_minor": version.MINOR,
+        "xen_extra": version.EXTRAVERSION.decode(),
+        "xen_caps": version.CAPABILITIES.decode(),
+        "xen_scheduler": SCHEDULER,
+        "xen_pagesize": version.PAGE_SIZE,
+        "virt_start": version.VIRT_START,
+        "xen_changeset": version.CHANGESET.decode(),
+        "xen_commandline": request.daemon.facts["command_line"],
+        "cc_compiler": "Python and Cython",
+        "cc_compile_by": "paravirt",
+    }  # fmt: skip
+
+
+def _cpu_khz() -> int:
+    """The host's processor speed, which is that of the guests' TSC."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return 0
+    found = re.search(r"^cpu MHz\s*:\s*([0-9.]+)", text, re.MULTILINE)
+    return int(float(found[1]) * 1000) if found else 0
+
+
+@operation("dmesg")
+def dmesg(request: Request) -> str:
+    """The hypervisor's messages; with ``clear`` they are forgotten then."""
+    return request.domains.messages.read(request.flag("clear"))
+
+
+@operation("cpupools")
+def cpupools(request: Request) -> list[dict[str, Any]]:
+    """The pools of physical CPUs: there is one."""
+    cpus = list(range(request.machine.host.nr_pcpus))
+    return [{"name": POOL, "cpus": cpus, "scheduler": SCHEDULER, "domains": len(request.domains.all()) + 1}]
+
+
+@operation("debug-keys")
+def debug_keys(request: Request) -> None:
+    """Have the hypervisor print something into its ring of messages."""
+    for key in request.string("keys"):
+        if key not in _KEYS:
+            raise Refusal(UNSUPPORTED, f"There is no debug key {key!r} in this version ('h' lists those that are).")
+        messages = request.domains.messages
+        messages.add(f"'{key}' pressed -> {_KEYS[key]}")
+        if key == "h":
+            messages.add("\n".join(f" key '{one}' => {words}" for one, words in _KEYS.items()))
+        elif key == "m":
+            with request.machine.host.lock:
+                messages.add(f"{request.machine.host.free_frames} of {request.machine.host.nr_frames} frames are free")
+        elif key in "dq":
+            show = _registers if key == "d" else _summary
+            for managed in request.domains.all():
+                messages.add(managed.domain.control(functools.partial(show, managed.domain)))
+
+
+def _registers(domain: Domain, view: DomainView) -> str:
+    return "\n".join(crash_report(view, domain.image, "").splitlines()[1:])
+
+
+def _summary(domain: Domain, view: DomainView) -> str:
+    state = "shut down" if view.is_shut_down else "paused" if view.is_paused else "running"
+    lines = [f"General information for domain {view.domid} ({domain.name}):", f"    {state}"]
+    lines.append(f"    nr_pages={view.tot_pages} max_pages={view.max_pages} vm_assist={view.vm_assist:08x}")
+    for vcpu in view.vcpus:
+        running, blocked = vcpu.runstate == 0, vcpu.is_blocked
+        lines.append(f"    VCPU{vcpu.id}: CPU{vcpu.pcpu} is_running={running:d} blocked={blocked:d} up={vcpu.is_up:d}")
+    return "\n".join(lines)

@@ -1,0 +1,175 @@
+"""The daemon: one for each user, started when it is wanted, ended in order, killed, and spoken to badly."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import PATIENCE, User
+
+
+def test_of_two_that_race_one_starts_the_daemon(user: User) -> None:
+    racing = [user.start("list") for _ in range(4)]
+    outputs = {one.communicate(timeout=PATIENCE)[0].splitlines()[0] for one in racing}
+    assert [one.returncode for one in racing] == [0] * 4
+    assert len(outputs) == 1
+    assert len(user.pids()) == 1
+
+
+def test_a_second_daemon_says_that_there_is_one(user: User) -> None:
+    user.xl("list")
+    done = user.run("--foreground", program="paravirtd")
+    assert done.returncode == 1 and "runs already" in done.stderr
+    assert len(user.pids()) == 1
+
+
+def test_in_the_foreground_until_a_signal(user: User) -> None:
+    daemon = user.start("--foreground", "--memory", "128", program="paravirtd")
+    assert daemon.stderr is not None and "serving" in daemon.stderr.readline()
+    assert 100 < int(user.xl("info", "total_memory")) < 140
+    user.xl("create", "-p", user.config("one"))
+    daemon.send_signal(signal.SIGTERM)
+    assert daemon.wait(PATIENCE) == 0
+    daemon.stderr.close()
+    assert daemon.stdout is not None
+    daemon.stdout.close()
+    ended = user.log()[-1]
+    # The kernel has no time to listen to anybody: asked to power off, it says its piece and does.
+    assert ended["event"] == "ended" and ended["stopped"] == []
+    assert not (user.folder / "paravirtd.sock").exists()
+
+
+def test_stop_ends_guests_that_do_not_listen(user: User, hostile: Path) -> None:
+    user.run("--memory", "128", "--patience", "0.2", program="paravirtd")
+    user.xl("create", user.config("deaf", hostile, extra="suspend"))
+    user.xl("create", "-p", user.config("paused", hostile, extra="poweroff"))
+    user.xl("pause", "paused")
+    assert user.run("--stop", program="paravirtd").returncode == 0
+    assert user.log()[-1]["stopped"] == ["paused"]
+    assert user.run("--stop", program="paravirtd").returncode == 1
+
+
+def test_the_next_one_says_what_happened_to_the_domains_of_one_that_was_killed(user: User) -> None:
+    user.xl("create", "-p", user.config("lost"))
+    os.kill(user.pids()[0], signal.SIGKILL)
+    user.wait_for(lambda: not Path(f"/proc/{user.pids()[0]}").exists())
+    first, second = user.run("list"), user.run("list")
+    assert first.returncode == 0 and "lost (1)" in first.stderr
+    assert second.stderr == ""
+    assert "lost (1)" in user.xl("dmesg")
+    assert user.names() == []
+
+
+def test_after_an_orderly_end_there_is_nothing_to_say(user: User) -> None:
+    user.xl("create", "-p", user.config("one"))
+    assert user.run("--stop", program="paravirtd").returncode == 0
+    assert user.run("list").stderr == ""
+
+
+def test_its_folder_is_private(user: User) -> None:
+    user.xl("list")
+    for path in user.folder.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
+    user.run("--stop", program="paravirtd")
+    user.folder.chmod(0o755)
+    done = user.run("list")
+    assert done.returncode == 1 and "0700" in done.stderr
+
+
+def test_a_client_that_dies_leaves_the_others_alone(user: User) -> None:
+    user.xl("create", "-p", user.config("hello"))
+    console = user.start("console", "hello")
+    user.wait_for(lambda: any(line["event"] == "started" for line in user.log()))
+    console.kill()
+    console.communicate()
+    other = user.start("console", "hello")
+    user.xl("unpause", "hello")
+    assert "Goodbye." in other.communicate(timeout=PATIENCE)[0]
+
+
+# --- the protocol ------------------------------------------------------------------------------------------------
+
+
+class Talk:
+    """A client that says what it likes."""
+
+    def __init__(self, user: User) -> None:
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(PATIENCE)
+        self.socket.connect(str(user.folder / "paravirtd.sock"))
+        self._file = self.socket.makefile("rb")
+
+    def say(self, line: bytes) -> dict[str, Any] | None:
+        self.socket.sendall(line)
+        answer = self._file.readline()
+        return json.loads(answer) if answer else None
+
+    def ask(self, operation: str, version: int = 1, **arguments: object) -> dict[str, Any]:
+        request = {"version": version, "operation": operation, "arguments": arguments}
+        answer = self.say(json.dumps(request).encode() + b"\n")
+        assert answer is not None
+        return answer
+
+    def close(self) -> None:
+        self._file.close()
+        self.socket.close()
+
+
+@pytest.fixture
+def talk(user: User) -> Any:
+    user.xl("list")
+    client = Talk(user)
+    yield client
+    client.close()
+
+
+def test_a_connection_takes_many_requests(talk: Talk) -> None:
+    assert talk.ask("hello")["result"]["version"] == 1
+    assert talk.ask("list")["result"][0]["name"] == "Domain-0"
+
+
+@pytest.mark.parametrize(
+    ("operation", "arguments", "code"),
+    [
+        ("fly", {}, "unsupported"),
+        ("pause", {}, "invalid"),
+        ("pause", {"domain": 5}, "invalid"),
+        ("pause", {"domain": "nobody"}, "not-found"),
+        ("pause", {"domain": "0"}, "invalid"),
+        ("destroy", {"domain": "Domain-0"}, "invalid"),
+        ("create", {"config": {}}, "invalid"),
+        ("create", {"config": {"name": "a", "kernel": "/nowhere", "uuid": "x"}}, "invalid"),
+        ("console", {"domain": "nobody"}, "not-found"),
+        ("debug-keys", {"keys": "Z"}, "unsupported"),
+    ],
+)
+def test_refusals_are_sentences_with_a_code(
+    talk: Talk, operation: str, arguments: dict[str, Any], code: str
+) -> None:
+    answer = talk.ask(operation, **arguments)
+    assert answer["code"] == code and answer["error"].endswith(".")
+    assert talk.ask("hello")["result"], "the connection goes on"
+
+
+def test_another_version_is_refused(talk: Talk) -> None:
+    assert talk.ask("hello", version=2)["code"] == "unsupported"
+
+
+@pytest.mark.parametrize("line", [b"\n", b"[]\n", b"{\n", b"\xff\xfe\n", b"5\n"])
+def test_what_is_no_message_ends_that_connection_alone(user: User, talk: Talk, line: bytes) -> None:
+    assert talk.say(line) is None
+    assert user.names() == []
+
+
+@pytest.mark.parametrize("line", [b"{}\n", b'{"version": 1}\n', b'{"version": 1, "operation": 5}\n',
+                                  b'{"version": 1, "operation": "list", "arguments": []}\n'])  # fmt: skip
+def test_what_is_no_request_is_refused(talk: Talk, line: bytes) -> None:
+    answer = talk.say(line)
+    assert answer is not None and "error" in answer
