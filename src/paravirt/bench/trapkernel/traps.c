@@ -69,7 +69,8 @@ struct console_ring *console;
 u64 faulted_at; /* where the handler of page faults goes on */
 char shared_page[PAGE] __attribute__((aligned(4096))); /* shared_info is mapped here */
 static char scratch[PAGE] __attribute__((aligned(4096)));
-static char stack[16384] __attribute__((aligned(16), used)) __asm__("boot_stack");
+extern char stack[16384] __asm__("boot_stack");
+char stack[16384] __attribute__((aligned(16), used));
 
 #define NOTE_LONG(type, value) \
     ".p2align 2\n.long 4, 8, " #type "\n.asciz \"Xen\"\n.quad " #value "\n"
