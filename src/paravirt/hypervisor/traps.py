@@ -377,4 +377,7 @@ def iret(v: VcpuPtr) -> i64:
     rc = load_code_and_stack(v, cython.cast(u16, frame[5] | 3), cython.cast(u16, frame[8] | 3))
     # The guest sees a fault as if the target's first instruction had raised it.
     fault(v, rc)
+    # sysret, unlike iret, takes the single step of the system call that it ends.
+    if rc == 0 and frame[3] & VGCF_IN_SYSCALL:
+        single_step(v, v.cpu.rflags & RFLAGS_TF)
     return cython.cast(i64, v.cpu.gpr[GPR_RAX])

@@ -110,7 +110,10 @@ def hypercall(host: HostPtr, v: VcpuPtr) -> cython.void:
 
 
 def do_multicall(host: HostPtr, v: VcpuPtr, args: U64Ptr) -> i64:
-    """A batch: {op, result, args[6]} each; results are written back one by one.  A batch within one is refused."""
+    """A batch: {op, result, args[6]} each; results are written back one by one.  A batch within one is refused.
+
+    iret ends the batch: the registers, and the page tables if it went to user mode, are no longer the caller's.
+    """
     entry: u64[8]
     answer: i64
     at: u64 = args[0]
@@ -123,10 +126,7 @@ def do_multicall(host: HostPtr, v: VcpuPtr, args: U64Ptr) -> i64:
         if copy_from_guest(v, entry, at, 64) != 0:
             v.in_multicall = 0
             return -EFAULT
-        # iret in a batch would change registers under the batch's feet: Xen has no handler for it there.
-        answer = (
-            -ENOSYS if entry[0] == HYPERVISOR_iret else dispatch(host, v, entry[0], cython.address(entry[2]))
-        )
+        answer = dispatch(host, v, entry[0], cython.address(entry[2]))
         if v.preempted:
             # The rest of this call, and of the batch, is another batch, which the guest makes at once.
             v.preempted = 0
@@ -138,6 +138,11 @@ def do_multicall(host: HostPtr, v: VcpuPtr, args: U64Ptr) -> i64:
             v.cpu.rip -= 2
             return HYPERVISOR_multicall
         entry[1] = cython.cast(u64, answer)
+        if entry[0] == HYPERVISOR_iret:
+            v.in_multicall = 0
+            if not v.cpu.user:
+                copy_to_guest(v, at + 8, cython.address(entry[1]), 8)
+            return cython.cast(i64, v.cpu.gpr[GPR_RAX])
         if copy_to_guest(v, at + 8, cython.address(entry[1]), 8) != 0:
             v.in_multicall = 0
             return -EFAULT

@@ -38,6 +38,7 @@
 #include "layout.h"
 #include "segment_loads.h"
 
+#define RFLAGS_TF 0x100
 #define FPU_BYTES (ENV_FPU_END - ENV_FPU_BEGIN)
 
 #define FIELD(base, offset, type) (*(type *)((char *)(base) + (offset)))
@@ -71,6 +72,7 @@ struct unicorn_engine {
     cpu_handler handler;
     void *owner;
     int leave;
+    int early_step; /* a single-step trap is about to come, one instruction too early */
     volatile int kicked;
     uint32_t base_hflags;
 
@@ -353,6 +355,12 @@ static void hook_exception(void *uc, uint32_t vector, void *data)
 
     /* The library never resets this, and would make a double fault of the second page fault. */
     FIELD(e->env, ENV_OLD_EXCEPTION, int32_t) = -1;
+    if (e->early_step && vector == 1 && !FIELD(e->env, ENV_EXCEPTION_IS_INT, int32_t)) {
+        e->early_step = 0;
+        FIELD(e->env, ENV_DR + 6 * 8, uint64_t) = 0xffff0ff0;
+        return;
+    }
+    e->early_step = 0;
     save_state(e, e->cur);
     exit.kind = FIELD(e->env, ENV_EXCEPTION_IS_INT, int32_t) ? EXIT_SOFTINT : EXIT_EXCEPTION;
     exit.vector = vector;
@@ -414,11 +422,16 @@ static void enter_by_instruction(struct unicorn_engine *e, int kind)
     struct cpu_exit exit = {kind, 0, 0, 0};
 
     uint64_t length = entry_length(e);
+    const struct cpu *stepped;
 
     save_state(e, e->cur);
+    stepped = e->cur->rflags & RFLAGS_TF ? e->cur : NULL;
     e->cur->rip += length;
     deliver(e, &exit);
     load_state(e, e->cur);
+    /* Behind this instruction the library looks at the trap flag as it is now. If the hypervisor has set it meanwhile,
+     * or let another vcpu in that has it, the trap must wait for the first instruction there. */
+    e->early_step = (e->cur->rflags & RFLAGS_TF) && stepped != e->cur;
     FIELD(e->env, ENV_EIP, uint64_t) -= length; /* the library adds it when the hook returns */
 }
 
@@ -537,6 +550,7 @@ static int engine_run(void *engine, struct cpu *cpu, cpu_handler handler, void *
     e->handler = handler;
     e->owner = owner;
     e->leave = 0;
+    e->early_step = 0;
     here = e;
     if (e->loaded != cpu)
         switch_to(e, cpu);
