@@ -404,7 +404,8 @@ class Machine:
         assert view is not None
         self._quiesce()
         domain.console.on_event()
-        if reason is ShutdownReason.CRASH:
+        # A domain that announced another code before (SCHEDOP_shutdown_code) ends under that one.
+        if reason is ShutdownReason.CRASH or view.crash_reason is not None:
             with self.host.lock:
                 domain.crash_report = crash_report(view, domain.image, domain.console.tail(2000))
         domain.console.close()

@@ -33,7 +33,7 @@ class Roots:
     Attributes:
         frame_table: the records themselves, live.
         frames: what is held.
-        kernel_tables, processor_tables: (in words, mfn, the CR3 that the engine was told) of L4 tables in use.
+        processor_tables: (in words, mfn, the CR3 that the engine was told) of L4 tables in use.
         totals: how many frames each domain is said to have.
     """
 
@@ -42,7 +42,6 @@ class Roots:
     m2p_mfn: int
     m2p_l3_mfn: int
     frames: list[Root] = field(default_factory=list)
-    kernel_tables: list[tuple[str, int, int]] = field(default_factory=list)
     processor_tables: list[tuple[str, int, int]] = field(default_factory=list)
     totals: dict[int, int] = field(default_factory=dict)
 
@@ -95,12 +94,11 @@ def _collect_vcpu(roots: Roots, name: str, record: dict[str, Any]) -> None:
     kernel, user = record["kernel_table"], record["user_table"]
     if kernel:
         roots.hold(f"{name}: kernel page table", [kernel], L4)
-        roots.kernel_tables.append((f"{name}'s kernel page table", kernel, record["kernel_cr3"]))
     if user:
         roots.hold(f"{name}: user page table", [user], L4)
     roots.processor_tables += [
-        (f"{name}'s page table", mfn, record[cr3])
-        for mfn, cr3 in ((kernel, "kernel_cr3"), (user, "user_cr3"))
+        (f"{name}'s {mode} page table", mfn, record[f"{mode}_cr3"])
+        for mfn, mode in ((kernel, "kernel"), (user, "user"))
         if mfn
     ]
     roots.hold(f"{name}: GDT", [mfn for mfn in record["gdt_frames"] if mfn], SEGDESC)
