@@ -30,7 +30,7 @@ def main() -> int:
     parser.add_argument("--calls", type=int, default=1_000_000, help="how many (default: a million)")
     parser.add_argument("--seed", type=int, help="the first domain's seed (default: a random one, which is printed)")
     parser.add_argument("--domains", type=int, default=2, help="how many domains at a time (default: 2)")
-    parser.add_argument("--each", type=int, default=200_000, help="calls of one domain (default: 200000)")
+    parser.add_argument("--each", type=int, default=50_000, help="calls of one domain (default: 50000)")
     parser.add_argument("--deterministic", action="store_true", help="the same run for the same seed; one domain")
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else secrets.randbelow(10**9)
@@ -51,7 +51,8 @@ def main() -> int:
     print(table(outcome))
     print(
         f"{outcome.calls} calls by {outcome.domains} domains, {outcome.hypercalls} hypercalls in all, "
-        f"{len(outcome.crashes)} crashes by the guest's fault, {outcome.audits} audits, all clean; "
+        f"{len(outcome.crashes)} crashed by their own fault and {outcome.early} ended early, "
+        f"{outcome.audits} audits, all clean; "
         f"{outcome.seconds:.0f} s, {outcome.calls / outcome.seconds:.0f} calls a second; seed {seed}"
     )
     return 0

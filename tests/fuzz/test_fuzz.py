@@ -33,6 +33,7 @@ def test_nothing_gives(outcome: Outcome) -> None:
     assert outcome.calls >= CALLS
     assert outcome.hypercalls >= CALLS * 0.9  # page-table writes and selector loads are none
     assert outcome.audits >= 2 * outcome.domains
+    assert outcome.early + len(outcome.crashes) < outcome.domains
 
 
 def test_every_hypercall_is_called(outcome: Outcome) -> None:
