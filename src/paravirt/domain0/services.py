@@ -8,6 +8,7 @@ hypervisor.  In deterministic mode there is no thread: the machine's own loop ca
 from __future__ import annotations
 
 import os
+import select
 import threading
 import time
 import traceback
@@ -33,6 +34,9 @@ class Services:
         self._domain: Domain | None = None
         self._handlers: dict[int, Callable[[], None]] = {}
         self._calls: deque[Callable[[], None]] = deque()
+        self._poll = select.poll()
+        self._poll.register(self.event_fd, select.POLLIN)
+        self._watched: dict[int, Callable[[int], None]] = {}
         self._shutdown_handler: Callable[[], None] | None = None
         self._stopping = False
         self._threaded = threaded
@@ -99,6 +103,19 @@ class Services:
         self._calls.append(function)
         self._wake()
 
+    def watch(self, fd: int, events: int, handler: Callable[[int], None]) -> None:
+        """Call ``handler`` with what is ready (POLLIN, ...) whenever ``fd`` is, or until other ``events`` are named.
+
+        To be called in Domain 0's thread, which a machine in deterministic mode does not have.
+        """
+        self._watched[fd] = handler
+        self._poll.register(fd, events)
+
+    def unwatch(self, fd: int) -> None:
+        """Look at ``fd`` no more."""
+        if self._watched.pop(fd, None) is not None:
+            self._poll.unregister(fd)
+
     def cpu_time_ns(self) -> int:
         """How long its thread has run; 0 where it has none of its own."""
         if not self._thread.is_alive() or self._thread.ident is None:
@@ -119,10 +136,10 @@ class Services:
         if self._shutdown_handler is not None:
             self._guarded(self._shutdown_handler)
 
-    def _guarded(self, function: Callable[[], None]) -> None:
+    def _guarded(self, function: Callable[..., None], *arguments: object) -> None:
         # A service's mistake must not take the others down; it is our bug and is shown as one.
         try:
-            function()
+            function(*arguments)
         except Exception:  # noqa: BLE001 - shown as our bug
             traceback.print_exc()
 
@@ -132,6 +149,11 @@ class Services:
 
     def _run(self) -> None:
         while not self._stopping:
-            os.eventfd_read(self.event_fd)
-            if not self._stopping:
-                self.step()
+            for fd, events in self._poll.poll():
+                handler = self._watched.get(fd)
+                if fd == self.event_fd:
+                    os.eventfd_read(fd)
+                    if not self._stopping:
+                        self.step()
+                elif handler is not None:  # the one before it may have ended it
+                    self._guarded(handler, events)

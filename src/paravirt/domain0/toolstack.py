@@ -27,7 +27,8 @@ from paravirt.domain0.console import Console
 from paravirt.domain0.crash import crash_report
 from paravirt.domain0.services import Services
 from paravirt.domain0.store import Store, StoreService
-from paravirt.domain0.store.layout import announce
+from paravirt.domain0.store.layout import announce, announce_host
+from paravirt.domain0.store.socket import StoreSocket
 from paravirt.errors import HypervisorBug, UserError
 from paravirt.hypervisor.audit import audit
 from paravirt.hypervisor.audit_report import AuditReport
@@ -220,6 +221,7 @@ class Machine:
         self.store = Store()
         self.domains: dict[int, Domain] = {}
         self.on_shutdown: Callable[[Domain], None] | None = None
+        self._store_socket: StoreSocket | None = None
         self._next_domid = 1
         self._closed = False
         self._services.start(self.host, self._look_for_ended)
@@ -286,6 +288,24 @@ class Machine:
         with self.host.lock:
             return dict(self.host.stats())
 
+    def serve_store(self, path: Path) -> None:
+        """Let programs talk to the store over a unix socket, as Domain 0; the socket goes with the machine.
+
+        Raises:
+            UserError: in deterministic mode, or the socket cannot be made.
+        """
+        if self.deterministic:
+            raise UserError("A deterministic machine's store has no socket: programs have their own time.")
+
+        def serve() -> StoreSocket:
+            announce_host(self.store)
+            return StoreSocket(self.store, self._services, path)
+
+        try:
+            self._store_socket = self.call(serve)
+        except OSError as error:
+            raise UserError(f"The store's socket {path} cannot be made: {error.strerror}.") from error
+
     def service_time_ns(self) -> int:
         """How long Domain 0 has run."""
         return self._services.cpu_time_ns()
@@ -302,6 +322,8 @@ class Machine:
         self._closed = True
         for domain in list(self.domains.values()):
             self._services.call(lambda domain=domain: self._end(domain, ShutdownReason.DESTROYED))  # type: ignore[misc]
+        if self._store_socket is not None:
+            self.call(self._store_socket.close)
         self.host.stop()
         for thread in self._pcpus:
             thread.join()

@@ -162,6 +162,7 @@ def _run(where: Places, memory: int, options: argparse.Namespace, ready: _Ready,
         messages.add(notice)
     with Machine(memory=memory) as machine, _listening(where) as listener:
         messages.add(f"Xen version 4.17.paravirt, {memory} MiB, {machine.host.nr_pcpus} physical CPU(s)")
+        machine.serve_store(where.xenstore)
         domains = Domains(machine, where, log, messages)
         facts = {"started": time.time(), "command_line": shlex.join(["--memory", str(memory)])}
         server = Server(listener, Daemon(machine, domains, ending.set, facts, notices), log)
