@@ -89,8 +89,8 @@ def program() -> Path:
         UserError: there is no C compiler, it cannot link statically, or the cache cannot be written.
     """
     sources = _sources()
-    compiler = _compiler()
-    text = "\0".join([_version(compiler), *_FLAGS, *(f"{name}\0{content}" for name, content in sources)])
+    compiler = find_compiler()
+    text = "\0".join([compiler_version(compiler), *_FLAGS, *(f"{name}\0{content}" for name, content in sources)])
     name = f"bench/{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
     def fill(folder: Path) -> None:
@@ -179,7 +179,12 @@ def _sources() -> list[tuple[str, str]]:
     return sorted((entry.name, entry.read_text(encoding="utf-8")) for entry in files)
 
 
-def _compiler() -> list[str]:
+def find_compiler() -> list[str]:
+    """The C compiler's command ($CC, else gcc).
+
+    Raises:
+        UserError: there is none.
+    """
     words = (os.environ.get("CC") or "gcc").split() or ["gcc"]
     if shutil.which(words[0]) is None:
         raise UserError(
@@ -189,6 +194,7 @@ def _compiler() -> list[str]:
     return words
 
 
-def _version(compiler: list[str]) -> str:
+def compiler_version(compiler: list[str]) -> str:
+    """The line by which a compiler names its version."""
     done = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=False)
     return done.stdout.partition("\n")[0]

@@ -5,7 +5,7 @@
  *
  *     count=100000 null stack_switch
  *
- * Built with gcc -nostdlib -static -mcmodel=kernel, linked in one piece (-N) at VIRT_BASE.
+ * SPDX-License-Identifier: GPL-2.0-or-later
  */
 typedef unsigned char u8;
 typedef unsigned short u16;
@@ -21,10 +21,12 @@ typedef unsigned long u64;
 
 /* Hypercalls and their operations, by the numbers of the public headers. */
 enum { SET_TRAP_TABLE, MMU_UPDATE, STACK_SWITCH = 3, MULTICALL = 13, UPDATE_VA_MAPPING = 14, XEN_VERSION = 17,
+       VM_ASSIST = 21,
        CONSOLE_IO = 18, SCHED_OP = 29, CALLBACK_OP = 30, EVENT_CHANNEL_OP = 32 };
 enum { EVTCHN_SEND = 4, EVTCHN_BIND_IPI = 7 };
 enum { SCHED_YIELD, SCHED_SHUTDOWN = 2 };
 enum { SHUTDOWN_POWEROFF, SHUTDOWN_CRASH = 3 };
+enum { VMASST_ENABLE, VMASST_WRITABLE_PAGETABLES = 2 };
 #define UVMF_INVLPG 2
 #define SIF_INITDOMAIN 2
 
@@ -371,6 +373,8 @@ static void set_up(void)
     traps[0] = (struct trap_info){3, 3, FLAT_CS, (u64)int3_entry};
     traps[1] = (struct trap_info){14, 0, FLAT_CS, (u64)page_fault_entry};
     need(hypercall(SET_TRAP_TABLE, (u64)traps, 0, 0, 0) == 0, "set_trap_table");
+    /* Without it a store into a page table is the guest's own page fault. */
+    need(hypercall(VM_ASSIST, VMASST_ENABLE, VMASST_WRITABLE_PAGETABLES, 0, 0) == 0, "vm_assist");
     callback.address = (u64)event_entry;
     need(hypercall(CALLBACK_OP, 0, (u64)&callback, 0, 0) == 0, "callback_op");
     need(hypercall(EVENT_CHANNEL_OP, EVTCHN_BIND_IPI, (u64)&ipi, 0, 0) == 0, "bind_ipi");

@@ -1,0 +1,258 @@
+"""``paravirt bench``: the command line, and the order in which everything is measured.
+
+Contenders take turns within each run, so that a machine that becomes slower meanwhile is slower for all of them.
+"""
+
+from __future__ import annotations
+
+import datetime
+import fnmatch
+import importlib
+import os
+import platform
+import signal
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import click
+from rich.console import Console
+
+from paravirt.bench import rows as known
+from paravirt.bench.results import NATIVE, PARAVIRT, Results, Row, table, write_json
+from paravirt.errors import HypervisorBug, UserError
+
+DEFAULT_RUNS = 5
+QUICK_RUNS = 1
+TRAPS_PER_ROW = 200_000
+QUICK_TRAPS = 20_000
+QUICK_ROW_MS = 20
+
+
+class Peer(Protocol):
+    """Another way to run the same guest (paravirt.bench.peers).
+
+    ``boot`` gives seconds from the start of its process to the first line of /init, ``micro`` values by row.
+    ``skipped_reason`` is empty when it can be used.
+    """
+
+    name: str
+    version: str
+    skipped_reason: str
+
+    def boot(self, ramdisk: Path) -> float: ...
+    def micro(self, ramdisk: Path) -> dict[str, float]: ...
+
+
+class Suite:
+    """One run of the suite over the rows that ``pattern`` selects."""
+
+    def __init__(self, runs: int, quick: bool, pattern: str, peers: Iterable[Peer], say: Callable[[str], None]) -> None:
+        self.quick = quick
+        self.say = say
+        self.peers = list(peers)
+        now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
+        host = f"{os.cpu_count()} CPUs, {platform.system()} {platform.release()}, Python {platform.python_version()}"
+        self.results = Results(now, host, runs)
+        self.results.rows = [row for row in known.rows() if fnmatch.fnmatchcase(row.name, pattern)]
+        if not self.results.rows:
+            names = ", ".join(row.name for row in known.rows())
+            raise UserError(f"No row is called {pattern!r}; there are {names}.")
+        self._rows: dict[str, Row] = {row.name: row for row in self.results.rows}
+        self._given_up: set[str] = set()
+
+    def run(self) -> Results:
+        """Measure everything; what cannot be had is noted in the results, with its reason."""
+        sections = dict.fromkeys(row.section for row in self.results.rows)
+        for turn in range(self.results.runs):
+            for section in sections:
+                self.say(f"run {turn + 1} of {self.results.runs}: {section}")
+                getattr(self, f"_{section}")()
+        self.results.rows = [row for row in self.results.rows if row.samples]
+        return self.results
+
+    def _attempt(self, what: str, action: Callable[[], None]) -> None:
+        """Do one measurement, unless it failed before: then it is not tried again."""
+        if what in self._given_up:
+            return
+        try:
+            action()
+        except (UserError, HypervisorBug, OSError) as error:
+            self._given_up.add(what)
+            self.results.skipped[what] = str(error)
+
+    def _add(self, name: str, contender: str, value: float) -> None:
+        if name in self._rows:
+            self._rows[name].add(contender, value)
+
+    # --- sections ----------------------------------------------------------------------------------------------
+
+    def _boot(self) -> None:
+        from paravirt.bench import boots
+        from paravirt.bench.guestprogram import ramdisk
+        from paravirt.guestkernels import obtain
+
+        def ours(row: str, guest: str) -> None:
+            found = boots.boot(obtain(guest, self.say).path, ramdisk("boot"))
+            self._add(row, PARAVIRT, found.seconds)
+            if row == "boot":
+                self._add("boot_handlers", PARAVIRT, 100 * found.handlers_share)
+
+        if "boot" in self._rows or "boot_handlers" in self._rows:
+            self._attempt("boot", lambda: ours("boot", "debian"))
+        if "boot" in self._rows:
+            for peer in self._usable_peers():
+                self._attempt(f"boot: {peer.name}", lambda: self._add("boot", peer.name, peer.boot(ramdisk("boot"))))  # noqa: B023
+        if "boot_cloud" in self._rows:
+            self._attempt("boot_cloud", lambda: ours("boot_cloud", "debian-cloud"))
+
+    def _hello(self) -> None:
+        from paravirt.bench import boots
+        from paravirt.domain0.toolstack import Machine
+        from paravirt.guestkernels import obtain
+
+        def in_a_process() -> None:
+            self._add("hello_process", PARAVIRT, 1000 * boots.hello_process(obtain("tiny").path))
+
+        def in_a_machine() -> None:
+            with Machine(memory=64) as machine:
+                self._add("hello_domain", PARAVIRT, 1000 * boots.hello_domain(machine, obtain("tiny").path))
+
+        if "hello_process" in self._rows:
+            self._attempt("hello_process", in_a_process)
+        if "hello_domain" in self._rows:
+            self._attempt("hello_domain", in_a_machine)
+
+    def _traps(self) -> None:
+        from paravirt.bench import trapcosts
+        from paravirt.domain0.toolstack import Machine
+
+        count = QUICK_TRAPS if self.quick else TRAPS_PER_ROW
+
+        def one(machine: Machine, trap: str) -> None:
+            if any(f"trap_{trap}{kind}" in self._rows for kind in ("", "_handler")):
+                cost = trapcosts.measure(machine, trap, count)
+                self._add(f"trap_{trap}", PARAVIRT, cost.round_trip_ns)
+                self._add(f"trap_{trap}_handler", PARAVIRT, cost.handler_ns)
+            if f"trap_{trap}_busy" in self._rows:
+                with trapcosts.busy_python_thread():
+                    cost = trapcosts.measure(machine, trap, count)
+                self._add(f"trap_{trap}_busy", PARAVIRT, cost.round_trip_ns)
+
+        def every() -> None:
+            with Machine(memory=64) as machine:
+                for trap in trapcosts.TRAPS:
+                    self._attempt(f"traps: {trap}", lambda: one(machine, trap))  # noqa: B023
+
+        self._attempt("traps", every)
+
+    def _guest(self) -> None:
+        from paravirt.bench import boots
+        from paravirt.bench.guestprogram import ramdisk, run_natively
+        from paravirt.guestkernels import obtain
+
+        def add(contender: str, values: dict[str, float]) -> None:
+            for name, value in values.items():
+                self._add(name, contender, value)
+
+        def ours() -> None:
+            report = boots.micro(obtain("debian", self.say).path, ramdisk("micro"))
+            add(PARAVIRT, report.values)
+            for name, reason in report.skipped.items():
+                self.results.skipped[f"{name} ({PARAVIRT})"] = reason
+
+        names = [row.name for row in self.results.rows if row.section == "guest"]
+        self._attempt("guest", ours)
+        row_ms = QUICK_ROW_MS if self.quick else None
+        self._attempt("guest: native", lambda: add(NATIVE, run_natively(names, row_ms).values))
+        for peer in self._usable_peers():
+            self._attempt(f"guest: {peer.name}", lambda: add(peer.name, peer.micro(ramdisk("micro"))))  # noqa: B023
+
+    def _usable_peers(self) -> list[Peer]:
+        usable = []
+        for peer in self.peers:
+            if peer.skipped_reason:
+                self.results.skipped[peer.name] = peer.skipped_reason
+            else:
+                usable.append(peer)
+        return usable
+
+
+def available_peers() -> list[Peer]:
+    """The other ways to run the same guest, installed from the distribution's packages where they are missing.
+
+    Raises:
+        UserError: this copy of paravirt has none.
+    """
+    try:
+        peers: Any = importlib.import_module("paravirt.bench.peers")
+    except ModuleNotFoundError as error:
+        if error.name != "paravirt.bench.peers":
+            raise
+        raise UserError("This copy of paravirt has no peers to be compared with.") from error
+    found: list[Peer] = peers.available()
+    return found
+
+
+def report(results: Results, console: Console) -> None:
+    """Print the table, what was met and missed, and what was skipped."""
+    console.print(table(results))
+    for verdict in ("met", "missed", "not judged"):
+        names = [row.name for row in results.rows if row.targets and row.verdict == verdict]
+        if names:
+            console.print(f"{verdict}: {', '.join(names)}", highlight=False, markup=False)
+    for what, reason in results.skipped.items():
+        console.print(f"skipped: {what}: {reason}", highlight=False, markup=False)
+
+
+@click.command(name="bench", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--quick", is_flag=True, help="One run, with short loops: for a first look.")
+@click.option("--runs", metavar="N", type=click.IntRange(min=1, max=1000),
+              help=f"How often to measure each row (default {DEFAULT_RUNS}).")  # fmt: skip
+@click.option("--rows", "pattern", metavar="PATTERN", default="*", help="Only rows like this, as in 'trap_*'.")
+@click.option("--peers", is_flag=True, help="Compare with real Xen and others, installed when they are missing.")
+@click.option("--json", "file", metavar="FILE", type=click.Path(path_type=Path), help="Write all figures there.")
+def bench(quick: bool, runs: int | None, pattern: str, peers: bool, file: Path | None) -> int:
+    """Measure boots, traps and system calls.
+
+    Targets that are missed are shown as such; the exit status is 0 all the same.
+    """
+    errors = Console(stderr=True, highlight=False)
+    if file is not None and (file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK)):
+        raise UserError(f"The file {file} cannot be written.")
+    suite = Suite(
+        runs or (QUICK_RUNS if quick else DEFAULT_RUNS),
+        quick,
+        pattern,
+        available_peers() if peers else (),
+        lambda text: errors.print(text, markup=False),
+    )
+    if not peers:
+        suite.results.skipped["peers"] = "not asked for with --peers"
+    results = suite.run()
+    # Where output is no terminal, a narrow table would lose columns.
+    report(results, Console() if Console().is_terminal else Console(width=200))
+    if file is not None:
+        write_json(results, file)
+    return 0
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt(number)
+
+
+def run(args: list[str]) -> int:
+    """Run the suite with these arguments; the exit status.
+
+    Processes and machines that it started are gone when this returns or raises, also after a signal.
+
+    Raises:
+        UserError: a row, a file or a peer that cannot be had.
+        click.ClickException: bad usage.
+    """
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return int(bench.main(args, prog_name="paravirt bench", standalone_mode=False) or 0)
+    finally:
+        signal.signal(signal.SIGTERM, previous)

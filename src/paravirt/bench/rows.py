@@ -1,0 +1,84 @@
+"""Every row of the suite: its name, its unit, what it means, and what paravirt should reach in it."""
+
+from __future__ import annotations
+
+from paravirt.bench.results import Row, Target
+from paravirt.bench.trapcosts import TRAPS
+
+XEN = ("xen-dom0", "QEMU 10")
+"""Who sets the mark: real Xen's Domain 0 under this emulator; with an older one figures are not judged."""
+
+_HALF = Target(0.5, XEN)
+_TRAP_NS, _UPDATE_NS = 1000, 2000
+_UPDATES = ("mmu_update", "update_va_mapping", "multicall_8", "page_table_write")
+# The handler of `null` is Python, and so is not on the path that needs no interpreter.
+_BUSY = ("stack_switch", "mmu_update", "page_table_write", "int3")
+
+# name, what it is, where traps dominate
+_GUEST = (
+    ("null_call", "getppid", True),
+    ("read_zero", "read a byte of /dev/zero", True),
+    ("stat", "stat of a file", True),
+    ("open_close", "open and close a file", True),
+    ("signal_install", "sigaction", True),
+    ("signal_handler", "a signal to oneself, its handler, and back", True),
+    ("fork_exit", "fork, exit, wait", True),
+    ("fork_exec", "fork, exec of a static program, wait", True),
+    ("fork_sh", "the same through sh -c", True),
+    ("switch_2p_0k", "a token through a pipe to the next of 2 processes", True),
+    ("switch_16p_64k", "the same among 16 that read 64 KiB each", True),
+    ("mmap_8m", "map 8 MiB of a file, read a byte of each 64 KiB, unmap", True),
+    ("protection_fault", "a store into a read-only page, its signal handler, and back", True),
+    ("page_fault", "the first store into an anonymous page", True),
+    ("int_hash", "a million steps of an integer hash", False),
+    ("branchy", "a million steps with branches that cannot be foreseen", False),
+    ("fp_divide", "a million dependent divisions", False),
+)
+_BANDWIDTHS = (
+    ("memcpy_4m", "copying 4 MiB", False),
+    ("pipe_bandwidth", "a pipe between two processes", True),
+)
+
+
+def rows() -> list[Row]:
+    """New rows without figures, in the table's order."""
+    return [*_boot_rows(), *_trap_rows(), *_guest_rows()]
+
+
+def _boot_rows() -> list[Row]:
+    return [
+        Row("boot", "s", "boot", "Debian's generic kernel, 512 MiB, 1 vcpu, from the start of the process "
+            "to the first line of /init", targets=(Target(0.8, XEN),)),
+        Row("boot_handlers", "%", "boot", "handlers' part of that boot's time in the engine", targets=(Target(5),)),
+        Row("boot_cloud", "s", "boot", "the same with Debian's cloud kernel"),
+        Row("hello_process", "ms", "hello", "our smallest guest, from the start of the process to its first byte",
+            targets=(Target(500),)),
+        Row("hello_domain", "ms", "hello", "the same from a running Machine", targets=(Target(50),)),
+    ]  # fmt: skip
+
+
+def _trap_rows() -> list[Row]:
+    made = []
+    for trap, (meaning, trips) in TRAPS.items():
+        each = f"{meaning}, each of {trips}" if trips > 1 else meaning
+        made.append(Row(f"trap_{trap}", "ns", "traps", f"{each}: round trip"))
+        if trap != "event_mask":
+            limit = _UPDATE_NS if trap in _UPDATES else _TRAP_NS
+            made.append(
+                Row(f"trap_{trap}_handler", "ns", "traps", f"{each}: in our handlers", targets=(Target(limit),))
+            )
+        if trap in _BUSY:
+            made.append(Row(f"trap_{trap}_busy", "ns", "traps", f"{each}: round trip beside a busy Python thread"))
+    return made
+
+
+def _guest_rows() -> list[Row]:
+    made = []
+    for name, meaning, trapping in _GUEST:
+        targets = (_HALF,) if trapping else ()
+        if name == "null_call":
+            targets = (Target(4), *targets)
+        made.append(Row(name, "us", "guest", meaning, targets=targets))
+    for name, meaning, trapping in _BANDWIDTHS:
+        made.append(Row(name, "MB/s", "guest", meaning, lower_is_better=False, targets=(_HALF,) if trapping else ()))
+    return made

@@ -1,0 +1,124 @@
+"""What one trap costs: a kernel of our own makes the same trap in a loop.
+
+Two figures for each: the round trip by the guest's own clock, engine included, and the time inside our handlers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from paravirt.bench.guestprogram import compiler_version, find_compiler
+from paravirt.domain0.toolstack import Machine, ShutdownReason
+from paravirt.errors import HypervisorBug, UserError
+from paravirt.guestkernels.cache import Cache
+
+TRAPS: dict[str, tuple[str, int]] = {
+    "null": ("hypercall xen_version, whose handler is Python", 1),
+    "stack_switch": ("hypercall stack_switch", 1),
+    "mmu_update": ("mmu_update of one entry", 1),
+    "update_va_mapping": ("update_va_mapping with invlpg", 1),
+    "multicall_8": ("multicall of eight mmu_update", 8),
+    "page_table_write": ("store into a live page table, emulated", 1),
+    "int3": ("exception bounced to the guest, and iret", 2),
+    "page_fault": ("page fault bounced to the guest, and iret", 2),
+    "cpuid": ("CPUID with the emulation prefix", 1),
+    "event": ("event sent to oneself, delivered, and iret", 2),
+    "event_mask": ("events unmasked and masked: no trap", 1),
+}
+"""What each row of the kernel does, and how many trips into the hypervisor that is."""
+
+MEMORY_MIB = 16
+PATIENCE_S = 60.0
+
+# fmt: off
+_FLAGS = (
+    "-std=gnu11", "-O2", "-ffreestanding", "-fno-pic", "-fno-pie", "-mcmodel=kernel", "-mno-red-zone",
+    "-mgeneral-regs-only", "-fno-stack-protector", "-fcf-protection=none", "-fno-asynchronous-unwind-tables",
+    "-fno-strict-aliasing", "-fno-tree-loop-distribute-patterns", "-nostdlib", "-static", "-no-pie",
+    "-Wl,--build-id=none", "-Wl,-N", "-Wl,-T,traps.ld",
+)
+# fmt: on
+_LINE = re.compile(r"bench: (\w+) ([0-9]+\.[0-9]) ns\s")
+
+
+@dataclass(frozen=True)
+class TrapCost:
+    """Nanoseconds for each trip into the hypervisor: all in all, and in its handlers."""
+
+    round_trip_ns: float
+    handler_ns: float
+
+
+def kernel() -> Path:
+    """The kernel, compiled when it is not in the cache.
+
+    Raises:
+        UserError: there is no C compiler, or it refuses; the cache cannot be written.
+    """
+    folder = resources.files("paravirt.bench") / "trapkernel"
+    sources = {name: (folder / name).read_text(encoding="utf-8") for name in ("traps.c", "traps.ld")}
+    compiler = find_compiler()
+    text = "\0".join([compiler_version(compiler), *_FLAGS, *sources.values()])
+
+    def fill(target: Path) -> None:
+        with tempfile.TemporaryDirectory() as scratch:
+            for name, content in sources.items():
+                Path(scratch, name).write_text(content, encoding="utf-8")
+            command = [*compiler, *_FLAGS, "traps.c", "-o", str(target / "traps")]
+            done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise UserError(f"The kernel that times traps could not be compiled with '{compiler[0]}'.")
+
+    return Cache().make(f"bench/traps-{hashlib.sha256(text.encode()).hexdigest()[:16]}", fill) / "traps"
+
+
+def measure(machine: Machine, trap: str, count: int) -> TrapCost:
+    """Do one kind of trap ``count`` times in a domain of its own.
+
+    Raises:
+        UserError: the kernel cannot be had.
+        HypervisorBug: the kernel did not end as it should.
+    """
+    before = machine.stats()["handler_ns"]
+    domain = machine.create(kernel(), cmdline=f"count={count} {trap}", memory=MEMORY_MIB, name="bench-traps")
+    try:
+        reason = domain.wait(PATIENCE_S)
+    except TimeoutError as error:
+        domain.destroy()
+        raise HypervisorBug(f"the trap benchmark {trap!r} did not end") from error
+    text = domain.console.output.decode(errors="replace")
+    line = _LINE.search(text)
+    if reason is not ShutdownReason.POWEROFF or line is None or line[1] != trap:
+        raise HypervisorBug(f"the trap benchmark {trap!r} ended with {reason.name}: {text!r}")
+    trips = TRAPS[trap][1]
+    # The domain's start and end are in it too: some dozens of hypercalls beside `count`.
+    handled = (machine.stats()["handler_ns"] - before) / count
+    return TrapCost(float(line[2]) / trips, handled / trips)
+
+
+@contextlib.contextmanager
+def busy_python_thread() -> Iterator[None]:
+    """A thread that computes and holds the interpreter's lock whenever it can."""
+    stop = False
+
+    def spin() -> None:
+        number = 0
+        while not stop:
+            number = (number * 1103515245 + 12345) % 2147483648
+
+    thread = threading.Thread(target=spin, name="bench-busy", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop = True
+        thread.join()

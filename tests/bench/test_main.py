@@ -1,0 +1,136 @@
+"""The command: its options, and its cheapest rows, which need neither a network nor other programs than gcc."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from paravirt import Machine
+from paravirt.bench import guestprogram, main, trapcosts
+from paravirt.bench import rows as known
+from paravirt.bench.main import run
+from paravirt.errors import HypervisorBug, UserError
+
+needs_compiler = pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc here")
+
+
+def figures(path: Path) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads(path.read_text())
+    return read
+
+
+@needs_compiler
+def test_quick_traps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "figures.json"
+    before = threading.active_count()
+    assert run(["--quick", "--rows", "trap_*", "--json", str(file)]) == 0
+    assert threading.active_count() == before
+    read = figures(file)
+    assert read["skipped"] == {"peers": "not asked for with --peers"}
+    assert [row["name"] for row in read["rows"]] == [r.name for r in known.rows() if r.section == "traps"]
+    assert all(value > 0 for row in read["rows"] for value in row["samples"]["paravirt"]["values"])
+    assert "trap_int3_handler" in capsys.readouterr().out
+
+
+def test_quick_hello(tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    assert run(["--quick", "--runs", "2", "--rows", "hello_*", "--json", str(file)]) == 0
+    rows = figures(file)["rows"]
+    assert [row["name"] for row in rows] == ["hello_process", "hello_domain"]
+    assert [len(row["samples"]["paravirt"]["values"]) for row in rows] == [2, 2]
+
+
+@pytest.mark.network
+@needs_compiler
+def test_a_linux_guest_gives_every_row(tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    assert run(["--quick", "--rows", "[!bht]*", "--json", str(file)]) == 0
+    rows = {row["name"]: row for row in figures(file)["rows"]}
+    assert "fork_sh" in rows
+    for row in rows.values():
+        assert set(row["samples"]) == {"paravirt", "native"}
+
+
+@needs_compiler
+def test_the_program_and_the_table_know_the_same_rows() -> None:
+    assert sorted(guestprogram.row_names()) == sorted(r.name for r in known.rows() if r.section == "guest")
+
+
+def test_peers_take_part(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each peer has its column; one that cannot be had, or that fails, is named with its reason."""
+
+    class Fast:
+        name, version, skipped_reason = "xen-dom0 (Xen 4.17.7, QEMU 10.0.2 TCG)", "4.17", ""
+
+        def micro(self, ramdisk: Path) -> dict[str, float]:
+            return {"null_call": 22.0, "a row of its own": 1.0}
+
+    class Broken(Fast):
+        name = "broken"
+
+        def micro(self, ramdisk: Path) -> dict[str, float]:
+            raise UserError("It broke.")
+
+    class Absent(Fast):
+        name, skipped_reason = "absent", "there is none here"
+
+    monkeypatch.setattr(main, "available_peers", lambda: [Fast(), Broken(), Absent()])
+    monkeypatch.setattr(guestprogram, "ramdisk", lambda mode: tmp_path)
+    monkeypatch.setattr(guestprogram, "run_natively", lambda names, ms: guestprogram.Report({"null_call": 0.5}))
+    monkeypatch.setattr("paravirt.guestkernels.obtain", _no_guest)
+    file = tmp_path / "figures.json"
+    assert run(["--peers", "--runs", "3", "--rows", "null_call", "--json", str(file)]) == 0
+    read = figures(file)
+    assert read["rows"][0]["samples"][Fast.name]["values"] == [22.0] * 3
+    assert read["rows"][0]["samples"]["native"]["values"] == [0.5] * 3
+    assert read["rows"][0]["verdict"] == "not judged"
+    assert read["skipped"] == {
+        "guest": "No guests today.",
+        "guest: broken": "It broke.",
+        "absent": "there is none here",
+    }
+
+
+def _no_guest(*arguments: object) -> None:
+    raise UserError("No guests today.")
+
+
+def test_a_trap_that_does_not_end_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that prints nothing we know is a defect, not a figure."""
+    from paravirt.guestkernels import obtain
+
+    monkeypatch.setattr(trapcosts, "kernel", lambda: obtain("tiny").path)
+    with Machine(memory=64) as machine:
+        with pytest.raises(HypervisorBug, match="'int3'"):
+            trapcosts.measure(machine, "int3", 10)
+        assert machine.domains == {}
+
+
+@needs_compiler
+def test_the_trap_kernel_refuses_rows_that_it_does_not_know() -> None:
+    with Machine(memory=64) as machine, pytest.raises(HypervisorBug, match="names no row"):
+        trapcosts.measure(machine, "warp", 10)
+
+
+@pytest.mark.parametrize("arguments", [["--runs", "0"], ["--runs", "many"], ["--nonsense"], ["row"]])
+def test_bad_usage(arguments: list[str]) -> None:
+    with pytest.raises(click.UsageError):
+        run(arguments)
+
+
+def test_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="No row is called 'warp'; there are boot"):
+        run(["--rows", "warp"])
+    with pytest.raises(UserError, match="cannot be written"):
+        run(["--rows", "hello_*", "--json", str(tmp_path / "missing" / "file")])
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == 0
+    assert "--peers" in capsys.readouterr().out
