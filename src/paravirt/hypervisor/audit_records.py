@@ -10,9 +10,9 @@ import ctypes
 import cython
 import numpy as np
 from cython.cimports.libc.stdint import uintptr_t
+from cython.cimports.paravirt.hypervisor.records import DomainPtr, FramePtr, VcpuPtr, u64
 from cython.cimports.paravirt.hypervisor.records import Frame as FrameRecord
-from cython.cimports.paravirt.hypervisor.records import FramePtr, u64
-from cython.cimports.paravirt.hypervisor.views import Domain, DomainRecPtr, Host, Vcpu, VcpuRecPtr
+from cython.cimports.paravirt.hypervisor.views import Domain, Host, Vcpu
 
 NO_FRAME = 0xFFFFFFFFFFFFFFFF
 
@@ -60,7 +60,7 @@ def machine_record(host: Host) -> dict:
 
 def domain_record(domain: Domain) -> dict:
     """What one domain has and holds, by the names of its record."""
-    rec: DomainRecPtr = domain.rec
+    rec: DomainPtr = domain.rec
     return {
         "domid": rec.domid,
         "is_service": rec.is_service != 0,
@@ -76,7 +76,7 @@ def domain_record(domain: Domain) -> dict:
 
 def vcpu_record(vcpu: Vcpu) -> dict:
     """What one vcpu holds: frames by number, 0 for none, and the tables that the engine was told."""
-    v: VcpuRecPtr = vcpu.rec
+    v: VcpuPtr = vcpu.rec
     return {
         "id": v.id,
         "initialised": v.initialised != 0,

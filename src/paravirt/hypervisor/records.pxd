@@ -1,7 +1,7 @@
 # The hypervisor's records: one C structure for each thing that Xen knows.
 #
 # The budgeted paths (traps, page tables, events, timers) work on these without the interpreter's lock; Python
-# sees them through the classes in views.py.  Everything here is guarded by the machine lock (host.lock).
+# sees them through the classes in views/.  Everything here is guarded by the machine lock (host.lock).
 from paravirt.machine.cpu cimport Cpu, CpuOps, u8, u16, u32, u64, i32, i64
 
 cdef extern from "<pthread.h>" nogil:

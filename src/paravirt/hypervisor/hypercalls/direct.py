@@ -8,8 +8,8 @@ page tables map them, as always.
 
 import cython
 from cython.cimports.paravirt.hypervisor.hypercalls.native import hypercall as native_hypercall
-from cython.cimports.paravirt.hypervisor.records import i64, u64
-from cython.cimports.paravirt.hypervisor.views import HostRecPtr, Vcpu, VcpuRecPtr
+from cython.cimports.paravirt.hypervisor.records import HostPtr, VcpuPtr, i64, u64
+from cython.cimports.paravirt.hypervisor.views import Vcpu
 from cython.cimports.paravirt.machine.cpu import (
     GPR_R8,
     GPR_R9,
@@ -32,8 +32,8 @@ def hypercall(vcpu: Vcpu, number: int, arguments: tuple, limit: int = 0) -> tupl
     Returns:
         What the guest finds in rax, as a signed number, and how many continuations it took.
     """
-    v: VcpuRecPtr = vcpu.rec
-    host: HostRecPtr = v.domain.host
+    v: VcpuPtr = vcpu.rec
+    host: HostPtr = v.domain.host
     here: u64 = v.cpu.rip
     registers: tuple = (GPR_RDI, GPR_RSI, GPR_RDX, GPR_R10, GPR_R8, GPR_R9)
     continuations = 0

@@ -4,7 +4,7 @@
 """Hypercalls: the table by number, its dispatch, multicall, and the four that only touch registers.
 
 A guest's kernel calls with the number in rax and arguments in rdi, rsi, rdx, r10, r8, r9; the answer comes back
-in rax.  A number without a native handler goes to the Python families (views.py installs their trampoline in
+in rax.  A number without a native handler goes to the Python families (families.py: the host puts its trampoline in
 the table); a number nobody handles is -ENOSYS.
 """
 

@@ -1,0 +1,16 @@
+from paravirt.hypervisor.records cimport Domain as DomainRec
+from paravirt.hypervisor.records cimport Host as HostRec
+from paravirt.hypervisor.records cimport u8, u16, u32, u64, i64
+
+cdef class Domain:
+    cdef DomainRec* rec
+    cdef readonly object host
+    cdef readonly list vcpus
+    cdef public object console_sink
+    cdef public str name
+    cdef readonly object p2m
+    cdef public object state
+    cdef u64 pirq_eoi_mfn
+    cdef u64 _share_frame(self, bint writable)
+
+cdef Domain new_domain(object host, HostRec* host_rec, u32 domid, u64 pages, u32 nr_vcpus, str name)

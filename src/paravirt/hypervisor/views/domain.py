@@ -1,0 +1,369 @@
+# cython: language_level=3, cdivision=True
+# mypy: ignore-errors
+"""One domain as a Python object: a thin handle on its record."""
+
+import cython
+import numpy as np
+from cython.cimports.libc.stdint import uintptr_t
+from cython.cimports.libc.stdlib import calloc
+from cython.cimports.paravirt.abi.constants import DOMID_INVALID, EBUSY, EINVAL
+from cython.cimports.paravirt.hypervisor import events as ev
+from cython.cimports.paravirt.hypervisor.frames import (
+    alloc_frame,
+    claim,
+    flush_all,
+    get_page_and_type,
+    put_page_and_type,
+    release_allocation,
+)
+from cython.cimports.paravirt.hypervisor.guestmem import frame_ptr
+from cython.cimports.paravirt.hypervisor.mmu import set_kernel_table
+from cython.cimports.paravirt.hypervisor.msr import fill_hypercall_page
+from cython.cimports.paravirt.hypervisor.records import (
+    FRAME_L4,
+    FRAME_PINNED,
+    FRAME_READONLY,
+    FRAME_VALIDATED,
+    FRAME_WRITABLE,
+    FRAME_XEN,
+    DomainPtr,
+    FramePtr,
+    HostPtr,
+    VcpuPtr,
+    i64,
+    u32,
+    u64,
+)
+from cython.cimports.paravirt.hypervisor.records import Domain as DomainRecord
+from cython.cimports.paravirt.hypervisor.scheduling import (
+    domain_pause,
+    domain_shutdown,
+    domain_unpause,
+    init_domain,
+    vcpu_up,
+)
+from cython.cimports.paravirt.hypervisor.timekeeping import update_wallclock
+from cython.cimports.paravirt.hypervisor.traps import set_flat
+from cython.cimports.paravirt.hypervisor.views.vcpu import new_vcpu
+from cython.cimports.paravirt.machine.cpu import GPR_RSI, GPR_RSP
+
+from paravirt.errors import HypervisorBug, UserError
+from paravirt.hypervisor.hypercalls.state import DomainState
+
+NO_FRAME = 0xFFFFFFFFFFFFFFFF
+MAX_PORTS = 1024
+"""Event channels that a domain may have unless the toolstack says otherwise (xl's default: ports 1 to 1023)."""
+
+
+class Domain:
+    """One domain: see :meth:`Host.create_domain`."""
+
+    def _share_frame(self, writable: cython.bint) -> u64:
+        """A frame of the hypervisor's that the domain may map, not counted as its memory: its mfn."""
+        mfn: u64 = alloc_frame(self.rec.host, self.rec.domid)
+        frame: FramePtr
+        if mfn == NO_FRAME:
+            raise UserError("The machine has no free memory left.")
+        frame = cython.address(self.rec.host.frames[mfn])
+        frame.flags |= FRAME_XEN | FRAME_VALIDATED | (0 if writable else FRAME_READONLY)
+        frame.type = FRAME_WRITABLE if writable else 0
+        frame.type_refs = 1 if writable else 0
+        return mfn
+
+    @property
+    def domid(self) -> int:
+        return self.rec.domid
+
+    @property
+    def is_privileged(self) -> bool:
+        return self.rec.is_privileged != 0
+
+    @property
+    def tot_pages(self) -> int:
+        """Frames that the domain owns."""
+        return self.rec.tot_pages
+
+    @property
+    def max_pages(self) -> int:
+        """Frames that it may own."""
+        return self.rec.max_pages
+
+    @max_pages.setter
+    def max_pages(self, value: int) -> None:
+        self.rec.max_pages = value
+
+    @property
+    def shared_info_mfn(self) -> int:
+        return self.rec.shared_info_mfn
+
+    @property
+    def vm_assist(self) -> int:
+        """Bit map of VMASST_TYPE_* that are on."""
+        return self.rec.arch_vm_assist
+
+    @vm_assist.setter
+    def vm_assist(self, value: int) -> None:
+        self.rec.arch_vm_assist = value
+
+    @property
+    def grant_version(self) -> int:
+        return self.rec.grant_version
+
+    @grant_version.setter
+    def grant_version(self, value: int) -> None:
+        self.rec.grant_version = value
+
+    @property
+    def is_shut_down(self) -> bool:
+        return self.rec.is_shut_down != 0
+
+    @property
+    def shutdown_code(self) -> int:
+        """SHUTDOWN_*; meaningful once the domain is shut down."""
+        return self.rec.shutdown_code
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the toolstack keeps it from running."""
+        return self.rec.paused != 0
+
+    @property
+    def is_dying(self) -> bool:
+        return self.rec.dying != 0
+
+    @property
+    def crash_reason(self) -> str | None:
+        """What the hypervisor crashed the domain for, or None."""
+        reason: cython.p_char = cython.cast(cython.p_char, cython.cast(uintptr_t, self.rec.crash_reason))
+        if reason == cython.NULL:
+            return None
+        return f"{cython.cast(bytes, reason).decode()} ({self.rec.crash_detail:#x})"
+
+    def share_frame(self, writable: bool = True) -> int:
+        """A new frame of the hypervisor's that the domain may map (grant tables, ...): its mfn."""
+        return self._share_frame(writable)
+
+    def alloc_page(self) -> int | None:
+        """One more frame for the domain: its mfn, or None when the domain or the machine has reached its limit."""
+        mfn: u64
+        if self.rec.tot_pages >= self.rec.max_pages:
+            return None
+        mfn = alloc_frame(self.rec.host, self.rec.domid)
+        if mfn == NO_FRAME:
+            return None
+        self.rec.tot_pages += 1
+        return mfn
+
+    def alloc_extent(self, order: int, *, address_bits: int = 0, beyond_limit: bool = False) -> "int | None":
+        """2**order contiguous, zeroed frames more for the domain, aligned to their number: the first mfn.
+
+        Args:
+            address_bits: every byte of them must have a machine address of at most so many bits; 0: anywhere.
+            beyond_limit: the domain may go over its limit (it gives frames back at once).
+
+        None: the domain's limit is reached, or the machine has no such extent.
+        """
+        host: HostPtr = self.rec.host
+        count: u64 = cython.cast(u64, 1) << cython.cast(u32, order)
+        end: u64 = host.nr_frames
+        mfn: u64 = 0
+        i: u64
+        if not beyond_limit and self.rec.tot_pages + count > self.rec.max_pages:
+            return None
+        if count > host.free_frames:
+            return None
+        if address_bits and address_bits < 64 and end > (cython.cast(u64, 1) << cython.cast(u32, address_bits)) >> 12:
+            end = (cython.cast(u64, 1) << cython.cast(u32, address_bits)) >> 12
+        if count == 1 and end == host.nr_frames:
+            mfn = alloc_frame(host, self.rec.domid)
+            if mfn == NO_FRAME:
+                return None
+            self.rec.tot_pages += 1
+            return mfn
+        while mfn + count <= end:
+            i = 0
+            while i < count and host.frames[mfn + i].owner == DOMID_INVALID and host.frames[mfn + i].refs == 0:
+                i += 1
+            if i == count:
+                for i in range(count):
+                    claim(host, mfn + i, self.rec.domid)
+                self.rec.tot_pages += count
+                return mfn
+            mfn += count
+        return None
+
+    def set_pirq_eoi_map(self, mfn: int) -> int:
+        """Keep a frame of the domain's as its map of interrupts that need an EOI: 0, -EINVAL, -EBUSY."""
+        rc: i64 = get_page_and_type(self.rec.host, mfn, self.rec.domid, FRAME_WRITABLE)
+        if rc != 0:
+            return -EINVAL
+        if self.pirq_eoi_mfn != NO_FRAME:
+            put_page_and_type(self.rec.host, mfn)
+            return -EBUSY
+        self.pirq_eoi_mfn = mfn
+        return 0
+
+    def release_page(self, mfn: int) -> bool:
+        """Drop the allocation of a frame: false if it is not the domain's, or has none."""
+        if not release_allocation(self.rec.host, mfn, self.rec.domid):
+            return False
+        return True
+
+    def write(self, pfn: int, offset: int, data: bytes | memoryview) -> None:
+        """Store ``data`` at byte ``offset`` from pseudo-physical frame ``pfn`` on (BuildTarget)."""
+        view = memoryview(data).cast("B")
+        address = (pfn << 12) + offset
+        done = 0
+        while done < len(view):
+            frame, within = divmod(address + done, 4096)
+            size = min(4096 - within, len(view) - done)
+            mfn = int(self.p2m[frame])
+            # A domain's frames are mostly consecutive: one copy for each run.
+            while size < len(view) - done and int(self.p2m[frame + 1]) == int(self.p2m[frame]) + 1:
+                frame += 1
+                size = min(size + 4096, len(view) - done)
+            self.host.memory.write((mfn << 12) + within, view[done : done + size])
+            done += size
+
+    def set_hypercall_page(self, pfn: int) -> None:
+        """Fill a frame with the hypercall stubs, 32 bytes for each number (BuildTarget)."""
+        fill_hypercall_page(frame_ptr(self.rec.host, self.p2m[pfn]))
+
+    def pin_l4(self, pfn: int) -> None:
+        """Validate and pin an L4 table on the domain's behalf (BuildTarget).
+
+        Raises:
+            HypervisorBug: the table does not validate.
+        """
+        mfn: u64 = self.p2m[pfn]
+        rc: i64 = get_page_and_type(self.rec.host, mfn, self.rec.domid, FRAME_L4)
+        if rc != 0:
+            raise HypervisorBug(f"the initial page tables do not validate: error {-rc}")
+        self.rec.host.frames[mfn].flags |= FRAME_PINNED
+
+    def set_context(self, *, rip: int, rsp: int, rsi: int, cr3_pfn: int) -> None:
+        """The start-of-day state of vcpu 0 (BuildTarget)."""
+        v: VcpuPtr = self.rec.vcpus[0]
+        v.cpu.rip = rip
+        v.cpu.gpr[GPR_RSP] = rsp
+        v.cpu.gpr[GPR_RSI] = rsi
+        v.cpu.rflags = 0x202
+        v.kernel_sp = rsp
+        v.kernel_ss = 0xE02B
+        for i in range(6):
+            set_flat(v, i, 0, 0)
+        set_flat(v, 1, 0xE033, 0x00A0FB00)
+        set_flat(v, 2, 0xE02B, 0x00C0F300)
+        if set_kernel_table(v, self.p2m[cr3_pfn]) != 0:
+            raise HypervisorBug("the initial page table cannot be used")
+        v.initialised = 1
+        vcpu_up(v)
+
+    def pause(self) -> None:
+        domain_pause(self.rec)
+
+    def unpause(self) -> None:
+        domain_unpause(self.rec)
+
+    def shutdown(self, reason: int) -> None:
+        """Shut the domain down as if it had called SCHEDOP_shutdown."""
+        domain_shutdown(self.rec, reason)
+
+    def alloc_unbound(self, remote_domid: int) -> int:
+        """A port of the domain's that ``remote_domid`` may bind to; negative: -errno."""
+        return ev.alloc_unbound(self.rec, remote_domid)
+
+    def bind_interdomain(self, remote_domid: int, remote_port: int) -> int:
+        """Bind to another domain's unbound port: the local port; negative: -errno."""
+        return ev.bind_interdomain(self.rec, remote_domid, remote_port)
+
+    def notify(self, port: int) -> int:
+        """Send an event through a port of this domain's."""
+        return ev.evtchn_send(self.rec.host, self.rec, port)
+
+    def send_virq(self, virq: int) -> None:
+        """Send a virtual interrupt to vcpu 0 (VIRQ_DEBUG and the like)."""
+        if self.rec.nr_vcpus:
+            ev.send_virq(self.rec.vcpus[0], virq)
+
+    def _stopped_on_cpu(self) -> bool:
+        i: u32
+        if self.rec.paused or self.rec.is_shut_down:
+            for i in range(self.rec.nr_vcpus):
+                if self.rec.vcpus[i].on_cpu or self.rec.vcpus[i].pcpu.current == self.rec.vcpus[i]:
+                    if self.rec.vcpus[i].runstate == 0:
+                        return True
+        return False
+
+    def console_write(self, data: bytes) -> None:
+        """Bytes that the domain wrote to the emergency console (console_io)."""
+        if self.console_sink is not None:
+            self.console_sink(data)
+
+    def destroy(self) -> None:
+        """End the domain and take back everything it has.  Its vcpus must be out of guest code."""
+        rec: DomainPtr = self.rec
+        host: HostPtr = rec.host
+        mfn: u64
+        rec.dying = 1
+        ev.destroy_all_ports(rec)
+        for vcpu in self.vcpus:
+            vcpu._release()
+        if self.pirq_eoi_mfn != NO_FRAME:
+            put_page_and_type(host, self.pirq_eoi_mfn)
+            self.pirq_eoi_mfn = NO_FRAME
+        for mfn in range(host.nr_frames):
+            if host.frames[mfn].owner == rec.domid and host.frames[mfn].flags & FRAME_PINNED:
+                host.frames[mfn].flags &= ~FRAME_PINNED
+                put_page_and_type(host, mfn)
+        flush_all(host)
+        for mfn in range(host.nr_frames):
+            if host.frames[mfn].owner == rec.domid:
+                release_allocation(host, mfn, rec.domid)
+        host.domains[rec.domid] = cython.NULL
+        self.host.domains.pop(rec.domid, None)
+
+
+def new_domain(host: object, host_rec: HostPtr, domid: u32, pages: u64, nr_vcpus: u32, name: str) -> Domain:
+    """The record and the object of a new domain.  The caller has checked that the machine has the memory."""
+    domain: Domain = Domain.__new__(Domain)
+    rec: DomainPtr = cython.cast(DomainPtr, calloc(1, cython.sizeof(DomainRecord)))
+    i: u64
+    mfn: u64
+    if rec == cython.NULL:
+        raise MemoryError
+    domain.rec = rec
+    domain.host = host
+    domain.name = name
+    domain.vcpus = []
+    domain.state = DomainState()
+    domain.pirq_eoi_mfn = NO_FRAME
+    rec.host = host_rec
+    rec.domid = domid
+    rec.max_ports = MAX_PORTS
+    rec.max_pages = pages
+    rec.nr_vcpus = nr_vcpus
+    rec.grant_version = 1
+    init_domain(rec)
+    host_rec.domains[domid] = rec
+    domain.p2m = np.empty(pages, dtype=np.uint64)
+    if not pages:
+        return domain
+    rec.paused = 1
+    rec.shared_info_mfn = domain._share_frame(True)
+    rec.shared_info = host_rec.memory + (rec.shared_info_mfn << 12)
+    # Of every vcpu_info, whether there is such a vcpu or not.
+    for i in range(32):
+        rec.shared_info[i * 64 + 1] = 1
+    for i in range(pages):
+        mfn = alloc_frame(host_rec, domid)
+        if mfn == NO_FRAME:
+            raise HypervisorBug("the free-frame count was wrong")
+        host_rec.m2p[mfn] = i
+        domain.p2m[i] = mfn
+    rec.tot_pages = pages
+    rec.vcpus = cython.cast(cython.pointer(VcpuPtr), calloc(nr_vcpus, cython.sizeof(cython.p_void)))
+    for i in range(nr_vcpus):
+        domain.vcpus.append(new_vcpu(domain, rec, i))
+    update_wallclock(rec)
+    return domain

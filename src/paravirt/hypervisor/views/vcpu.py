@@ -1,0 +1,245 @@
+# cython: language_level=3, cdivision=True
+# mypy: ignore-errors
+"""One vcpu as a Python object: a thin handle on its record."""
+
+import cython
+from cython.cimports.libc.stdlib import calloc
+from cython.cimports.paravirt.hypervisor.debugreg import get_debug_register, set_debug_register
+from cython.cimports.paravirt.hypervisor.frames import put_page_and_type
+from cython.cimports.paravirt.hypervisor.guestmem import copy_from_guest, copy_to_guest
+from cython.cimports.paravirt.hypervisor.hypercalls.descriptor_tables import destroy_gdt, destroy_ldt
+from cython.cimports.paravirt.hypervisor.records import (
+    VPF_BLOCKED,
+    VPF_DOWN,
+    VPF_POLL,
+    CallbackPtr,
+    DomainPtr,
+    HostPtr,
+    TrapEntryPtr,
+    VcpuPtr,
+    u8,
+    u32,
+    u64,
+)
+from cython.cimports.paravirt.hypervisor.records import Vcpu as VcpuRecord
+from cython.cimports.paravirt.hypervisor.scheduling import init_vcpu, remove_vcpu, vcpu_kick
+from cython.cimports.paravirt.hypervisor.timekeeping import RunstateRecord, get_runstate
+from cython.cimports.paravirt.machine.cpu import U64Ptr
+
+from paravirt.abi.errno import EFAULT
+from paravirt.hypervisor.hypercalls.registry import HypercallError
+
+
+class Vcpu:
+    """One virtual CPU of a domain."""
+
+    @property
+    def id(self) -> int:
+        return self.rec.id
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it was initialised and not taken down."""
+        return self.rec.initialised != 0 and not self.rec.pause_flags & VPF_DOWN
+
+    @property
+    def runstate(self) -> int:
+        """RUNSTATE_*: running, runnable, blocked or offline."""
+        return self.rec.runstate
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether it waits for an event."""
+        return self.rec.pause_flags & (VPF_BLOCKED | VPF_POLL) != 0
+
+    @property
+    def cpu_time(self) -> int:
+        """ns that it has run so far."""
+        record: RunstateRecord
+        get_runstate(self.rec, cython.address(record))  # noqa: F821 - a C variable
+        return record.time[0]  # noqa: F821
+
+    @property
+    def pcpu(self) -> int:
+        """The physical CPU where it runs or last ran."""
+        return self.rec.pcpu.id if self.rec.pcpu != cython.NULL else 0
+
+    def send_nmi(self) -> None:
+        """Have it take a non-maskable interrupt as soon as it can."""
+        self.rec.nmi_pending = 1
+        vcpu_kick(self.rec)
+
+    @property
+    def cr2(self) -> int:
+        """The address of the last page fault that the guest was given."""
+        return cython.cast(U64Ptr, self.rec.info + 16)[0] if self.rec.info != cython.NULL else 0
+
+    def copy_from_guest(self, va: int, size: int) -> bytes:
+        """``size`` bytes at guest address ``va``.
+
+        Raises:
+            HypercallError: EFAULT.
+        """
+        buffer = bytearray(size)
+        view: cython.uchar[:] = buffer if size else bytearray(1)
+        if size and copy_from_guest(self.rec, cython.address(view[0]), va & 0xFFFFFFFFFFFFFFFF, size) != 0:
+            raise HypercallError(EFAULT)
+        return bytes(buffer)
+
+    def copy_to_guest(self, va: int, data: bytes) -> None:
+        """Store ``data`` at guest address ``va``.
+
+        Raises:
+            HypercallError: EFAULT.
+        """
+        source: cython.p_const_uchar = data
+        if data and copy_to_guest(self.rec, va & 0xFFFFFFFFFFFFFFFF, source, len(data)) != 0:
+            raise HypercallError(EFAULT)
+
+    def read_struct(self, va: int, layout: object) -> object:
+        """A copy of the ctypes structure at guest address ``va``."""
+        import ctypes
+
+        return layout.from_buffer_copy(self.copy_from_guest(va, ctypes.sizeof(layout)))
+
+    def write_struct(self, va: int, value: object) -> None:
+        """Store a ctypes structure at guest address ``va``."""
+        self.copy_to_guest(va, bytes(value))
+
+    @property
+    def iopl(self) -> int:
+        """The I/O privilege level that the guest's kernel set: 0 to 3."""
+        return self.rec.iopl
+
+    @iopl.setter
+    def iopl(self, value: int) -> None:
+        self.rec.iopl = value & 3
+
+    def set_io_bitmap(self, address: int, ports: int) -> None:
+        """The bitmap of ports that the guest's processes may use: where it is, and for how many ports."""
+        self.rec.iobmp = address & 0xFFFFFFFFFFFFFFFF
+        self.rec.iobmp_limit = ports
+
+    def set_trap(self, vector: int, cs: int, flags: int, address: int) -> None:
+        """One entry of the trap table: flags as in trap_info (DPL in bits 0-1, bit 2: mask events)."""
+        entry: TrapEntryPtr = cython.address(self.rec.traps[cython.cast(u8, vector)])
+        entry.cs = cs & 0xFFFF
+        entry.dpl = flags & 3
+        entry.mask_events = (flags >> 2) & 1
+        entry.address = address
+
+    def get_trap(self, vector: int) -> tuple[int, int, int]:
+        """(cs, flags, address) of one entry of the trap table."""
+        entry: TrapEntryPtr = cython.address(self.rec.traps[cython.cast(u8, vector)])
+        return entry.cs, entry.dpl | entry.mask_events << 2, entry.address
+
+    def set_callback(self, type: int, address: int, flags: int) -> bool:
+        """Register a callback (CALLBACKTYPE_*; flag bit 0: mask events), address 0: none.  False: no such type."""
+        callback: CallbackPtr = self._callback(type)
+        if callback == cython.NULL:
+            return False
+        callback.address = address
+        callback.mask_events = flags & 1
+        return True
+
+    def _callback(self, type: cython.int) -> CallbackPtr:
+        if type == 0:
+            return cython.address(self.rec.event_callback)
+        if type == 1:
+            return cython.address(self.rec.failsafe_callback)
+        if type == 2:
+            return cython.address(self.rec.syscall_callback)
+        if type == 4:
+            return cython.address(self.rec.nmi_callback)
+        if type == 5:
+            return cython.address(self.rec.sysenter_callback)
+        if type == 7:
+            return cython.address(self.rec.syscall32_callback)
+        return cython.NULL
+
+    def set_debugreg(self, number: int, value: int) -> int:
+        """Set a debug register: 0, or -EPERM, -EINVAL, -ENODEV."""
+        return set_debug_register(self.rec, number & 0xFFFFFFFF, value)
+
+    def get_debugreg(self, number: int) -> "int | None":
+        """What a debug register holds; None: there is none of that number."""
+        value: u64 = 0
+        if get_debug_register(self.rec, number & 0xFFFFFFFF, cython.address(value)) != 0:
+            return None
+        return value
+
+    @property
+    def registers(self) -> dict:
+        """The vcpu's registers by name, as its last exit left them."""
+        names = (
+            "rax",
+            "rcx",
+            "rdx",
+            "rbx",
+            "rsp",
+            "rbp",
+            "rsi",
+            "rdi",
+            "r8",
+            "r9",
+            "r10",
+            "r11",
+            "r12",
+            "r13",
+            "r14",
+            "r15",
+        )
+        found = {name: self.rec.cpu.gpr[i] for i, name in enumerate(names)}
+        found["rip"] = self.rec.cpu.rip
+        found["rflags"] = self.rec.cpu.rflags
+        found["cr3"] = self.rec.cpu.user_cr3 if self.rec.cpu.user else self.rec.cpu.kernel_cr3
+        for i, name in enumerate(("es", "cs", "ss", "ds", "fs", "gs")):
+            found[name] = self.rec.cpu.seg[i].selector
+        found["fs_base"] = self.rec.cpu.seg[4].base
+        found["gs_base"] = self.rec.cpu.seg[5].base
+        found["user_mode"] = self.rec.cpu.user
+        return found
+
+    def _release(self) -> None:
+        """Give back what the vcpu holds."""
+        rec: VcpuPtr = self.rec
+        host: HostPtr = rec.domain.host
+        remove_vcpu(rec)
+        if rec.kernel_table:
+            put_page_and_type(host, rec.kernel_table)
+        if rec.user_table:
+            put_page_and_type(host, rec.user_table)
+        rec.kernel_table = 0
+        rec.user_table = 0
+        destroy_gdt(rec)
+        destroy_ldt(rec)
+        if rec.info_mfn:
+            rec.info = rec.domain.shared_info + rec.id * 64
+            put_page_and_type(host, rec.info_mfn)
+            rec.info_mfn = 0
+        rec.pcpu.ops.free_state(rec.pcpu.engine, rec.cpu.engine_state)
+        rec.cpu.engine_state = cython.NULL
+
+
+def new_vcpu(domain: object, domain_rec: DomainPtr, number: u32) -> Vcpu:
+    """The record and the object of a domain's vcpu, which is down."""
+    vcpu: Vcpu = Vcpu.__new__(Vcpu)
+    rec: VcpuPtr = cython.cast(VcpuPtr, calloc(1, cython.sizeof(VcpuRecord)))
+    if rec == cython.NULL:
+        raise MemoryError
+    vcpu.rec = rec
+    vcpu.domain = domain
+    rec.domain = domain_rec
+    rec.id = number
+    rec.pcpu = domain_rec.host.pcpus[0]
+    rec.cpu.engine_state = rec.pcpu.ops.new_state(rec.pcpu.engine)
+    rec.cpu.rflags = 0x202
+    rec.cpu.dr[6] = 0xFFFF0FF0
+    rec.cpu.dr[7] = 0x400
+    rec.cr4 = 0x620
+    if rec.id < 32:  # the others have none until they register one
+        rec.info = domain_rec.shared_info + rec.id * 64
+        rec.info[1] = 1
+    domain_rec.vcpus[rec.id] = rec
+    init_vcpu(rec)
+    return vcpu
