@@ -23,7 +23,7 @@ DOMAIN_MIB = 12
 # Frames with low numbers, and powers of two, are some bystander's: random calls that mean them hit him, if they can,
 # and not the caller's own code.
 BYSTANDER_MIB = 68
-PATIENCE = 600.0  # seconds of wall time for one domain: it only ends a run that hangs
+IDLE_AUDITS = 5  # so many audits without a hypercall in between: the domains wait for what will never come
 
 
 @dataclass
@@ -103,6 +103,8 @@ class Fuzzer:
         self.deterministic = deterministic
         self.say = say
         self.outcome = Outcome()
+        self._idle = 0
+        self._seen = 0
 
     def run(self, calls: int, seed: int) -> Outcome:
         """At least ``calls`` calls, the first domain's seed being ``seed``.
@@ -123,6 +125,7 @@ class Fuzzer:
                     seed += 1
                 self._wait(machine, running)
                 self._check(machine, bugs, f"with seeds {', '.join(map(str, running))}")
+                self._end_idle(machine, running)
                 for number in [number for number, domain in running.items() if domain.ended]:
                     self._take(number, running.pop(number))
             self._check(machine, bugs, "at the end")
@@ -149,6 +152,15 @@ class Fuzzer:
                 first.wait(min(0.05, self.audit_every))
             except TimeoutError:
                 continue
+
+    def _end_idle(self, machine: Machine, running: dict[int, Domain]) -> None:
+        """A domain may have blocked for good: its own affair, but there is no more to come of it."""
+        calls = sum(count for count, _ in machine.stats()["hypercalls"].values())
+        self._idle = 0 if calls != self._seen else self._idle + 1
+        self._seen = calls
+        if self._idle >= IDLE_AUDITS:
+            for domain in running.values():
+                domain.destroy()
 
     def _check(self, machine: Machine, bugs: list[str], occasion: str) -> None:
         if bugs:
