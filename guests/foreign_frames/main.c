@@ -1,5 +1,5 @@
 /* Frames of others: the hypervisor's, other domains', devices', nobody's; and the operations that name a domain. */
-#include "attack.h"
+#include "grant.h"
 
 const char guest_name[] = "foreign_frames";
 
@@ -23,13 +23,7 @@ static int ours(u64 frame)
 static void every_frame(void)
 {
     u64 end = (u64)xen_memory_op(XENMEM_maximum_ram_page, 0), shared = start_info->shared_info >> 12, grants = 0;
-    struct {
-        u16 dom;
-        u32 nr_frames;
-        short status;
-        u64 *frames;
-    } setup = {DOMID_SELF, 1, 0, &grants}; /* the grant table is the hypervisor's, but shared with us */
-    check(H3(__HYPERVISOR_grant_table_op, 2, &setup, 1) == 0 && setup.status == 0);
+    check(grant_frames(1, &grants) == 0); /* the grant table is the hypervisor's, but shared with us */
     int mapped = 0, tried = 0, missed = 0;
     rule("of all machine frames a guest maps only its own: -EPERM");
     for (u64 frame = 0; frame < end; frame += 5) {
@@ -70,17 +64,6 @@ static void devices(void)
     twin("our own page", map_frame(mfn_of(window), PTE_P, DOMID_SELF));
 }
 
-static u32 own_number(void)
-{
-    struct evtchn_alloc_unbound a = {DOMID_SELF, DOMID_SELF, 0};
-    check(xen_event_channel_op(EVTCHNOP_alloc_unbound, &a) == 0);
-    struct evtchn_bind_interdomain b = {DOMID_SELF, a.port, 0};
-    check(xen_event_channel_op(EVTCHNOP_bind_interdomain, &b) == 0);
-    struct evtchn_status s = {.dom = DOMID_SELF, .port = b.local_port};
-    check(xen_event_channel_op(EVTCHNOP_status, &s) == 0);
-    return s.u.interdomain.dom;
-}
-
 static void named_domains(void)
 {
     static const struct {
@@ -116,7 +99,7 @@ static void named_domains(void)
     attack("tables of domain 0", H4(__HYPERVISOR_mmu_update, &update, 1, 0, 1 << 16 | DOMID_SELF), -EPERM);
     attack("tables of domain 999", H4(__HYPERVISOR_mmu_update, &update, 1, 0, 1000 << 16 | DOMID_SELF), -ESRCH);
     attack("tables of DOMID_SELF, which is no number", H4(__HYPERVISOR_mmu_update, &update, 1, 0, (DOMID_SELF + 1U) << 16 | DOMID_SELF), -ESRCH);
-    twin("tables of ourselves, by number", H4(__HYPERVISOR_mmu_update, &update, 1, 0, (own_number() + 1U) << 16 | DOMID_SELF));
+    twin("tables of ourselves, by number", H4(__HYPERVISOR_mmu_update, &update, 1, 0, (own_domid() + 1U) << 16 | DOMID_SELF));
 }
 
 static void machine_to_phys(void)

@@ -33,6 +33,26 @@ void twin_is(const char *what, s64 result, s64 expected)
     verdict("twin", what, result, expected);
 }
 
+static void status_verdict(const char *kind, const char *what, s64 status, s64 expected)
+{
+    printf("  %s: %s: status %ld", kind, what, status);
+    if (status != expected) {
+        failures++;
+        printf(" FAILED, expected %ld", expected);
+    }
+    printf("\n");
+}
+
+void attack_status(const char *what, s64 status, s64 expected)
+{
+    status_verdict("attack", what, status, expected);
+}
+
+void twin_status(const char *what, s64 status)
+{
+    status_verdict("twin", what, status, 0);
+}
+
 void attack_faults(const char *what, int vector, u64 error)
 {
     printf("  attack: %s: %s(%lx)", what, vector_name(fault.vector), fault.vector < 0 ? 0 : fault.error);
