@@ -21,9 +21,6 @@ class Difference:
 
 _WATCHPOINTS = "the Unicorn engine has breakpoints of execution only: data breakpoints do not fire"
 
-_ALL_ONES = "wrong: Xen answers the frame of all ones otherwise than other frames that are none"
-_SELF_AS_NUMBER = "wrong: DOMID_SELF as the number of the page tables' domain must be unknown"
-
 DIFFERENCES = (
     Difference(
         "debugregs",
@@ -38,22 +35,6 @@ DIFFERENCES = (
         ("  its page unmapped, the first page's last entry: #PF",),
         "Xen has a mapping of its own of local-table pages once used; paravirt reads them where the guest maps them",
     ),
-    Difference(
-        "foreign_frames",
-        ("  attack: the frame of all ones: -EINVAL", "  attack: the frame of all ones: -EINVAL"),
-        (
-            "  attack: the frame of all ones: -EPERM FAILED, expected -EINVAL",
-            "  attack: the frame of all ones: -EINVAL",
-        ),
-        _ALL_ONES,
-    ),
-    Difference(
-        "foreign_frames",
-        ("  attack: tables of DOMID_SELF, which is no number: -ESRCH",),
-        ("  attack: tables of DOMID_SELF, which is no number: 0 FAILED, expected -ESRCH",),
-        _SELF_AS_NUMBER,
-    ),
-    Difference("foreign_frames", ("TEST foreign_frames: PASS",), ("TEST foreign_frames: FAIL 2",), _ALL_ONES),
     Difference(
         "msrs",
         ("write UCODE_REV as it reads: #GP(0)",),

@@ -24,6 +24,7 @@ SCALARS: dict[str, type[Any]] = {
     "u16": ctypes.c_uint16,
     "u32": ctypes.c_uint32,
     "u64": ctypes.c_uint64,
+    "i16": ctypes.c_int16,
     "i32": ctypes.c_int32,
     "i64": ctypes.c_int64,
     "int": ctypes.c_int,
@@ -178,6 +179,7 @@ class Machine:
             self.pcpus[number] = address(cpu)
             self.cpus.append(cpu)
         self.at = address(self.host)
+        self.host.old = self.at + Host.spare.offset
         functions("timekeeping").calibrate(self.at)
 
     def _make_ops(self) -> Any:

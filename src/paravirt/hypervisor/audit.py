@@ -42,7 +42,7 @@ Words = npt.NDArray[np.uint64]
 # Types and flags of the frame table.
 NONE, L1, L4, SEGDESC, WRITABLE = 0, 1, 4, 5, 7
 TYPES = (1, 2, 3, 4, SEGDESC, WRITABLE)
-ALLOCATED, PINNED, VALIDATED, XEN, READONLY = 1, 2, 4, 8, 16
+ALLOCATED, PINNED, VALIDATED, XEN, READONLY, PARTIAL, PARTIAL_SET = 1, 2, 4, 8, 16, 32, 64
 
 # Page-table entries.
 PRESENT, RW, USER, ACCESSED_DIRTY = 1, 2, 4, 0x60
@@ -165,12 +165,20 @@ class _Audit:
             is_table = (types == level) & (uses > 0)
             whole = np.flatnonzero(is_table & ((flags & VALIDATED) != 0))
             self._count_entries(level, whole, None)
-            part = np.flatnonzero((types == level) & ((flags & VALIDATED) == 0) & (self.frames["partial"] > 0))
+            part = np.flatnonzero(is_table & ((flags & PARTIAL) != 0))
             if len(part):
-                self._count_entries(level, part, self.frames["partial"][part])
+                self._count_entries(level, part, self.frames["nr_validated"][part])
+                self._count_part_way(level, part)
         stray = ((types >= L1) & (types <= L4) & ((flags & VALIDATED) != 0) & (uses == 0)).nonzero()[0]
         for mfn in stray:
             self.find("tables", "a page table counts as validated without any use", int(mfn))
+
+    def _count_part_way(self, level: int, tables: Numbers) -> None:
+        """A table part way holds itself, and perhaps one more entry's frame, whose use is that frame's own."""
+        self.count("being part way", tables, level)
+        at = tables[(self.frames["flags"][tables] & PARTIAL_SET) != 0]
+        entries = self.words[at, self.frames["nr_validated"][at].astype(np.int64)]
+        self.count("a table part way", ((entries & np.uint64(MFN_BITS)) >> np.uint64(12)).astype(np.int64))
 
     def _count_entries(self, level: int, tables: Numbers, limits: Numbers | None) -> None:
         if not len(tables):
@@ -268,7 +276,6 @@ class _Audit:
             own_type += np.where(is_type, found, 0)
         for mfn in np.flatnonzero(references != self.frames["refs"]):
             self.find("references", f"{int(references[mfn])} references were found", int(mfn))
-        # A preempted validation keeps the use that it was begun for.
         for mfn in np.flatnonzero(own_type != self.frames["type_refs"]):
             self.find("type references", f"{int(own_type[mfn])} uses under its type were found", int(mfn))
 

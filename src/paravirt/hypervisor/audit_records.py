@@ -28,7 +28,8 @@ def frame_table(host: Host) -> object:
         "type": (np.uint8, cython.cast(uintptr_t, cython.address(frame.type)) - start),
         "flags": (np.uint8, cython.cast(uintptr_t, cython.address(frame.flags)) - start),
         "owner": (np.uint16, cython.cast(uintptr_t, cython.address(frame.owner)) - start),
-        "partial": (np.uint32, cython.cast(uintptr_t, cython.address(frame.partial)) - start),
+        "nr_validated": (np.uint16, cython.cast(uintptr_t, cython.address(frame.nr_validated)) - start),
+        "linear": (np.int16, cython.cast(uintptr_t, cython.address(frame.linear)) - start),
         "tlb_stamp": (np.uint64, cython.cast(uintptr_t, cython.address(frame.tlb_stamp)) - start),
     }
     layout = np.dtype(
@@ -82,6 +83,8 @@ def vcpu_record(vcpu: Vcpu) -> dict:
         "initialised": v.initialised != 0,
         "kernel_table": v.kernel_table,
         "user_table": v.user_table,
+        "old_table": v.old.mfn,
+        "old_table_partial": v.old.partial != 0,
         "kernel_cr3": v.cpu.kernel_cr3,
         "user_cr3": v.cpu.user_cr3,
         "gdt_frames": [v.gdt_frames[i] for i in range(16)],

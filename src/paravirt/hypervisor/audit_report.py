@@ -13,7 +13,15 @@ TYPE_NAMES = {
     5: "segment descriptors",
     7: "writable",
 }
-FLAG_NAMES = ((1, "allocated"), (2, "pinned"), (4, "validated"), (8, "hypervisor's"), (16, "read-only"), (32, "code"))
+FLAG_NAMES = (
+    (1, "allocated"),
+    (2, "pinned"),
+    (4, "validated"),
+    (8, "hypervisor's"),
+    (16, "read-only"),
+    (32, "part way"),
+    (64, "holding one more"),
+)
 ENTRY_BITS = (
     (0, "P"),
     (1, "RW"),

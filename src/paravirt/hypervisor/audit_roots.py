@@ -101,6 +101,11 @@ def _collect_vcpu(roots: Roots, name: str, record: dict[str, Any]) -> None:
         for mfn, mode in ((kernel, "kernel"), (user, "user"))
         if mfn
     ]
+    if record["old_table"]:
+        # What was begun and not finished: a use only if the frame has not got that itself.
+        mfn, partial = record["old_table"], record["old_table_partial"]
+        type = 0 if partial else int(roots.frame_table["type"][mfn])
+        roots.hold(f"{name}: a table that is being released", [mfn], type)
     roots.hold(f"{name}: GDT", [mfn for mfn in record["gdt_frames"] if mfn], SEGDESC)
     roots.hold(f"{name}: LDT", [mfn for mfn in record["ldt_frames"] if mfn], SEGDESC)
     for label, key in (("vcpu_info", "info_mfn"), ("event control block", "fifo_control_mfn")):

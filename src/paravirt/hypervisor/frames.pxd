@@ -2,6 +2,9 @@ from paravirt.hypervisor.records cimport Domain, Frame, Host, Pcpu, u8, u16, u64
 
 cdef bint get_page(Host* host, u64 mfn, u16 domid) noexcept nogil
 cdef void put_page(Host* host, u64 mfn) noexcept nogil
+cdef i64 take_page_type(Host* host, u64 mfn, u8 type) noexcept nogil
+cdef i64 drop_page_type(Host* host, u64 mfn, bint partial_set, u64 above) noexcept nogil
+cdef i64 get_page_and_type_part(Host* host, u64 mfn, u16 domid, u8 type, bint partial_set, bint retain) noexcept nogil
 cdef i64 get_page_type(Host* host, u64 mfn, u8 type) noexcept nogil
 cdef void put_page_type(Host* host, u64 mfn) noexcept nogil
 cdef i64 get_page_and_type(Host* host, u64 mfn, u16 domid, u8 type) noexcept nogil

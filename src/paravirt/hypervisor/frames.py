@@ -8,7 +8,7 @@ a writable mapping of it would need the type *writable*.
 
 ``refs`` counts every use; a frame whose count falls to zero goes back to the free pool.  ``type_refs`` counts the
 uses under ``type``.  A page table is validated when the first use as such arrives, and gives back what its
-entries hold when the last one goes.  mmu.py knows how; this module only counts.
+entries hold when the last one goes.  promotion.py knows how; this module only counts.
 
 Translations.  A frame that leaves the type *writable*, or its owner, may still be reachable through an engine's
 stale translation.  Each full flush of an engine advances the flush clock; a frame is stamped when its last
@@ -19,13 +19,15 @@ All functions are called under the machine lock.
 
 import cython
 from cython.cimports.libc.string import memset
-from cython.cimports.paravirt.abi.constants import DOMID_INVALID, EINVAL
-from cython.cimports.paravirt.hypervisor.mmu import devalidate_table, validate_table
+from cython.cimports.paravirt.abi.constants import DOMID_INVALID, EINTR, EINVAL, ERESTART
+from cython.cimports.paravirt.hypervisor.promotion import devalidate_page, put_old_table, validate_page
 from cython.cimports.paravirt.hypervisor.records import (
     FRAME_ALLOCATED,
     FRAME_L1,
     FRAME_L4,
     FRAME_NONE,
+    FRAME_PARTIAL,
+    FRAME_PARTIAL_SET,
     FRAME_READONLY,
     FRAME_VALIDATED,
     FRAME_WRITABLE,
@@ -33,6 +35,7 @@ from cython.cimports.paravirt.hypervisor.records import (
     DomainPtr,
     FramePtr,
     HostPtr,
+    OldTablePtr,
     PcpuPtr,
     i64,
     u8,
@@ -135,50 +138,125 @@ def release_table(host: HostPtr, mfn: u64) -> cython.void:
         host.pcpus[i].ops.release_table(host.pcpus[i].engine, mfn)
 
 
-def get_page_type(host: HostPtr, mfn: u64, type: u8) -> i64:
+def take_page_type(host: HostPtr, mfn: u64, type: u8) -> i64:
     """Take a use of a frame as ``type``; the caller holds a reference.
 
-    Returns 0; -EINVAL when it is in use as something else or does not validate; other errors as validation says.
+    Returns 0; -EINVAL when it is in use as something else or does not validate; other errors as validation says;
+    -EINTR or -ERESTART when the time is over (see promotion.py), and then the use is not the caller's.
     """
     frame: FramePtr = cython.address(host.frames[mfn])
+    was_partial: cython.bint = False
     rc: i64
     if frame.type_refs >= cython.cast(u32, 0x7FFFFFFF):
         return -EINVAL
-    if frame.type_refs != 0:
-        if frame.type != type or not frame.flags & FRAME_VALIDATED:
-            return -EINVAL
+    if frame.type_refs == 0:
+        if frame.type != type:
+            flush_stale(host, frame.tlb_stamp)
+            frame.type = type
+            frame.flags &= ~FRAME_VALIDATED
+            if type == FRAME_WRITABLE:
+                frame.flags |= FRAME_VALIDATED
+        frame.type_refs = 1
+        if frame.flags & FRAME_VALIDATED:
+            return 0
+        frame.flags &= ~FRAME_PARTIAL_SET
+        frame.nr_validated = 0
+        frame.linear = 0
+    elif frame.type != type:
+        return -EINVAL
+    elif frame.flags & FRAME_VALIDATED:
         frame.type_refs += 1
         return 0
-    if frame.type != type:
-        flush_stale(host, frame.tlb_stamp)
-        frame.type = type
-        frame.flags &= ~FRAME_VALIDATED
-    frame.type_refs = 1
-    if type == FRAME_WRITABLE:
-        frame.flags |= FRAME_VALIDATED
+    elif frame.flags & FRAME_PARTIAL:
+        # Somebody got part of the way: go on, with the reference and the use that it holds itself.
+        frame.flags &= ~FRAME_PARTIAL
+        was_partial = True
+    else:
+        return -EINVAL
+    rc = validate_page(host, mfn, type)
+    if was_partial:
+        put_page(host, mfn)
+    return rc
+
+
+def drop_page_type(host: HostPtr, mfn: u64, partial_set: cython.bint, above: u64) -> i64:
+    """Give a use under the present type back; the last use of a page table releases what it refers to.
+
+    ``partial_set``: the use is the frame's own, because it is part way, and it is to be released.  ``above``: the table
+    whose entry held the use, or 0.  0; or -EINTR (the use stays the caller's) or -ERESTART (the frame is part way, and
+    holds the use itself).  A frame of descriptors stays a checked one until it is used as something else: nobody can
+    write to it before.
+    """
+    frame: FramePtr = cython.address(host.frames[mfn])
+    flags: u8 = frame.flags
+    linear: cython.bint = above != 0 and host.frames[above].type == frame.type
+    rc: i64
+    if partial_set and not flags & FRAME_PARTIAL:
         return 0
-    if not frame.flags & FRAME_VALIDATED:
-        rc = validate_table(host, mfn, type)
-        if rc != 0:
+    if frame.type_refs == 1 and FRAME_L1 <= frame.type <= FRAME_L4 and flags & (FRAME_VALIDATED | FRAME_PARTIAL):
+        frame.flags &= ~(FRAME_VALIDATED | FRAME_PARTIAL)
+        rc = devalidate_page(host, mfn, flags & FRAME_PARTIAL)
+        if linear and flags & FRAME_VALIDATED and rc != -EINTR:
+            frame.linear += 1
+            host.frames[above].linear -= 1
+        if rc == 0:
+            frame.tlb_stamp = host.flush_clock
             frame.type_refs = 0
-            frame.type = FRAME_NONE
-            return rc
-        frame.flags |= FRAME_VALIDATED
+        elif rc == -EINTR:
+            frame.flags |= FRAME_VALIDATED
+        else:
+            frame.refs += 1
+            frame.flags |= FRAME_PARTIAL
+        if flags & FRAME_PARTIAL:
+            put_page(host, mfn)
+        return rc
+    if frame.type_refs == 1:
+        frame.tlb_stamp = host.flush_clock
+    frame.type_refs -= 1
+    if linear:
+        frame.linear += 1
+        host.frames[above].linear -= 1
     return 0
 
 
-def put_page_type(host: HostPtr, mfn: u64) -> cython.void:
-    """Give a use under the present type back; the last use of a page table releases what it refers to.
+def get_page_type(host: HostPtr, mfn: u64, type: u8) -> i64:
+    """take_page_type, without a stop on the way: 0, or a public error number."""
+    old: OldTablePtr = host.old
+    rc: i64
+    host.old = cython.address(host.spare)
+    host.whole += 1
+    rc = take_page_type(host, mfn, type)
+    if host.old.mfn == mfn:
+        # What is left over of it goes with a reference of its own: the caller still has his.
+        host.frames[mfn].refs += 1
+    put_old_table(host, host.old)
+    host.whole -= 1
+    host.old = old
+    return rc
 
-    A frame of descriptors stays a checked one until it is used as something else: nobody can write to it before.
+
+def put_page_type(host: HostPtr, mfn: u64) -> cython.void:
+    """drop_page_type of a whole use, without a stop on the way."""
+    host.whole += 1
+    drop_page_type(host, mfn, False, 0)
+    host.whole -= 1
+
+
+def get_page_and_type_part(
+    host: HostPtr, mfn: u64, domid: u16, type: u8, partial_set: cython.bint, retain: cython.bint
+) -> i64:
+    """A reference and a use as ``type``: 0, -EINVAL (not that owner's), or take_page_type's error.
+
+    ``partial_set``: the reference is the caller's already, and stays so.  ``retain``: it becomes the caller's also
+    when the frame is only part way.
     """
-    frame: FramePtr = cython.address(host.frames[mfn])
-    if frame.type_refs == 1:
-        if frame.type >= FRAME_L1 and frame.type <= FRAME_L4 and frame.flags & FRAME_VALIDATED:
-            frame.flags &= ~FRAME_VALIDATED
-            devalidate_table(host, mfn, frame.type)
-        frame.tlb_stamp = host.flush_clock
-    frame.type_refs -= 1
+    rc: i64
+    if not partial_set and not get_page(host, mfn, domid):
+        return -EINVAL
+    rc = take_page_type(host, mfn, type)
+    if rc != 0 and not partial_set and host.old.mfn != mfn and not (retain and rc == -ERESTART):
+        put_page(host, mfn)
+    return rc
 
 
 def get_page_and_type(host: HostPtr, mfn: u64, domid: u16, type: u8) -> i64:
@@ -207,7 +285,8 @@ def claim(host: HostPtr, mfn: u64, domid: u16) -> cython.void:
     frame.type = FRAME_NONE
     frame.flags = FRAME_ALLOCATED
     frame.owner = domid
-    frame.partial = 0
+    frame.nr_validated = 0
+    frame.linear = 0
     host.free_frames -= 1
     if mfn >= host.never_used:
         # Still as the host gave it: zero, and without a page of the host's behind it.

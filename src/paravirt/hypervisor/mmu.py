@@ -16,20 +16,24 @@ All functions are called under the machine lock.
 """
 
 import cython
-from cython.cimports.paravirt.abi.constants import DOMID_IO, EBUSY, EINVAL, EPERM
+from cython.cimports.paravirt.abi.constants import DOMID_IO, EBUSY, EINTR, EINVAL, EPERM, ERESTART
 from cython.cimports.paravirt.hypervisor.frames import (
+    drop_page_type,
     flush_domain,
     flush_pcpu,
     get_page,
-    get_page_and_type,
-    get_page_type,
+    get_page_and_type_part,
     put_page,
-    put_page_and_type,
-    put_page_type,
-    release_table,
+    take_page_type,
 )
 from cython.cimports.paravirt.hypervisor.guestmem import fetch_code, find_l1e, frame_ptr, read_pte
-from cython.cimports.paravirt.hypervisor.hypercalls.descriptor_tables import forget_ldts
+from cython.cimports.paravirt.hypervisor.hypercalls.descriptor_tables import destroy_ldt, forget_ldts
+from cython.cimports.paravirt.hypervisor.promotion import (
+    defer_table_entry,
+    get_table_entry,
+    leave_over,
+    put_old_table,
+)
 from cython.cimports.paravirt.hypervisor.ptwrite import WritePlan, finish_write, plan_write
 from cython.cimports.paravirt.hypervisor.records import (
     FRAME_L1,
@@ -47,7 +51,6 @@ from cython.cimports.paravirt.hypervisor.records import (
     u16,
     u64,
 )
-from cython.cimports.paravirt.hypervisor.segments import check_descriptor
 from cython.cimports.paravirt.machine.cpu import FLUSH_USER, U64Ptr
 from cython.cimports.paravirt.machine.decode import Insn, decode
 
@@ -58,6 +61,8 @@ ACCESSED_DIRTY = cython.declare(u64, 0x60)
 GLOBAL = cython.declare(u64, 0x100)
 GUEST_KERNEL = cython.declare(u64, cython.cast(u64, 1) << 52)
 ADDRESS = cython.declare(u64, 0x000FFFFFFFFFF000)
+# The frame number that stands for none, where an entry has room for 40 bits of it.
+NO_MFN = cython.declare(u64, 0xFFFFFFFFFF)
 # Changes of these bits alone take and give no reference: accessed, dirty, user, global, the available ones, NX.
 HARMLESS = cython.declare(u64, (cython.cast(u64, 0xFFF) << 52) | 0xF64)
 
@@ -92,55 +97,43 @@ def adjust_entry(value: u64, level: u8) -> u64:
     return value
 
 
-def get_l1_target(host: HostPtr, value: u64, mapped_domid: u16) -> i64:
-    """Take what a present L1 entry holds: 0, -EPERM (no such frame), -EBUSY (not that domain's, or not writable)."""
+def get_l1_entry(host: HostPtr, value: u64, mapped_domid: u16) -> i64:
+    """Check a present L1 entry and take what it holds.
+
+    0, -EINVAL (bits that it must not have, or the frame that stands for none), -EPERM (no such frame), -EBUSY (not
+    ``mapped_domid``'s, or not writable).
+    """
     mfn: u64 = (value & ADDRESS) >> 12
     frame: FramePtr
-    if mfn >= host.nr_frames:
-        return -EPERM
+    if value & disallowed_flags(1):
+        return -EINVAL
+    if mfn >= host.nr_frames or host.frames[mfn].owner == DOMID_IO:
+        return -EINVAL if mfn == NO_MFN else -EPERM
     frame = cython.address(host.frames[mfn])
-    if frame.owner == DOMID_IO:
-        return -EPERM
     if not get_page(host, mfn, mapped_domid):
         return -EBUSY
     if value & RW:
-        if frame.flags & FRAME_XEN and frame.flags & FRAME_READONLY:
-            put_page(host, mfn)
-            return -EBUSY
-        if get_page_type(host, mfn, FRAME_WRITABLE) != 0:
+        if (frame.flags & FRAME_XEN and frame.flags & FRAME_READONLY) or take_page_type(
+            host, mfn, FRAME_WRITABLE
+        ) != 0:
             put_page(host, mfn)
             return -EBUSY
     return 0
 
 
-def get_entry(
-    host: HostPtr, table_owner: u16, table_mfn: u64, index: u64, value: u64, level: u8, mapped_domid: u16
-) -> i64:
-    """Check a present entry for an L``level`` table and take what it holds: 0 or a negative error number."""
-    if value & disallowed_flags(level):
-        return -EINVAL
-    if level == 1:
-        return get_l1_target(host, value, mapped_domid)
-    if (value & ADDRESS) >> 12 == table_mfn:
-        # A table that maps itself, for reading: it needs no reference to itself.
-        return -EINVAL if value & RW else 0
-    return get_page_and_type(host, (value & ADDRESS) >> 12, table_owner, level - 1)
-
-
-def put_entry(host: HostPtr, table_mfn: u64, value: u64, level: u8) -> cython.void:
-    """Give back what a present entry holds."""
+def put_l1_entry(host: HostPtr, value: u64, table_owner: u16) -> cython.void:
+    """Give back what a present entry of an L1 table of ``table_owner``'s holds."""
     mfn: u64 = (value & ADDRESS) >> 12
+    frame: FramePtr
     if not value & PRESENT or mfn >= host.nr_frames:
         return
-    if level == 1:
-        if value & RW:
-            put_page_type(host, mfn)
-        elif host.frames[mfn].type == FRAME_SEGDESC and host.frames[mfn].type_refs:
-            # Perhaps it was part of an LDT: that takes what it needs again.
-            forget_ldts(host, host.frames[mfn].owner)
-        put_page(host, mfn)
-    elif mfn != table_mfn:
-        put_page_and_type(host, mfn)
+    frame = cython.address(host.frames[mfn])
+    if value & RW:
+        drop_page_type(host, mfn, False, 0)
+    elif frame.type == FRAME_SEGDESC and frame.type_refs != 0 and frame.owner == table_owner:
+        # Perhaps it was part of an LDT: that takes what it needs again.
+        forget_ldts(host, table_owner)
+    put_page(host, mfn)
 
 
 def clear_reserved_slots(host: HostPtr, l4_mfn: u64) -> cython.void:
@@ -160,47 +153,6 @@ def show_machine_to_phys(v: VcpuPtr, l4_mfn: u64, shown: cython.bint) -> cython.
         v.pcpu.ops.store_pte(v.pcpu.engine, pte, value)
 
 
-def validate_table(host: HostPtr, mfn: u64, type: u8) -> i64:
-    """Check every entry of a frame that is to become a table of ``type`` and take what the entries hold.
-
-    Returns 0 or the first bad entry's error; then nothing is held.
-    """
-    table: U64Ptr = cython.cast(U64Ptr, frame_ptr(host, mfn))
-    owner: u16 = host.frames[mfn].owner
-    index: u64
-    undo: u64
-    rc: i64 = 0
-    if type == FRAME_SEGDESC:
-        for index in range(512):
-            if not check_descriptor(host.domains[owner], table + index):
-                return -EINVAL
-        return 0
-    release_table(host, mfn)
-    for index in range(512):
-        if not table[index] & PRESENT or (type == FRAME_L4 and not is_guest_l4_slot(index)):
-            continue
-        rc = get_entry(host, owner, mfn, index, table[index], type, owner)
-        if rc != 0:
-            for undo in range(index):
-                if type != FRAME_L4 or is_guest_l4_slot(undo):
-                    put_entry(host, mfn, table[undo], type)
-            return rc
-        table[index] = adjust_entry(table[index], type)
-    if type == FRAME_L4:
-        clear_reserved_slots(host, mfn)
-    return 0
-
-
-def devalidate_table(host: HostPtr, mfn: u64, type: u8) -> cython.void:
-    """The frame stops being a page table: give back what its entries hold."""
-    table: U64Ptr = cython.cast(U64Ptr, frame_ptr(host, mfn))
-    index: u64
-    release_table(host, mfn)
-    for index in range(512):
-        if table[index] & PRESENT and (type != FRAME_L4 or is_guest_l4_slot(index)):
-            put_entry(host, mfn, table[index], type)
-
-
 def store(
     host: HostPtr, v: VcpuPtr, table_mfn: u64, index: u64, value: u64, preserve_ad: cython.bint
 ) -> cython.void:
@@ -216,9 +168,12 @@ def mod_entry(
 ) -> i64:
     """Change one entry of a validated table: 0 or a negative error number, and then nothing has changed.
 
-    ``mapped_domid`` owns the frames that an L1 entry may map (normally the table's owner).
+    ``mapped_domid`` owns the frames that an L1 entry may map (normally the table's owner).  What an entry of a higher
+    level held is left over, at ``host.old``, for the caller to release when it has done with the table.  -EINTR and
+    -ERESTART: the table below is being validated, and the same change must be made again.
     """
     host: HostPtr = v.domain.host
+    owner: u16 = host.frames[table_mfn].owner
     old: u64 = read_pte(host, table_mfn, index)
     rc: i64
     if level == 4 and not is_guest_l4_slot(index):
@@ -229,55 +184,73 @@ def mod_entry(
         if old & PRESENT and not (old ^ value) & ~HARMLESS:
             store(host, v, table_mfn, index, adjust_entry(value, level), preserve_ad)
             return 0
-        rc = get_entry(host, host.frames[table_mfn].owner, table_mfn, index, value, level, mapped_domid)
+        if level == 1:
+            rc = get_l1_entry(host, value, mapped_domid)
+        else:
+            rc = get_table_entry(host, table_mfn, value, level, owner, False, False)
         if rc != 0:
             return rc
         value = adjust_entry(value, level)
     store(host, v, table_mfn, index, value, preserve_ad)
-    put_entry(host, table_mfn, old, level)
-    if level > 1 and old & PRESENT:
+    if level == 1:
+        put_l1_entry(host, old, owner)
+    elif old & PRESENT:
+        defer_table_entry(host, table_mfn, old)
         # Guest memory is read through the tables, and never through a translation that the tables have no more:
         # guest code must not see another memory than the hypervisor does.
         flush_domain(v.domain)
     return 0
 
 
-def set_kernel_table(v: VcpuPtr, mfn: u64) -> i64:
-    """MMUEXT_NEW_BASEPTR: run the guest's kernel on the L4 table in ``mfn``."""
+def put_base(v: VcpuPtr, old: u64) -> i64:
+    """A vcpu has left an L4 table: 0, or -ERESTART when something of it is left over."""
     host: HostPtr = v.domain.host
+    if old == 0:
+        return 0
+    leave_over(host, old, 0, False)
+    return put_old_table(host, host.old)
+
+
+def take_base(v: VcpuPtr, mfn: u64) -> i64:
+    """Take a use of an L4 table for a vcpu to run on: 0, -ERESTART, or -EINVAL and the errors of validation."""
+    rc: i64 = get_page_and_type_part(v.domain.host, mfn, v.domain.domid, FRAME_L4, False, False)
+    return -ERESTART if rc == -EINTR else rc
+
+
+def set_kernel_table(v: VcpuPtr, mfn: u64) -> i64:
+    """MMUEXT_NEW_BASEPTR: run the guest's kernel on the L4 table in ``mfn``.  Made again, it is done with at once."""
     old: u64 = v.kernel_table
-    rc: i64
+    rc: i64 = 0
     if mfn != old:
-        rc = get_page_and_type(host, mfn, v.domain.domid, FRAME_L4)
+        rc = take_base(v, mfn)
         if rc != 0:
             return rc
+        # The new table may have something else where the LDT is.
+        destroy_ldt(v)
         show_machine_to_phys(v, mfn, True)
         v.kernel_table = mfn
         v.cpu.kernel_cr3 = mfn << 12
-        if old != 0:
-            put_page_and_type(host, old)
+        rc = put_base(v, old)
     flush_pcpu(v.pcpu)
-    return 0
+    return rc
 
 
 def set_user_table(v: VcpuPtr, mfn: u64) -> i64:
     """MMUEXT_NEW_USER_BASEPTR: run the guest's processes on the L4 table in ``mfn`` (0: none)."""
-    host: HostPtr = v.domain.host
     old: u64 = v.user_table
-    rc: i64
+    rc: i64 = 0
     if mfn != old:
         if mfn != 0:
-            rc = get_page_and_type(host, mfn, v.domain.domid, FRAME_L4)
+            rc = take_base(v, mfn)
             if rc != 0:
                 return rc
             if v.domain.arch_vm_assist & M2P_STRICT:
                 show_machine_to_phys(v, mfn, False)
         v.user_table = mfn
         v.cpu.user_cr3 = mfn << 12
-        if old != 0:
-            put_page_and_type(host, old)
+        rc = put_base(v, old)
     v.pcpu.ops.flush_tlb(v.pcpu.engine, FLUSH_USER)
-    return 0
+    return rc
 
 
 def write_fault(host: HostPtr, v: VcpuPtr, address: u64) -> cython.bint:

@@ -2,7 +2,7 @@
 #
 # The budgeted paths (traps, page tables, events, timers) work on these without the interpreter's lock; Python
 # sees them through the classes in views/.  Everything here is guarded by the machine lock (host.lock).
-from paravirt.machine.cpu cimport Cpu, CpuOps, u8, u16, u32, u64, i32, i64
+from paravirt.machine.cpu cimport Cpu, CpuOps, u8, u16, u32, u64, i16, i32, i64
 
 cdef extern from "<pthread.h>" nogil:
     ctypedef struct pthread_mutex_t:
@@ -31,6 +31,8 @@ cdef enum FrameFlag:
     FRAME_VALIDATED = 4  # entries of its present type were checked and hold their references
     FRAME_XEN = 8        # the hypervisor's own (machine-to-phys table, shared info): mappable as it says
     FRAME_READONLY = 16  # with FRAME_XEN: a guest may map it read-only only
+    FRAME_PARTIAL = 32   # a page table part way to being validated, or released: holds a reference and a use itself
+    FRAME_PARTIAL_SET = 64  # its entry `nr_validated` holds a reference to a table that is part way itself
 
 ctypedef struct Frame:
     u32 refs             # references of every kind
@@ -38,7 +40,8 @@ ctypedef struct Frame:
     u8 type
     u8 flags
     u16 owner            # domid, DOMID_XEN, or DOMID_INVALID when free
-    u32 partial          # preempted validation: entries done so far
+    u16 nr_validated     # a page table part way: the entries below hold what they refer to
+    i16 linear           # entries that name tables of its own level; below 0: entries of others that name it
     u64 tlb_stamp        # flush clock when it stopped being mapped writable
 
 # --- event channels -------------------------------------------------------------------------------------------
@@ -63,6 +66,15 @@ ctypedef struct Port:
     u32 notify_vcpu
     u32 last_vcpu        # FIFO: where it was queued last
     u32 last_priority
+
+# --- page tables ----------------------------------------------------------------------------------------------
+
+# A table that nothing refers to any more, and that is still to be released, bit by bit.  It holds a reference, and
+# unless `partial` a use.
+ctypedef struct OldTable:
+    u64 mfn              # 0: none
+    u64 above            # the table whose entry referred to it, when both may be of one level; 0: none
+    u8 partial           # the frame itself is part way, and holds the use
 
 ctypedef struct FifoQueue:
     u32 head             # last value written to the control block, for clearing races
@@ -115,6 +127,7 @@ ctypedef struct Vcpu:
     # memory management
     u64 kernel_table     # mfn of the L4 in use by the guest's kernel
     u64 user_table       # mfn of the L4 for its processes, 0: none
+    OldTable old         # left over by a preempted hypercall
     u64 kernel_ss
     u64 kernel_sp
     u64 gdt_frames[16]
@@ -242,6 +255,10 @@ ctypedef struct Host:
     u64 free_frames
     u64 alloc_hint
     u64 never_used       # frames from this one on were never anybody's
+    u64 work             # done in the hypercall in progress, in page-table entries
+    OldTable* old        # where what is left over goes; never NULL in operations on tables
+    OldTable spare       # for operations that nobody preempts
+    u32 whole            # such an operation is in progress
     hypercall_fn hypercalls[64]
     void* owner          # the Python Host (borrowed)
     # clock
@@ -266,6 +283,7 @@ ctypedef struct Host:
     Stats stats
 
 ctypedef Frame* FramePtr
+ctypedef OldTable* OldTablePtr
 ctypedef Vcpu* VcpuPtr
 ctypedef Domain* DomainPtr
 ctypedef Pcpu* PcpuPtr

@@ -1,5 +1,5 @@
 # The Cpu protocol (cpu.h) for compiled modules.
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 ctypedef uint64_t u64
 ctypedef uint32_t u32
@@ -7,6 +7,7 @@ ctypedef uint16_t u16
 ctypedef uint8_t u8
 ctypedef int64_t i64
 ctypedef int32_t i32
+ctypedef int16_t i16
 ctypedef u64* U64Ptr
 ctypedef u32* U32Ptr
 ctypedef u16* U16Ptr

@@ -19,7 +19,7 @@ from cython.cimports.paravirt.hypervisor.frames import (
     put_page_and_type,
     put_page_type,
 )
-from cython.cimports.paravirt.hypervisor.guestmem import copy_from_guest, find_l1e, frame_ptr
+from cython.cimports.paravirt.hypervisor.guestmem import copy_from_guest, find_l1e, frame_ptr, in_guest_range
 from cython.cimports.paravirt.hypervisor.records import (
     FRAME_SEGDESC,
     FRAME_WRITABLE,
@@ -54,9 +54,12 @@ def map_ldt_page(v: VcpuPtr, page: u32) -> cython.bint:
     mfn: u64
     pte: U64Ptr
     user: u8 = v.cpu.user
+    va: u64 = v.ldt_base + (cython.cast(u64, page) << 12)
+    if not in_guest_range(va, 1):
+        return False
     # The table is where the kernel mapped it.
     v.cpu.user = 0
-    pte = find_l1e(v, v.ldt_base + (cython.cast(u64, page) << 12), cython.address(l1_mfn), cython.address(flags))
+    pte = find_l1e(v, va, cython.address(l1_mfn), cython.address(flags))
     v.cpu.user = user
     if pte == cython.NULL or not pte[0] & 1:
         return False

@@ -53,6 +53,7 @@ from cython.cimports.paravirt.hypervisor.hypercalls.sched_op import (
     do_set_timer_op,
 )
 from cython.cimports.paravirt.hypervisor.hypercalls.vcpu_op import do_vcpu_op
+from cython.cimports.paravirt.hypervisor.promotion import work_spent
 from cython.cimports.paravirt.hypervisor.records import HostPtr, VcpuPtr, i64, u16, u32, u64
 from cython.cimports.paravirt.hypervisor.segments import load_segment
 from cython.cimports.paravirt.hypervisor.traps import iret
@@ -73,6 +74,8 @@ from cython.cimports.paravirt.machine.cpu import (
 )
 
 NR_HYPERCALLS = cython.declare(u64, 64)
+# What a call of a batch counts beside its own work, in looks at page-table entries.
+WORK_OF_CALL = cython.declare(u64, 16)
 
 
 def dispatch(host: HostPtr, v: VcpuPtr, number: u64, args: U64Ptr) -> i64:
@@ -103,10 +106,19 @@ def hypercall(host: HostPtr, v: VcpuPtr) -> cython.void:
     args[4] = v.cpu.gpr[GPR_R8]
     args[5] = v.cpu.gpr[GPR_R9]
     v.preempted = 0
+    host.work = 0
     answer = dispatch(host, v, number, args)
     # iret has set every register itself, a trap that it bounced included.
     if number != HYPERVISOR_iret:
         v.cpu.gpr[GPR_RAX] = cython.cast(u64, answer)
+
+
+def continue_multicall(v: VcpuPtr, at: u64, count: u64) -> i64:
+    """Have the guest make a batch of the remaining calls."""
+    v.cpu.gpr[GPR_RDI] = at
+    v.cpu.gpr[GPR_RSI] = count
+    v.cpu.rip -= 2
+    return HYPERVISOR_multicall
 
 
 def do_multicall(host: HostPtr, v: VcpuPtr, args: U64Ptr) -> i64:
@@ -123,6 +135,10 @@ def do_multicall(host: HostPtr, v: VcpuPtr, args: U64Ptr) -> i64:
         return -EINVAL
     v.in_multicall = 1
     for i in range(count):
+        host.work += WORK_OF_CALL
+        if i != 0 and work_spent(host):
+            v.in_multicall = 0
+            return continue_multicall(v, at, count - i)
         if copy_from_guest(v, entry, at, 64) != 0:
             v.in_multicall = 0
             return -EFAULT
@@ -133,10 +149,7 @@ def do_multicall(host: HostPtr, v: VcpuPtr, args: U64Ptr) -> i64:
             v.in_multicall = 0
             if copy_to_guest(v, at + 16, cython.address(entry[2]), 48) != 0:
                 return -EFAULT
-            v.cpu.gpr[GPR_RDI] = at
-            v.cpu.gpr[GPR_RSI] = count - i
-            v.cpu.rip -= 2
-            return HYPERVISOR_multicall
+            return continue_multicall(v, at, count - i)
         entry[1] = cython.cast(u64, answer)
         if entry[0] == HYPERVISOR_iret:
             v.in_multicall = 0

@@ -19,6 +19,7 @@ from cython.cimports.paravirt.hypervisor.frames import (
 from cython.cimports.paravirt.hypervisor.guestmem import frame_ptr
 from cython.cimports.paravirt.hypervisor.mmu import set_kernel_table
 from cython.cimports.paravirt.hypervisor.msr import fill_hypercall_page
+from cython.cimports.paravirt.hypervisor.promotion import end_partial
 from cython.cimports.paravirt.hypervisor.records import (
     FRAME_L4,
     FRAME_PINNED,
@@ -316,6 +317,9 @@ class Domain:
             if host.frames[mfn].owner == rec.domid and host.frames[mfn].flags & FRAME_PINNED:
                 host.frames[mfn].flags &= ~FRAME_PINNED
                 put_page_and_type(host, mfn)
+        for mfn in range(host.nr_frames):
+            if host.frames[mfn].owner == rec.domid:
+                end_partial(host, mfn)
         flush_all(host)
         for mfn in range(host.nr_frames):
             if host.frames[mfn].owner == rec.domid:

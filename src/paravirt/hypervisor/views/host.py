@@ -85,6 +85,7 @@ class Host:
         rec.owner = cython.cast(cython.p_void, self)
         rec.memory = cython.cast(cython.p_uchar, address)
         rec.nr_frames = memory.frames
+        rec.old = cython.address(rec.spare)
         rec.frames = cython.cast(FramePtr, calloc(memory.frames, cython.sizeof(FrameRecord)))
         rec.max_domains = MAX_DOMAINS
         rec.domains = cython.cast(cython.pointer(DomainPtr), calloc(MAX_DOMAINS, cython.sizeof(cython.p_void)))

@@ -8,6 +8,7 @@ from cython.cimports.paravirt.hypervisor.debugreg import get_debug_register, set
 from cython.cimports.paravirt.hypervisor.frames import put_page_and_type
 from cython.cimports.paravirt.hypervisor.guestmem import copy_from_guest, copy_to_guest
 from cython.cimports.paravirt.hypervisor.hypercalls.descriptor_tables import destroy_gdt, destroy_ldt
+from cython.cimports.paravirt.hypervisor.promotion import put_old_table
 from cython.cimports.paravirt.hypervisor.records import (
     VPF_BLOCKED,
     VPF_DOWN,
@@ -205,6 +206,9 @@ class Vcpu:
         rec: VcpuPtr = self.rec
         host: HostPtr = rec.domain.host
         remove_vcpu(rec)
+        host.whole += 1
+        put_old_table(host, cython.address(rec.old))
+        host.whole -= 1
         if rec.kernel_table:
             put_page_and_type(host, rec.kernel_table)
         if rec.user_table:
