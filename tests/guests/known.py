@@ -30,12 +30,6 @@ DIFFERENCES = (
     ),
     Difference("debugregs", ("TEST debugregs: PASS",), ("TEST debugregs: FAIL 1",), _WATCHPOINTS),
     Difference(
-        "descriptor_frames",
-        ("  its page unmapped, the first page's last entry: no fault",),
-        ("  its page unmapped, the first page's last entry: #PF",),
-        "Xen has a mapping of its own of local-table pages once used; paravirt reads them where the guest maps them",
-    ),
-    Difference(
         "msrs",
         ("write UCODE_REV as it reads: #GP(0)",),
         ("write UCODE_REV as it reads: no fault",),

@@ -11,6 +11,6 @@ cdef u64 adjust_entry(u64 value, u8 level) noexcept nogil
 cdef bint is_guest_l4_slot(u64 index) noexcept nogil
 cdef void store(Host* host, Vcpu* v, u64 table_mfn, u64 index, u64 value, bint preserve_ad) noexcept nogil
 cdef i64 get_l1_entry(Host* host, u64 value, u16 mapped_domid) noexcept nogil
-cdef void put_l1_entry(Host* host, u64 value, u16 table_owner) noexcept nogil
+cdef void put_l1_entry(Host* host, u64 value) noexcept nogil
 cdef i64 put_base(Vcpu* v, u64 old) noexcept nogil
 cdef i64 take_base(Vcpu* v, u64 mfn) noexcept nogil

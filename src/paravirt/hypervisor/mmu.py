@@ -27,7 +27,7 @@ from cython.cimports.paravirt.hypervisor.frames import (
     take_page_type,
 )
 from cython.cimports.paravirt.hypervisor.guestmem import fetch_code, find_l1e, frame_ptr, read_pte
-from cython.cimports.paravirt.hypervisor.hypercalls.descriptor_tables import destroy_ldt, forget_ldts
+from cython.cimports.paravirt.hypervisor.hypercalls.descriptor_tables import destroy_ldt
 from cython.cimports.paravirt.hypervisor.promotion import (
     defer_table_entry,
     get_table_entry,
@@ -39,7 +39,6 @@ from cython.cimports.paravirt.hypervisor.records import (
     FRAME_L1,
     FRAME_L4,
     FRAME_READONLY,
-    FRAME_SEGDESC,
     FRAME_VALIDATED,
     FRAME_WRITABLE,
     FRAME_XEN,
@@ -121,18 +120,13 @@ def get_l1_entry(host: HostPtr, value: u64, mapped_domid: u16) -> i64:
     return 0
 
 
-def put_l1_entry(host: HostPtr, value: u64, table_owner: u16) -> cython.void:
-    """Give back what a present entry of an L1 table of ``table_owner``'s holds."""
+def put_l1_entry(host: HostPtr, value: u64) -> cython.void:
+    """Give back what a present entry of an L1 table holds."""
     mfn: u64 = (value & ADDRESS) >> 12
-    frame: FramePtr
     if not value & PRESENT or mfn >= host.nr_frames:
         return
-    frame = cython.address(host.frames[mfn])
     if value & RW:
         drop_page_type(host, mfn, False, 0)
-    elif frame.type == FRAME_SEGDESC and frame.type_refs != 0 and frame.owner == table_owner:
-        # Perhaps it was part of an LDT: that takes what it needs again.
-        forget_ldts(host, table_owner)
     put_page(host, mfn)
 
 
@@ -193,7 +187,7 @@ def mod_entry(
         value = adjust_entry(value, level)
     store(host, v, table_mfn, index, value, preserve_ad)
     if level == 1:
-        put_l1_entry(host, old, owner)
+        put_l1_entry(host, old)
     elif old & PRESENT:
         defer_table_entry(host, table_mfn, old)
         # Guest memory is read through the tables, and never through a translation that the tables have no more:

@@ -176,7 +176,7 @@ def promote_l1(host: HostPtr, mfn: u64) -> i64:
             if rc != 0:
                 while index > 0:
                     index -= 1
-                    put_l1_entry(host, table[index], owner)
+                    put_l1_entry(host, table[index])
                 return rc
             table[index] = adjust_entry(table[index], 1)
     return 0
@@ -284,12 +284,11 @@ def validate_page(host: HostPtr, mfn: u64, type: u8) -> i64:
 def demote_l1(host: HostPtr, mfn: u64) -> cython.void:
     """Give back what the entries of an L1 table hold."""
     table: U64Ptr = cython.cast(U64Ptr, frame_ptr(host, mfn))
-    owner: u16 = host.frames[mfn].owner
     index: u64
     host.work += 512
     for index in range(512):
         if table[index] & PRESENT:
-            put_l1_entry(host, table[index], owner)
+            put_l1_entry(host, table[index])
 
 
 def demote_table(host: HostPtr, mfn: u64, level: u8) -> i64:

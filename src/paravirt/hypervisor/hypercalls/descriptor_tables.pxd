@@ -6,4 +6,3 @@ cdef i64 set_gdt(Vcpu* v, u64* frames, u32 entries) noexcept nogil
 cdef void destroy_gdt(Vcpu* v) noexcept nogil
 cdef bint map_ldt_page(Vcpu* v, u32 page) noexcept nogil
 cdef void destroy_ldt(Vcpu* v) noexcept nogil
-cdef void forget_ldts(Host* host, u16 domid) noexcept nogil

@@ -5,7 +5,8 @@
 
 A frame that holds descriptors has the type *segment descriptor*: each descriptor in it was checked, and the guest
 maps it read-only.  The first 14 pages of the GDT are the guest's; the hypervisor's own descriptors follow.  A page of
-the LDT becomes such a frame when a selector first names a descriptor in it, and stays one until the LDT is changed.
+the LDT becomes such a frame when a selector first names a descriptor in it, and stays one until the LDT or the page
+table that the vcpu runs on is changed; what the guest maps at its address meanwhile does not matter.
 """
 
 import cython
@@ -23,13 +24,11 @@ from cython.cimports.paravirt.hypervisor.guestmem import copy_from_guest, find_l
 from cython.cimports.paravirt.hypervisor.records import (
     FRAME_SEGDESC,
     FRAME_WRITABLE,
-    DomainPtr,
     FramePtr,
     HostPtr,
     VcpuPtr,
     i64,
     u8,
-    u16,
     u32,
     u64,
 )
@@ -77,18 +76,6 @@ def destroy_ldt(v: VcpuPtr) -> cython.void:
         if v.ldt_frames[i] != 0:
             put_page_and_type(v.domain.host, v.ldt_frames[i])
             v.ldt_frames[i] = 0
-
-
-def forget_ldts(host: HostPtr, domid: u16) -> cython.void:
-    """destroy_ldt for every vcpu of a domain (of a service, which has none, too)."""
-    d: DomainPtr
-    i: u32
-    if domid >= host.max_domains or host.domains[domid] == cython.NULL:
-        return
-    d = host.domains[domid]
-    for i in range(d.nr_vcpus):
-        if d.vcpus[i] != cython.NULL:
-            destroy_ldt(d.vcpus[i])
 
 
 def set_gdt(v: VcpuPtr, frames: U64Ptr, entries: u32) -> i64:
