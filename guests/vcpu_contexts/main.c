@@ -94,7 +94,7 @@ static void tables(void)
 static void once(void)
 {
     rule("a vcpu is initialised once, by a good context, and one that there is");
-    attack("vcpu 2", xen_vcpu_op(VCPUOP_initialise, 2, &context), -ENOENT);
+    attack("vcpu 5", xen_vcpu_op(VCPUOP_initialise, 5, &context), -ENOENT);
     attack("vcpu 2^31", xen_vcpu_op(VCPUOP_initialise, 0x80000000, &context), -ENOENT);
     attack("ourselves", xen_vcpu_op(VCPUOP_initialise, 0, &context), -EEXIST);
     attack("up before it", xen_vcpu_op(VCPUOP_up, 1, 0), -EINVAL);
@@ -109,9 +109,50 @@ static void once(void)
     stays("it runs as any other", said == 1);
 }
 
+static struct regs landed;
+static volatile u32 landed_on;
+
+static void land(struct regs *r)
+{
+    landed = *r;
+    said = 2;
+    for (;;)
+        xen_vcpu_op(VCPUOP_down, landed_on, 0);
+}
+
+/* The vcpu's first instruction faults, or its failsafe callback is entered. */
+static void start(u32 vcpu, const char *label)
+{
+    for (int v = 0; v < 20; v++)
+        context.trap_ctxt[v] = (struct trap_info){(u8)v, 0, FLAT_KERNEL_CS, TRAP_STUB((u64)v)};
+    said = 0, landed_on = vcpu, landed.vector = (u64)-1;
+    check(xen_vcpu_op(VCPUOP_initialise, vcpu, &context) == 0);
+    check(xen_vcpu_op(VCPUOP_up, vcpu, 0) == 0);
+    u64 end = system_time() + 2000000000UL;
+    while (!said && system_time() < end)
+        xen_sched_op(SCHEDOP_yield, 0);
+    printf("  attack: %s: %s(%lx) cs=%lx ss=%lx, at its first instruction: %d\n", label, vector_name((int)landed.vector),
+           landed.error, landed.cs & 0xffff, landed.ss & 0xffff, landed.rip == (u64)second);
+    fresh();
+}
+
+static void selectors(void)
+{
+    for (int v = 0; v < VEC_FAILSAFE + 1; v++)
+        handlers[v] = land;
+    rule("selectors that the guest may not load are its own fault: #GP, or its failsafe callback");
+    context.user_regs.cs = 0xe008;
+    start(2, "Xen's code segment");
+    context.user_regs.ss = 0x1230;
+    start(3, "a stack segment beyond the table");
+    context.user_regs.ds = 0x1230;
+    start(4, "a data segment beyond the table");
+}
+
 void guest_main(void)
 {
     addresses();
     tables();
     once();
+    selectors();
 }

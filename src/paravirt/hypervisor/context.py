@@ -31,9 +31,8 @@ from cython.cimports.paravirt.hypervisor.records import (
     u32,
     u64,
 )
-from cython.cimports.paravirt.hypervisor.segments import check_iret_selectors, load_segment
+from cython.cimports.paravirt.hypervisor.segments import fault, load_code_and_stack, load_segment
 from cython.cimports.paravirt.hypervisor.timekeeping import update_wallclock
-from cython.cimports.paravirt.hypervisor.traps import inject_failsafe
 from cython.cimports.paravirt.machine.cpu import (
     GPR_R8,
     GPR_R9,
@@ -234,25 +233,24 @@ def take_tables(host: HostPtr, v: VcpuPtr, c: ContextPtr) -> i64:
 
 
 def load_segments(host: HostPtr, v: VcpuPtr, c: ContextPtr) -> cython.void:
-    """Segment registers and bases.  One that cannot be loaded ends in the guest's failsafe callback."""
-    loaded: cython.bint = True
+    """Segment registers and bases.
+
+    A data segment that cannot be loaded is tried again when a processor takes the vcpu up, and ends in the guest's
+    failsafe callback then; a code or stack segment that cannot be loaded is a fault of the first instruction.
+    """
     user_base: u64
     v.cpu.seg[SEG_CS].selector = c.regs.cs | 3
     v.cpu.seg[SEG_SS].selector = cython.cast(u16, c.regs.ss) | 3
     if load_segment(host, v, SEG_DS, cython.cast(u16, c.regs.ds)) != 0:
         v.cpu.seg[SEG_DS].selector = cython.cast(u16, c.regs.ds)
-        loaded = False
     if load_segment(host, v, SEG_ES, cython.cast(u16, c.regs.es)) != 0:
         v.cpu.seg[SEG_ES].selector = cython.cast(u16, c.regs.es)
-        loaded = False
     if load_segment(host, v, SEG_FS, cython.cast(u16, c.regs.fs)) != 0:
         v.cpu.seg[SEG_FS].selector = cython.cast(u16, c.regs.fs)
-        loaded = False
     if not c.regs.fs & 0xFFFC:
         v.cpu.seg[SEG_FS].base = c.fs_base
     if load_segment(host, v, SEG_GS, cython.cast(u16, c.regs.gs)) != 0:
         v.cpu.seg[SEG_GS].selector = cython.cast(u16, c.regs.gs)
-        loaded = False
     # A selector sets the base of the processes' GS; only without one does the context's count.
     user_base = v.cpu.seg[SEG_GS].base if c.regs.gs & 0xFFFC else c.gs_base_user
     if v.cpu.user:
@@ -262,10 +260,7 @@ def load_segments(host: HostPtr, v: VcpuPtr, c: ContextPtr) -> cython.void:
         v.cpu.seg[SEG_GS].base = c.gs_base_kernel
         v.gs_base_kernel = user_base
     v.cpu.segs_dirty = 1
-    if not check_iret_selectors(v, c.regs.cs | 3, cython.cast(u16, c.regs.ss) | 3):
-        loaded = False
-    if not loaded:
-        inject_failsafe(v)
+    fault(v, load_code_and_stack(v, c.regs.cs | 3, cython.cast(u16, c.regs.ss) | 3))
 
 
 def set_vcpu_context(host: HostPtr, v: VcpuPtr, context: cython.p_const_uchar) -> i64:

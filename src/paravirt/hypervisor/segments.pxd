@@ -4,7 +4,6 @@ from paravirt.hypervisor.records cimport Domain, Host, Vcpu, u8, u16, u32, u64, 
 # Results: 0, or a fault as vector << 16 | error code.
 cdef i64 load_segment(Host* host, Vcpu* v, int seg, u16 selector) noexcept nogil
 cdef i64 load_code_and_stack(Vcpu* v, u16 cs, u16 ss) noexcept nogil
-cdef bint check_iret_selectors(Vcpu* v, u16 cs, u16 ss) noexcept nogil
 cdef bint check_descriptor(Domain* d, u64* descriptor) noexcept nogil
 cdef bint emulate_segment(Host* host, Vcpu* v) noexcept nogil
 

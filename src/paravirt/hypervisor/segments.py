@@ -224,11 +224,6 @@ def load_code_and_stack(v: VcpuPtr, cs: u16, ss: u16) -> i64:
     return 0
 
 
-def check_iret_selectors(v: VcpuPtr, cs: u16, ss: u16) -> cython.bint:
-    """load_code_and_stack, as a yes or no."""
-    return load_code_and_stack(v, cs, ss) == 0
-
-
 def reload_segments(v: VcpuPtr) -> cython.void:
     """Load the data segments again, as when a processor takes a vcpu up: their descriptors may have changed since.
 
