@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from paravirt.initramfs import MARKER
 from paravirt.xs.client import XenStore
 
 from ..cli.conftest import Obtain, guest
@@ -18,11 +17,12 @@ from .conftest import PATIENCE, User
 
 __all__ = ["guest"]
 pytestmark = pytest.mark.network
+PROMPT = "/root # "
 
 
 @pytest.fixture
 def linux(user: User, guest: Obtain) -> Iterator[User]:
-    """A user whose domain `linux` has booted."""
+    """A user whose domain `linux` has booted to its shell: before that, its init takes no requests."""
     config = user.config(
         "linux", guest("debian-cloud"), ramdisk=str(guest("initramfs")), extra="console=hvc0 quiet", memory=192,
         maxmem=224, vcpus=2,
@@ -31,7 +31,7 @@ def linux(user: User, guest: Obtain) -> Iterator[User]:
     console = user.start("console", "linux")
     assert console.stdout is not None
     seen = ""
-    while MARKER not in seen:
+    while PROMPT not in seen:
         chunk = console.stdout.read(1)
         assert chunk, seen
         seen += chunk
@@ -43,7 +43,7 @@ def linux(user: User, guest: Obtain) -> Iterator[User]:
 def test_a_guest_that_listens(linux: User) -> None:
     """One boot for all of it: terminals, vcpus, memory, and the end."""
     terminal = Terminal(["/usr/bin/env", f"PARAVIRT_RUNTIME_DIR={linux.folder}", *linux.command("xl", "console", "1")])
-    terminal.expect(MARKER, PATIENCE)
+    terminal.expect(PROMPT, PATIENCE)
     terminal.type("echo sum-$((40+2))\n")
     terminal.expect("sum-42", PATIENCE)
     terminal.type("\x1d")

@@ -31,6 +31,9 @@ DOMAIN_0: Final = "Domain-0"
 PAST: Final = 32
 """Consoles that are kept of domains which are gone."""
 
+LEAVING: Final = 10.0
+"""Seconds that a new domain waits for its name, if one that has just ended still has it."""
+
 RESTART_INTERVAL: Final = 2.0
 """Seconds between a domain's start and its restart, at least: one that fails at once must not fill the host."""
 
@@ -83,6 +86,7 @@ class Domains:
         self._journal = Journal(places)
         self._ptys = Ptys()
         self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._domains: dict[int, ManagedDomain] = {}
         self._names: set[str] = {DOMAIN_0}
         self._past: deque[tuple[int, str, Console]] = deque(maxlen=PAST)
@@ -170,6 +174,9 @@ class Domains:
         pcpus = self.machine.host.nr_pcpus
         for entry in (*config.cpus, *config.cpus_soft):
             _check_cpus(cpu_set(entry, pcpus), pcpus)
+        with self._changed:
+            # Who saw a console end may make the next domain of that name before the monitor has come to the end.
+            self._changed.wait_for(lambda: not self._is_leaving(config.name), LEAVING)
         with self._reserved(config.name):
             pty = Pty()
             try:
@@ -187,6 +194,10 @@ class Domains:
         if not paused:
             domain.unpause()
         return managed
+
+    def _is_leaving(self, name: str) -> bool:
+        """Whether a domain of this name has shut down, and the monitor is about to do something about it."""
+        return any(one.name == name and one.domain.ended and one.monitored for one in self._domains.values())
 
     def _build(self, config: DomainConfig, pty: Pty) -> Domain:
         return self.machine.create(
@@ -223,7 +234,6 @@ class Domains:
 
     def destroy(self, managed: ManagedDomain) -> None:
         """End a domain at once."""
-        managed.monitored = False
         managed.domain.destroy()
         self._forget(managed)
 
@@ -235,6 +245,7 @@ class Domains:
             self._names.discard(managed.name)
             self._past.append((managed.domid, managed.name, managed.domain.console))
             self._write_journal()
+            self._changed.notify_all()
         self._ptys.disconnect(managed.pty)
         self.messages.add(f"d{managed.domid}: destroyed")
         self._publish("destroyed", managed.domid)
@@ -296,6 +307,7 @@ class Domains:
         if not managed.monitored:
             self._publish("done", domain.domid)
         elif reason is ShutdownReason.SUSPEND:
+            self._leave(managed)
             self._publish("suspended", domain.domid)
             self._publish("done", domain.domid)
         else:
@@ -311,7 +323,7 @@ class Domains:
             self._publish("note", managed.domid, text=self._keep_report(managed))
             action = action.removeprefix("coredump-")
         if action == "preserve":
-            managed.monitored = False
+            self._leave(managed)
             self._publish("done", managed.domid)
             return
         config = managed.update or managed.config
@@ -325,6 +337,12 @@ class Domains:
             self._publish("done", managed.domid)
         else:
             self._restart(managed, config)
+
+    def _leave(self, managed: ManagedDomain) -> None:
+        """Leave a domain that ended as it is."""
+        with self._changed:
+            managed.monitored = False
+            self._changed.notify_all()
 
     def _keep_report(self, managed: ManagedDomain) -> str:
         """What stands for a core dump until there are any: the report on a crash, in a file."""
@@ -341,7 +359,7 @@ class Domains:
     def _preserve(self, managed: ManagedDomain) -> bool:
         """Keep a domain that ended under another name, with the time in it: whether that worked."""
         name = managed.name + time.strftime("-%Y%m%dT%H%MZ", time.gmtime())
-        managed.monitored = False
+        self._leave(managed)
         try:
             self.rename(managed, name, str(uuids.uuid4()))
         except ParavirtError as error:
@@ -410,7 +428,7 @@ class Domains:
 def _affinities(entries: tuple[str, ...], vcpus: int, pcpus: int) -> list[frozenset[int]]:
     """Each vcpu's physical CPUs; those without an entry may use all."""
     everywhere = frozenset(range(pcpus))
-    chosen = [cpu_set(entry, pcpus) for entry in entries[:vcpus]]
+    chosen = [cpu_set(entry, pcpus) & everywhere for entry in entries[:vcpus]]
     return chosen + [everywhere] * (vcpus - len(chosen))
 
 

@@ -153,7 +153,7 @@ def _run(where: Places, memory: int, options: argparse.Namespace, ready: _Ready,
     from paravirt.domain0.daemon.server import Server
     from paravirt.domain0.toolstack import Machine
 
-    log, messages = Log(where.log), Messages()
+    log, messages = Log(where.log, sys.stderr if options.foreground else None), Messages()
     handler = LogHandler(log)
     logging.getLogger().addHandler(handler)
     notices = _notices(Journal(where).left_behind())
@@ -168,8 +168,6 @@ def _run(where: Places, memory: int, options: argparse.Namespace, ready: _Ready,
         server = Server(listener, Daemon(machine, domains, ending.set, facts, notices), log)
         server.start()
         log.write("started", pid=os.getpid(), memory_mib=memory, socket=str(where.socket))
-        if options.foreground:
-            print(f"paravirtd: serving at {where.socket}", file=sys.stderr)
         ready.tell(READY)
         while not ending.wait(3600):
             continue

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from paravirt.domain0.daemon.paths import Places
 
@@ -22,15 +22,18 @@ LOG_LIMIT: Final = 16 << 20
 
 
 class Log:
-    """Lines of JSON: ``time`` (UTC), ``event``, and what belongs to it. Threads may share it."""
+    """Lines of JSON: ``time`` (UTC), ``event``, and what belongs to it. Threads may share it.
 
-    def __init__(self, path: Path | None) -> None:
+    Parameters:
+        copy: a stream that gets every line too.
+    """
+
+    def __init__(self, path: Path, copy: TextIO | None = None) -> None:
         self._lock = threading.Lock()
-        self._file = None
-        if path is not None:
-            if path.exists() and path.stat().st_size > LOG_LIMIT:
-                path.replace(path.with_suffix(path.suffix + ".1"))
-            self._file = open(path, "a", encoding="utf-8", opener=_private)  # noqa: SIM115 - as long as we live
+        self._copy = copy
+        if path.exists() and path.stat().st_size > LOG_LIMIT:
+            path.replace(path.with_suffix(path.suffix + ".1"))
+        self._file: TextIO | None = open(path, "a", encoding="utf-8", opener=_private)  # noqa: SIM115 - while we live
 
     def write(self, event: str, **fields: Any) -> None:
         """Add a line."""
@@ -40,6 +43,8 @@ class Log:
             if self._file is not None:
                 self._file.write(line + "\n")
                 self._file.flush()
+            if self._copy is not None:
+                print(line, file=self._copy, flush=True)
 
     def close(self) -> None:
         """Nothing more comes."""
