@@ -72,7 +72,7 @@ u32 any_toy(u32 from, u32 to, int role); /* one with that role if a few tries fi
 u64 odd_mfn(void);                       /* mostly a toy's; also the hypervisor's, page tables, beyond the end */
 #define SCRATCH 0x10000000UL             /* addresses at which anything may be mapped */
 #define SCRATCH_PAGES 64
-extern u16 own_domid, peer_domid;
+extern u16 self_domid, peer_domid;
 u16 some_domid(void);
 
 void memory_init(void);

@@ -103,7 +103,7 @@ static u32 some_ref(void)
 static u16 partner(void)
 {
     u64 kind = below(20);
-    return kind < 9 ? own_domid : kind < 19 ? peer_domid : some_domid();
+    return kind < 9 ? self_domid : kind < 19 ? peer_domid : some_domid();
 }
 
 /* The guest's own writes into its table: no hypercall. */

@@ -18,7 +18,7 @@ static u8 in_batch;
 static struct multicall_entry batch[BATCH];
 static struct call calls[BATCH];
 static u32 batched;
-u16 own_domid = DOMID_SELF, peer_domid = 0;
+u16 self_domid = DOMID_SELF, peer_domid = 0;
 int with_fifo;
 
 u64 rnd(void)
@@ -92,7 +92,7 @@ u16 some_domid(void)
 {
     static const u16 known[] = {DOMID_IO, DOMID_XEN, DOMID_INVALID, 0x7fff, 0xffff, 0, 1, 77};
     u64 kind = below(100);
-    return kind < 80 ? DOMID_SELF : kind < 88 ? own_domid : kind < 94 ? peer_domid : known[below(ARRAY_SIZE(known))];
+    return kind < 80 ? DOMID_SELF : kind < 88 ? self_domid : kind < 94 ? peer_domid : known[below(ARRAY_SIZE(known))];
 }
 
 void count_call(u64 op, u32 sub, int good)
@@ -223,7 +223,7 @@ void guest_main(void)
 {
     u64 seed = option("seed=", 1);
     wanted = option("calls=", wanted);
-    own_domid = (u16)option("domid=", DOMID_SELF);
+    self_domid = (u16)option("domid=", DOMID_SELF);
     peer_domid = (u16)option("peer=", 0);
     with_fifo = option("fifo=", 0) != 0;
     state = seed * 0x9e3779b97f4a7c15UL + 1;

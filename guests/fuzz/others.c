@@ -132,7 +132,7 @@ static void not_ours(struct call *c)
     for (u32 i = 0; i < 8; i++)
         words[i] = odd_value();
     if (number == __HYPERVISOR_domctl || number == __HYPERVISOR_sysctl || number == __HYPERVISOR_platform_op)
-        ((u32 *)words)[0] = (u32)below(90), ((u32 *)words)[1] = chance(50) ? 0x15 : (u32)below(32), words[1] = own_domid;
+        ((u32 *)words)[0] = (u32)below(90), ((u32 *)words)[1] = chance(50) ? 0x15 : (u32)below(32), words[1] = self_domid;
     if (number == __HYPERVISOR_hvm_op) {
         u64 op = chance(50) ? 10 : below(30); /* get_time, which is for every guest */
         ((u16 *)words)[0] = some_domid();

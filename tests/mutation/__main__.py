@@ -12,6 +12,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from .mutants import Mutant, mutants
@@ -58,7 +59,7 @@ def is_compiled(source: str) -> bool:
     return "# cython:" in source[:500]
 
 
-def build(tree: Path, module: Path) -> str | None:
+def build(tree: Path, module: Path, extra: Sequence[str] = (), options: Sequence[str] = ()) -> str | None:
     """Build one module in place: what the compiler said if it failed."""
     c_file = (tree / module).with_suffix(".mutant.c")
     name = ".".join(module.relative_to("src").with_suffix("").parts)
@@ -68,8 +69,8 @@ def build(tree: Path, module: Path) -> str | None:
         ["cython", "-3", "-X", "annotation_typing=True", "-I", "src", "--module-name", name, str(module)],
         ["gcc", *FLAGS, *(f"-I{folder}" for folder in (*includes, sysconfig.get_paths()["include"])), str(c_file)],
     ]
-    steps[0] = [sys.executable, "-m", *steps[0], "-o", str(c_file)]
-    steps[1] += ["-o", str(target), "-ldl", "-lpthread"]
+    steps[0] = [sys.executable, "-m", *steps[0], *options, "-o", str(c_file)]
+    steps[1] += [*extra, "-o", str(target), "-ldl", "-lpthread"]
     for step in steps:
         done = subprocess.run(step, cwd=tree, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -79,7 +80,7 @@ def build(tree: Path, module: Path) -> str | None:
 
 def noticed_by(tree: Path, tests: list[str]) -> str | None:
     """The first test that fails, or None."""
-    environment = dict(os.environ, PYTHONPATH=str(tree / "src"), PYTHONDONTWRITEBYTECODE="1")
+    environment = dict(os.environ, PYTHONPATH=str(tree / "src"), PYTHONDONTWRITEBYTECODE="1", PARAVIRT_NO_SHRINK="1")
     for test in tests:
         command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider"]
         command += test.split(" ", 2)

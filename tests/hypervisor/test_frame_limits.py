@@ -1,0 +1,74 @@
+"""Checks of the frame table that no guest gets to in a test's time, asked for directly: counts at their limits, and
+frames that the hypervisor shares for reading."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from paravirt.abi.errno import EBUSY, EINVAL, EPERM
+
+from . import native
+
+DOMID = 3
+LIMIT = 0x7FFFFFFF
+WRITABLE, ALLOCATED, VALIDATED, XEN, READONLY = 7, 1, 4, 8, 16
+PRESENT, RW = 1, 2
+
+
+@pytest.fixture
+def machine() -> Iterator[native.Machine]:
+    made = native.Machine()
+    yield made
+    made.close()
+
+
+def test_references_stop_short_of_overflowing(machine: native.Machine) -> None:
+    frames, mfn = native.functions("frames"), machine.alloc(DOMID)
+    frame = machine.frames[mfn]
+    frame.refs = LIMIT - 1
+    assert frames.get_page(machine.at, mfn, DOMID)
+    assert not frames.get_page(machine.at, mfn, DOMID)
+    assert frame.refs == LIMIT
+
+
+def test_uses_stop_short_of_overflowing(machine: native.Machine) -> None:
+    frames, mfn = native.functions("frames"), machine.alloc(DOMID)
+    frame = machine.frames[mfn]
+    assert frames.get_page_type(machine.at, mfn, WRITABLE) == 0
+    frame.type_refs = LIMIT - 1
+    assert frames.get_page_type(machine.at, mfn, WRITABLE) == 0
+    assert frames.get_page_type(machine.at, mfn, WRITABLE) != 0
+    assert frame.type_refs == LIMIT
+    frame.refs = 5
+    assert frames.get_page_and_type(machine.at, mfn, DOMID, WRITABLE) == -EINVAL
+    assert frame.refs == 5
+
+
+def test_a_frame_without_references_is_nobodys(machine: native.Machine) -> None:
+    frames, mfn = native.functions("frames"), machine.alloc(DOMID)
+    machine.frames[mfn].refs = 0
+    assert not frames.get_page(machine.at, mfn, DOMID)
+    assert not frames.release_allocation(machine.at, machine.host.nr_frames, DOMID)
+
+
+def test_what_the_hypervisor_shares_for_reading_is_not_mapped_writable(machine: native.Machine) -> None:
+    mmu, mfn = native.functions("mmu"), machine.alloc(DOMID)
+    frame = machine.frames[mfn]
+    frame.flags = ALLOCATED | XEN | READONLY
+    assert mmu.get_l1_entry(machine.at, mfn << 12 | PRESENT | RW, DOMID) == -EBUSY
+    assert (frame.refs, frame.type_refs) == (1, 0)
+    assert mmu.get_l1_entry(machine.at, mfn << 12 | PRESENT, DOMID) == 0
+    assert frame.refs == 2
+    # One that is shared for writing, as the shared info is.
+    frame.flags, frame.type, frame.type_refs = ALLOCATED | XEN | VALIDATED, WRITABLE, 1
+    assert mmu.get_l1_entry(machine.at, mfn << 12 | PRESENT | RW, DOMID) == 0
+    assert (frame.refs, frame.type_refs) == (3, 2)
+
+
+def test_frames_that_do_not_exist(machine: native.Machine) -> None:
+    mmu, frames = native.functions("mmu"), native.functions("frames")
+    for mfn in (machine.host.nr_frames, machine.host.nr_frames + 1, (1 << 40) - 1):
+        assert mmu.get_l1_entry(machine.at, mfn << 12 | PRESENT, DOMID) in (-EPERM, -EINVAL)
+        assert not frames.get_page(machine.at, mfn, DOMID)
