@@ -54,7 +54,6 @@ UNFINISHED = {
     "grant_use": "mapping, copying and swapping of grants is not implemented yet",
     "grant_counts": "mapping, copying and transfer of grants is not implemented yet",
     "status_frames": "mapping of grants is not implemented yet, and a former status frame can still be mapped",
-    "linear_tables": "an entry that names another table of its own level is refused as yet",
 }
 
 RUNS = kernels.runs()
