@@ -24,6 +24,7 @@ DOMAIN_MIB = 12
 # and not the caller's own code.
 BYSTANDER_MIB = 68
 IDLE_AUDITS = 5  # so many audits without a hypercall in between: the domains wait for what will never come
+CIRCLES = 10  # times as many hypercalls as a domain was to make: it gets nowhere, returning from traps say
 
 
 @dataclass
@@ -105,6 +106,7 @@ class Fuzzer:
         self.outcome = Outcome()
         self._idle = 0
         self._seen = 0
+        self._base = 0  # hypercalls of the machine when the last domain began
 
     def run(self, calls: int, seed: int) -> Outcome:
         """At least ``calls`` calls, the first domain's seed being ``seed``.
@@ -137,6 +139,7 @@ class Fuzzer:
 
     def _start(self, machine: Machine, seed: int, running: dict[int, Domain]) -> Domain:
         own = machine._next_domid
+        self._base = self._seen
         peer = next((domain.domid for domain in running.values()), own + 1)
         words = f"seed={seed} calls={self.calls_each} domid={own} peer={peer} fifo={seed % 2}"
         return machine.create(
@@ -154,11 +157,11 @@ class Fuzzer:
                 continue
 
     def _end_idle(self, machine: Machine, running: dict[int, Domain]) -> None:
-        """A domain may have blocked for good: its own affair, but there is no more to come of it."""
+        """A domain may have blocked for good, or run in circles: its own affair, but there is no more to come of it."""
         calls = sum(count for count, _ in machine.stats()["hypercalls"].values())
         self._idle = 0 if calls != self._seen else self._idle + 1
         self._seen = calls
-        if self._idle >= IDLE_AUDITS:
+        if self._idle >= IDLE_AUDITS or calls - self._base > CIRCLES * self.calls_each * self.count:
             for domain in running.values():
                 domain.destroy()
 
