@@ -15,6 +15,7 @@ from paravirt import Machine
 from paravirt.bench import guestprogram, main, trapcosts
 from paravirt.bench import rows as known
 from paravirt.bench.main import run
+from paravirt.bench.peers import Peer
 from paravirt.errors import HypervisorBug, UserError
 
 needs_compiler = pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc here")
@@ -65,35 +66,30 @@ def test_the_program_and_the_table_know_the_same_rows() -> None:
 def test_peers_take_part(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Each peer has its column; one that cannot be had, or that fails, is named with its reason."""
 
-    class Fast:
-        name, version, skipped_reason = "xen-dom0 (Xen 4.17.7, QEMU 10.0.2 TCG)", "4.17", ""
-
+    class Fast(Peer):
         def micro(self, ramdisk: Path) -> dict[str, float]:
             return {"null_call": 22.0, "a row of its own": 1.0}
 
     class Broken(Fast):
-        name = "broken"
-
         def micro(self, ramdisk: Path) -> dict[str, float]:
             raise UserError("It broke.")
 
-    class Absent(Fast):
-        name, skipped_reason = "absent", "there is none here"
-
-    monkeypatch.setattr(main, "available_peers", lambda: [Fast(), Broken(), Absent()])
+    fast = Fast("xen-dom0 (Xen 4.17.7, QEMU 10.0.2 TCG)")
+    peers = [fast, Broken("broken"), Peer("absent", skipped_reason="There is none here.")]
+    monkeypatch.setattr(main, "available", lambda report: peers)
     monkeypatch.setattr(guestprogram, "ramdisk", lambda mode: tmp_path)
     monkeypatch.setattr(guestprogram, "run_natively", lambda names, ms: guestprogram.Report({"null_call": 0.5}))
     monkeypatch.setattr("paravirt.guestkernels.obtain", _no_guest)
     file = tmp_path / "figures.json"
     assert run(["--peers", "--runs", "3", "--rows", "null_call", "--json", str(file)]) == 0
     read = figures(file)
-    assert read["rows"][0]["samples"][Fast.name]["values"] == [22.0] * 3
+    assert read["rows"][0]["samples"][fast.name]["values"] == [22.0] * 3
     assert read["rows"][0]["samples"]["native"]["values"] == [0.5] * 3
     assert read["rows"][0]["verdict"] == "not judged"
     assert read["skipped"] == {
         "guest": "No guests today.",
         "guest: broken": "It broke.",
-        "absent": "there is none here",
+        "absent": "There is none here.",
     }
 
 

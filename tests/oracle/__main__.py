@@ -11,10 +11,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from paravirt.bench.peers.packages import Qemu, Xen, obtain_qemu, obtain_xen
 from paravirt.errors import UserError
 
 from . import kernels, transcript, xenrun
-from .peers import Qemu, Xen, obtain_qemu, obtain_xen
 from .transcript import Transcript
 
 

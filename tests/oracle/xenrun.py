@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from .peers import Qemu, Xen
+from paravirt.bench.peers.packages import Qemu, Xen
 
 _STOP = re.compile(rb"^launch: .*\n|rebooting machine|Reboot in|Panic on CPU|Manual reset", re.MULTILINE)
 _GUEST_LINE = "| "

@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import datetime
 import fnmatch
-import importlib
 import os
 import platform
 import signal
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
 
 import click
 from rich.console import Console
 
 from paravirt.bench import rows as known
+from paravirt.bench.peers import Peer, available
 from paravirt.bench.results import NATIVE, PARAVIRT, Results, Row, table, write_json
 from paravirt.errors import HypervisorBug, UserError
 
@@ -28,21 +27,6 @@ QUICK_RUNS = 1
 TRAPS_PER_ROW = 200_000
 QUICK_TRAPS = 20_000
 QUICK_ROW_MS = 20
-
-
-class Peer(Protocol):
-    """Another way to run the same guest (paravirt.bench.peers).
-
-    ``boot`` gives seconds from the start of its process to the first line of /init, ``micro`` values by row.
-    ``skipped_reason`` is empty when it can be used.
-    """
-
-    name: str
-    version: str
-    skipped_reason: str
-
-    def boot(self, ramdisk: Path) -> float: ...
-    def micro(self, ramdisk: Path) -> dict[str, float]: ...
 
 
 class Suite:
@@ -179,22 +163,6 @@ class Suite:
         return usable
 
 
-def available_peers() -> list[Peer]:
-    """The other ways to run the same guest, installed from the distribution's packages where they are missing.
-
-    Raises:
-        UserError: this copy of paravirt has none.
-    """
-    try:
-        peers: Any = importlib.import_module("paravirt.bench.peers")
-    except ModuleNotFoundError as error:
-        if error.name != "paravirt.bench.peers":
-            raise
-        raise UserError("This copy of paravirt has no peers to be compared with.") from error
-    found: list[Peer] = peers.available()
-    return found
-
-
 def report(results: Results, console: Console) -> None:
     """Print the table, what was met and missed, and what was skipped."""
     console.print(table(results))
@@ -221,13 +189,12 @@ def bench(quick: bool, runs: int | None, pattern: str, peers: bool, file: Path |
     errors = Console(stderr=True, highlight=False)
     if file is not None and (file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK)):
         raise UserError(f"The file {file} cannot be written.")
-    suite = Suite(
-        runs or (QUICK_RUNS if quick else DEFAULT_RUNS),
-        quick,
-        pattern,
-        available_peers() if peers else (),
-        lambda text: errors.print(text, markup=False),
-    )
+
+    def say(text: str) -> None:
+        errors.print(text, markup=False)
+
+    contenders = available(report=say) if peers else ()
+    suite = Suite(runs or (QUICK_RUNS if quick else DEFAULT_RUNS), quick, pattern, contenders, say)
     if not peers:
         suite.results.skipped["peers"] = "not asked for with --peers"
     results = suite.run()

@@ -22,7 +22,7 @@ from paravirt.errors import UserError
 
 Report = Callable[[str], None]
 
-_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _SOURCES = "$(REPO_URI)|$(CODENAME)|$(COMPONENT)"
 
 
@@ -60,7 +60,7 @@ class Apt:
         if self.state is None:
             raise AptError("the system's package lists are not ours to update")
         self.report("fetching package lists")
-        self._run("apt-get", "update", "-q", "-o", "APT::Update::Error-Mode=any")
+        self.run("apt-get", "update", "-q", "-o", "APT::Update::Error-Mode=any")
 
     def real_package(self, name: str) -> str:
         """Follow a metapackage to the package that it depends on; any other package stands for itself.
@@ -72,7 +72,7 @@ class Apt:
         """
         if not name.startswith("linux-image-"):
             return name
-        text = self._run("apt-cache", "depends", name)
+        text = self.run("apt-cache", "depends", name)
         found = re.search(r"^\s*\|?Depends:\s*(linux-image-\d\S*)", text, re.MULTILINE)
         return found[1] if found else name
 
@@ -82,24 +82,29 @@ class Apt:
         Raises:
             AptError: the lists do not know it, or it could not be fetched.
         """
-        self._run("apt-cache", "show", "--no-all-versions", name)
+        self.run("apt-cache", "show", "--no-all-versions", name)
         self.report(f"downloading {name}")
-        self._run("apt-get", "download", "-q", name, cwd=folder)
+        self.run("apt-get", "download", "-q", name, cwd=folder)
         debs = sorted(folder.glob(f"{name}_*.deb"))
         if len(debs) != 1:
             raise AptError(f"apt-get download left no file of the package {name}")
-        version = self._run("dpkg-deb", "--field", str(debs[0]), "Version").strip()
+        version = self.run("dpkg-deb", "--field", str(debs[0]), "Version").strip()
         return Package(name, version, debs[0])
 
     def mirrors(self) -> Iterator[tuple[str, str, str]]:
         """(mirror, codename, component) of every configured source whose lists are present."""
-        text = self._run("apt-get", "indextargets", "--format", _SOURCES, "Created-By: Packages")
+        text = self.run("apt-get", "indextargets", "--format", _SOURCES, "Created-By: Packages")
         for line in text.splitlines():
             mirror, codename, component = line.split("|")
             yield mirror, codename, component
 
-    def _run(self, *command: str, cwd: Path | None = None) -> str:
-        """Run an apt program to its end; its standard output."""
+    def run(self, *command: str, cwd: Path | None = None) -> str:
+        """Run an apt program (or dpkg-deb) to its end, with these lists; its standard output.
+
+        Raises:
+            AptError: it failed.
+            UserError: there is no such program here.
+        """
         program, *arguments = command
         options = self._configuration() if program.startswith("apt-") else []
         environment = {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
@@ -213,7 +218,7 @@ def fetch(name: str, folder: Path, states: Path, report: Report, backports: bool
     private = Apt(states / "system", report=report)
     try:
         if backports:
-            return _fetch_from(_backports(system, private, states, report), name, folder)
+            return _fetch_from(backports_of(system, private, states, report), name, folder)
         try:
             return system.download(system.real_package(name), folder)
         except AptError:
@@ -237,8 +242,12 @@ def _fetch_from(apt: Apt, name: str, folder: Path) -> Package:
     return apt.download(apt.real_package(name), folder)
 
 
-def _backports(system: Apt, private: Apt, states: Path, report: Report) -> Apt:
-    """Private lists of the backports suite, on the mirror that the machine is set up to use."""
+def backports_of(system: Apt, private: Apt, states: Path, report: Report) -> Apt:
+    """Private lists of the backports suite, on the mirror that the machine is set up to use.
+
+    Raises:
+        AptError: this machine runs no release of Debian.
+    """
     found = list(system.mirrors())
     if not found:
         private.update()
@@ -246,7 +255,7 @@ def _backports(system: Apt, private: Apt, states: Path, report: Report) -> Apt:
     for mirror, codename, component in found:
         # The codenames of the other suites have a hyphen: bookworm-updates, bookworm-security.
         if component == "main" and re.fullmatch(r"[a-z]+", codename):
-            signed = f" [signed-by={_KEYRING}]" if _KEYRING.is_file() else ""
+            signed = f" [signed-by={KEYRING}]" if KEYRING.is_file() else ""
             line = f"deb{signed} {mirror} {codename}-backports main"
             return Apt(states / f"{codename}-backports", [line], report)
     raise AptError("none of this machine's package sources is a Debian release")
