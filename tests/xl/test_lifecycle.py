@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import PATIENCE, User
+from paravirt.xs.client import XenStore
+
+from .conftest import HELLO, PATIENCE, User
 
 HEADER = "Name                                        ID   Mem VCPUs\tState\tTime(s)"
 
@@ -115,6 +117,22 @@ def test_configurations_come_back_as_json(user: User) -> None:
     identity = rows[1]["config"]["c_info"].pop("uuid")
     assert rows[1]["config"] == dry
     assert identity in user.xl("vm-list") and identity in user.xl("list", "-v")
+
+
+def test_what_the_store_says_of_a_domain(user: User) -> None:
+    user.xl("create", "-p", user.config("one", extra="a b"))
+    with XenStore(user.folder / "xenstored" / "socket") as store:
+        vm = store.read("/local/domain/1/vm").decode()
+        assert store.read(f"{vm}/name") == store.read("/local/domain/1/name") == b"one"
+        assert store.read(f"{vm}/image/kernel") == str(HELLO).encode()
+        assert store.read(f"{vm}/image/cmdline") == b"a b"
+        assert float(store.read(f"{vm}/start_time")) > 0
+        user.xl("rename", "one", "two")
+        assert store.read(f"{vm}/name") == store.read("/local/domain/1/name") == b"two"
+        tty = Path(store.read("/local/domain/1/console/tty").decode())
+        assert tty.is_char_device()
+        user.xl("destroy", "two")
+        assert not store.exists(vm) and not store.exists("/local/domain/1")
 
 
 def test_vcpus(user: User) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -27,11 +28,17 @@ def state(row: Row) -> str:
     )
 
 
+def seconds(ns: int) -> float:
+    """A time as xl divides it: it is a C float first, which shows in the last digit."""
+    (rounded,) = struct.unpack("f", struct.pack("f", ns))
+    return float(rounded) / 1e9
+
+
 def list_line(row: Row) -> str:
     """A domain's line in ``xl list``, as far as it is always there."""
     return (
         f"{row['name']:<40} {row['domid']:5d} {row['memory_kib'] // 1024:5d} {row['vcpus_online']:5d}     "
-        f"{state(row)}  {row['cpu_time_ns'] / 1e9:8.1f}"
+        f"{state(row)}  {seconds(row['cpu_time_ns']):8.1f}"
     )
 
 

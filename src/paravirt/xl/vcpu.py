@@ -6,7 +6,7 @@ from typing import Any
 
 from paravirt.domain0.xlcfg.config import cpu_set
 from paravirt.xl.client import FAILURE, Daemon, Options, parse_number, say
-from paravirt.xl.rendering import bitmap
+from paravirt.xl.rendering import bitmap, seconds
 
 
 def vcpu_list(options: Options) -> int:
@@ -40,7 +40,7 @@ def _line(row: dict[str, Any], vcpu: dict[str, Any], cpus: int) -> str:
     else:
         line += f"{'-':>5} {'-':>3}-p "
     hard, soft = bitmap(vcpu["hard"], cpus), bitmap(vcpu["soft"], cpus)
-    return f"{line}{vcpu['cpu_time_ns'] / 1e9:9.1f}  {hard} / {soft}"
+    return f"{line}{seconds(vcpu['cpu_time_ns']):9.1f}  {hard} / {soft}"
 
 
 def vcpu_pin(options: Options) -> int:

@@ -189,11 +189,21 @@ class Domains:
             with self._lock:
                 self._domains[domain.domid] = managed
                 self._write_journal()
+        self.machine.call(lambda: self._describe(managed))
         self._publish("created", domain.domid, name=config.name)
         self.messages.add(f"d{domain.domid}: created: {config.name}, {config.memory} MiB, {config.maxvcpus} vcpus")
         if not paused:
             domain.unpause()
         return managed
+
+    def _describe(self, managed: ManagedDomain) -> None:
+        """What libxl leaves in a domain's /vm directory (domcreate_bootloader_done in libxl_create.c)."""
+        config = managed.config
+        facts = {"image/ostype": "linux", "image/kernel": config.kernel, "start_time": f"{managed.started:.2f}",
+                 "image/ramdisk": config.ramdisk, "image/cmdline": config.cmdline}  # fmt: skip
+        for path, value in facts.items():
+            if value:
+                self.machine.store.set(f"/vm/{managed.uuid}/{path}", value.encode("utf-8", "surrogateescape"))
 
     def _is_leaving(self, name: str) -> bool:
         """Whether a domain of this name has shut down, and the monitor is about to do something about it."""
