@@ -138,7 +138,7 @@ class Fuzzer:
         return self.outcome
 
     def _start(self, machine: Machine, seed: int, running: dict[int, Domain]) -> Domain:
-        own = machine._next_domid
+        own = machine.next_domid()
         self._base = self._seen
         peer = next((domain.domid for domain in running.values()), own + 1)
         words = f"seed={seed} calls={self.calls_each} domid={own} peer={peer} fifo={seed % 2}"

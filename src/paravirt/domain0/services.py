@@ -33,6 +33,7 @@ class Services:
         self._host: Host | None = None
         self._domain: Domain | None = None
         self._handlers: dict[int, Callable[[], None]] = {}
+        self._ports_of: dict[int, list[int]] = {}
         self._calls: deque[Callable[[], None]] = deque()
         self._poll = select.poll()
         self._poll.register(self.event_fd, select.POLLIN)
@@ -69,12 +70,21 @@ class Services:
         with host.lock:
             port = domain.bind_interdomain(remote_domid, remote_port)
         self._handlers[port] = handler
+        self._ports_of.setdefault(remote_domid, []).append(port)
 
         def notify() -> None:
             with host.lock:
                 domain.notify(port)
 
         return notify
+
+    def forget(self, remote_domid: int) -> None:
+        """Close the ports that are bound to a domain's: it has ended."""
+        assert self._host is not None and self._domain is not None
+        for port in self._ports_of.pop(remote_domid, []):
+            del self._handlers[port]
+            with self._host.lock:
+                self._domain.close_port(port)
 
     def call(self, function: Callable[[], T]) -> T:
         """Run ``function`` in Domain 0's thread (at once if this is it, or there is none) and return its result."""
@@ -125,8 +135,12 @@ class Services:
     def step(self) -> None:
         """Handle everything that is pending now."""
         assert self._host is not None
-        while self._calls:
+        # What a call posts has its turn after the events of this round: a busy service keeps nobody waiting.
+        # Without a thread nothing happens between two rounds, and there may be no next one.
+        left = len(self._calls)
+        while left:
             self._guarded(self._calls.popleft())
+            left = left - 1 if self._threaded else len(self._calls)
         with self._host.lock:
             ports = self._host.take_service_events()
         for port in ports:

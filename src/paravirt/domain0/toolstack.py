@@ -22,12 +22,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+from paravirt.abi.xen import DOMID_FIRST_RESERVED
 from paravirt.domain0.builder import KernelImage, build_domain, parse_kernel
 from paravirt.domain0.console import Console
 from paravirt.domain0.crash import crash_report
 from paravirt.domain0.services import Services
 from paravirt.domain0.store import Store, StoreService
-from paravirt.domain0.store.layout import announce, announce_host
+from paravirt.domain0.store.layout import announce, announce_host, derived_identity
 from paravirt.domain0.store.socket import StoreSocket
 from paravirt.errors import HypervisorBug, UserError
 from paravirt.hypervisor.audit import audit
@@ -222,7 +223,7 @@ class Machine:
         self.domains: dict[int, Domain] = {}
         self.on_shutdown: Callable[[Domain], None] | None = None
         self._store_socket: StoreSocket | None = None
-        self._next_domid = 1
+        self._last_domid = 0
         self._closed = False
         self._services.start(self.host, self._look_for_ended)
         self._pcpus = [
@@ -259,7 +260,8 @@ class Machine:
             max_memory: MiB that it may be given later; its memory map has room for them, as that of a domain
                 which xl makes. Without it there is no map, and ``memory`` is the limit.
             online_vcpus: how many virtual CPUs it is to use at first; all, by default.
-            identity: its unique identifier.
+            identity: its unique identifier; by default a random one, or one made from its name and number where
+                runs are to be the same.
             max_grant_frames: frames that its grant table may have.
             tty: the file name of the terminal that its console is found at, for xenstore.
             keep: see :class:`Domain`.
@@ -278,6 +280,14 @@ class Machine:
             tty, keep,
         )  # fmt: skip
         return self.call(lambda: self._create(wanted))
+
+    def next_domid(self) -> int:
+        """The number that the next domain gets: after the last one possible they begin anew, as Xen's domctl does."""
+        for step in range(1, DOMID_FIRST_RESERVED):
+            domid = (self._last_domid + step - 1) % (DOMID_FIRST_RESERVED - 1) + 1
+            if domid not in self.host.domains:
+                return domid
+        raise UserError(f"The machine has {DOMID_FIRST_RESERVED - 1} domains, as many as are possible.")
 
     def call(self, function: Callable[[], T]) -> T:
         """Run ``function`` in Domain 0's thread, which alone may touch :attr:`store`, and return its result."""
@@ -328,6 +338,9 @@ class Machine:
         for thread in self._pcpus:
             thread.join()
         self._services.stop()
+        with self.host.lock:
+            for view in list(self.host.domains.values()):
+                view.destroy()
         self.engine.close()
         self.memory.close()
 
@@ -340,9 +353,12 @@ class Machine:
         self.close()
 
     def _create(self, wanted: _Wanted) -> Domain:
-        domid = self._next_domid
+        domid = self.next_domid()
         pages = wanted.memory * FRAMES_PER_MIB
         name = wanted.name or f"domain-{domid}"
+        if wanted.identity is None:
+            identity = derived_identity(domid, name) if self.deterministic else uuid.uuid4()
+            wanted = dataclasses.replace(wanted, identity=identity)
         with self.host.lock:
             view = self.host.create_domain(domid, pages, wanted.vcpus, name=name)
             console_port = view.alloc_unbound(0)
@@ -361,7 +377,7 @@ class Machine:
             except BaseException:
                 view.destroy()
                 raise
-        self._next_domid += 1
+        self._last_domid = domid
         domain = Domain(self, view, name, wanted.image, wanted.keep)
         self.domains[domid] = domain
         view.console_sink = domain.console.emit
@@ -400,7 +416,7 @@ class Machine:
         notify = self._services.listen(domain.domid, store_port, lambda: service[0].on_event())
         assert domain._view is not None
         domain._pages.append(GuestPage(domain._view, store_mfn))
-        service.append(StoreService(domain._pages[-1], connection, notify))
+        service.append(StoreService(domain._pages[-1], connection, notify, self._services.post))
         domain._on_end.append(service[0].close)
         connection.on_output = lambda: self._services.post(service[0].on_event)
         self.store.introduce(domain.domid)
@@ -455,6 +471,7 @@ class Machine:
         for action in domain._on_end:
             action()
         self.store.release(domain.domid)
+        self._services.forget(domain.domid)
         with self.host.lock:
             domain._view = None
             for page in domain._pages:
@@ -465,7 +482,7 @@ class Machine:
 
     def _quiesce(self) -> None:
         """Wait until no vcpu of a paused domain is in guest code."""
-        while not self.deterministic:  # there the physical CPU's own thread is here
+        while threading.current_thread() not in self._pcpus:  # a physical CPU's own thread is here, not there
             with self.host.lock:
                 if not self.host.any_paused_vcpu_on_cpu():
                     return

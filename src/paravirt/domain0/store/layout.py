@@ -43,6 +43,11 @@ def announce_host(store: Store) -> None:
     store.set("/libxl", "")
 
 
+def derived_identity(domid: int, name: str) -> uuids.UUID:
+    """A unique identifier for a domain, the same for the same number and name."""
+    return uuids.uuid5(uuids.NAMESPACE_OID, f"paravirt-{domid}-{name}")
+
+
 def announce(
     store: Store,
     domid: int,
@@ -71,7 +76,7 @@ def announce(
     if store.get("/local/domain/0/name") is None:
         announce_host(store)
     home = f"/local/domain/{domid}"
-    identity = str(uuid or uuids.uuid5(uuids.NAMESPACE_OID, f"paravirt-{domid}-{name}"))
+    identity = str(uuid or derived_identity(domid, name))
     vm = f"/vm/{identity}"
     libxl = f"/libxl/{domid}"
     backend = f"/local/domain/0/backend/console/{domid}/0"

@@ -11,6 +11,7 @@ cdef class Domain:
     cdef readonly object p2m
     cdef public object state
     cdef u64 pirq_eoi_mfn
+    cdef bint destroyed
     cdef u64 _share_frame(self, bint writable)
 
 cdef Domain new_domain(object host, HostRec* host_rec, u32 domid, u64 pages, u32 nr_vcpus, str name)

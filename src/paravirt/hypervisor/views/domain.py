@@ -5,7 +5,7 @@
 import cython
 import numpy as np
 from cython.cimports.libc.stdint import uintptr_t
-from cython.cimports.libc.stdlib import calloc
+from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.paravirt.abi.constants import DOMID_INVALID, EBUSY, EINVAL
 from cython.cimports.paravirt.hypervisor import events as ev
 from cython.cimports.paravirt.hypervisor.frames import (
@@ -282,6 +282,10 @@ class Domain:
         """Send an event through a port of this domain's."""
         return ev.evtchn_send(self.rec.host, self.rec, port)
 
+    def close_port(self, port: int) -> None:
+        """Close one of the domain's ports."""
+        ev.close_port(self.rec, port)
+
     def send_virq(self, virq: int) -> None:
         """Send a virtual interrupt to vcpu 0 (VIRQ_DEBUG and the like)."""
         if self.rec.nr_vcpus:
@@ -302,7 +306,10 @@ class Domain:
             self.console_sink(data)
 
     def destroy(self) -> None:
-        """End the domain and take back everything it has.  Its vcpus must be out of guest code."""
+        """End the domain and take back everything it has.  Its vcpus must be out of guest code.
+
+        This object stays valid and says what the domain was; it has no vcpus any more.
+        """
         rec: DomainPtr = self.rec
         host: HostPtr = rec.host
         mfn: u64
@@ -310,6 +317,9 @@ class Domain:
         ev.destroy_all_ports(rec)
         for vcpu in self.vcpus:
             vcpu._release()
+        # The objects free their records, and may outlive this: nothing leads from one to the other any more.
+        self.vcpus = []
+        rec.nr_vcpus = 0
         if self.pirq_eoi_mfn != NO_FRAME:
             put_page_and_type(host, self.pirq_eoi_mfn)
             self.pirq_eoi_mfn = NO_FRAME
@@ -326,6 +336,14 @@ class Domain:
                 release_allocation(host, mfn, rec.domid)
         host.domains[rec.domid] = cython.NULL
         self.host.domains.pop(rec.domid, None)
+        self.console_sink = None
+        self.destroyed = True
+
+    def __dealloc__(self) -> None:
+        # A domain that was not destroyed may be known to others by its record.
+        if self.rec != cython.NULL and self.destroyed:
+            free(self.rec.vcpus)
+            free(self.rec)
 
 
 def new_domain(host: object, host_rec: HostPtr, domid: u32, pages: u64, nr_vcpus: u32, name: str) -> Domain:

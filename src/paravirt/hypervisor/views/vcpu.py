@@ -3,11 +3,12 @@
 """One vcpu as a Python object: a thin handle on its record."""
 
 import cython
-from cython.cimports.libc.stdlib import calloc
+from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.paravirt.hypervisor.debugreg import get_debug_register, set_debug_register
 from cython.cimports.paravirt.hypervisor.frames import put_page_and_type
 from cython.cimports.paravirt.hypervisor.guestmem import copy_from_guest, copy_to_guest
 from cython.cimports.paravirt.hypervisor.hypercalls.descriptor_tables import destroy_gdt, destroy_ldt
+from cython.cimports.paravirt.hypervisor.loop import forget_vcpu
 from cython.cimports.paravirt.hypervisor.promotion import put_old_table
 from cython.cimports.paravirt.hypervisor.records import (
     VPF_BLOCKED,
@@ -221,8 +222,17 @@ class Vcpu:
             rec.info = rec.domain.shared_info + rec.id * 64
             put_page_and_type(host, rec.info_mfn)
             rec.info_mfn = 0
+        forget_vcpu(host, rec)
         rec.pcpu.ops.free_state(rec.pcpu.engine, rec.cpu.engine_state)
         rec.cpu.engine_state = cython.NULL
+        rec.info = cython.NULL
+        rec.domain.vcpus[rec.id] = cython.NULL
+        self.released = True
+
+    def __dealloc__(self) -> None:
+        # The record of one that was not released may be known to the scheduler.
+        if self.rec != cython.NULL and self.released:
+            free(self.rec)
 
 
 def new_vcpu(domain: object, domain_rec: DomainPtr, number: u32) -> Vcpu:
