@@ -476,7 +476,10 @@ class Machine:
             domain._view = None
             for page in domain._pages:
                 page.release()
-            view.destroy()
+            gone = view.destroy_part()
+        while not gone:
+            with self.host.lock:
+                gone = view.destroy_part()
         self.domains.pop(domain.domid, None)
         self._ended(domain, reason)
 

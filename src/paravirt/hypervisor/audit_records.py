@@ -69,6 +69,8 @@ def domain_record(domain: Domain) -> dict:
         "tot_pages": rec.tot_pages,
         "max_pages": rec.max_pages,
         "shared_info_mfn": rec.shared_info_mfn,
+        "old_table": rec.old.mfn,
+        "old_table_partial": rec.old.partial != 0,
         "arch_vm_assist": rec.arch_vm_assist,
         "fifo_array": [rec.fifo_array[i] for i in range(rec.fifo_array_pages)],
         "pirq_eoi_mfn": None if domain.pirq_eoi_mfn == NO_FRAME else domain.pirq_eoi_mfn,

@@ -82,12 +82,21 @@ def _collect_domain(roots: Roots, domain: Domain) -> None:
     record = domain_record(domain)
     name = f"domain {record['domid']}"
     roots.totals[record["domid"]] = record["tot_pages"]
+    _collect_old_table(roots, name, record)
     roots.hold(f"{name}'s event array", record["fifo_array"], WRITABLE)
     if record["pirq_eoi_mfn"] is not None:
         roots.hold(f"{name}'s map of interrupts", [record["pirq_eoi_mfn"]], WRITABLE)
     roots.hold(f"Domain 0's mapping of {name}'s page", domain.state.service_pages, WRITABLE)
     for vcpu in domain.vcpus:
         _collect_vcpu(roots, f"{name}'s vcpu {vcpu.id}", vcpu_record(vcpu))
+
+
+def _collect_old_table(roots: Roots, name: str, record: dict[str, Any]) -> None:
+    """What was begun and not finished: a use only if the frame has not got that itself."""
+    if record["old_table"]:
+        mfn, partial = record["old_table"], record["old_table_partial"]
+        type = 0 if partial else int(roots.frame_table["type"][mfn])
+        roots.hold(f"{name}: a table that is being released", [mfn], type)
 
 
 def _collect_vcpu(roots: Roots, name: str, record: dict[str, Any]) -> None:
@@ -101,11 +110,7 @@ def _collect_vcpu(roots: Roots, name: str, record: dict[str, Any]) -> None:
         for mfn, mode in ((kernel, "kernel"), (user, "user"))
         if mfn
     ]
-    if record["old_table"]:
-        # What was begun and not finished: a use only if the frame has not got that itself.
-        mfn, partial = record["old_table"], record["old_table_partial"]
-        type = 0 if partial else int(roots.frame_table["type"][mfn])
-        roots.hold(f"{name}: a table that is being released", [mfn], type)
+    _collect_old_table(roots, name, record)
     roots.hold(f"{name}: GDT", [mfn for mfn in record["gdt_frames"] if mfn], SEGDESC)
     roots.hold(f"{name}: LDT", [mfn for mfn in record["ldt_frames"] if mfn], SEGDESC)
     for label, key in (("vcpu_info", "info_mfn"), ("event control block", "fifo_control_mfn")):

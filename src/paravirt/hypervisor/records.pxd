@@ -204,6 +204,7 @@ ctypedef struct Domain:
     i64 time_offset      # wall clock offset, seconds
     u64 crash_reason     # host address of a static C string
     u64 crash_detail
+    OldTable old         # of the frames that it is being rid of, at its end
 
 # --- the machine ------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,11 @@ cdef class Domain:
     cdef public object state
     cdef u64 pirq_eoi_mfn
     cdef bint destroyed
+    cdef u64 _rid_at
+    cdef u32 _rid_stage
+    cdef void _begin_end(self)
+    cdef void _rid_of(self, u64 mfn) noexcept nogil
+    cdef bint _rid_of_some(self) noexcept nogil
     cdef u64 _share_frame(self, bint writable)
 
 cdef Domain new_domain(object host, HostRec* host_rec, u32 domid, u64 pages, u32 nr_vcpus, str name)

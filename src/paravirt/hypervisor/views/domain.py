@@ -19,9 +19,10 @@ from cython.cimports.paravirt.hypervisor.frames import (
 from cython.cimports.paravirt.hypervisor.guestmem import frame_ptr
 from cython.cimports.paravirt.hypervisor.mmu import set_kernel_table
 from cython.cimports.paravirt.hypervisor.msr import fill_hypercall_page
-from cython.cimports.paravirt.hypervisor.promotion import end_partial
+from cython.cimports.paravirt.hypervisor.promotion import leave_over, put_old_table, work_spent
 from cython.cimports.paravirt.hypervisor.records import (
     FRAME_L4,
+    FRAME_PARTIAL,
     FRAME_PINNED,
     FRAME_READONLY,
     FRAME_VALIDATED,
@@ -310,9 +311,32 @@ class Domain:
 
         This object stays valid and says what the domain was; it has no vcpus any more.
         """
+        while not self.destroy_part():
+            pass
+
+    def destroy_part(self) -> bool:
+        """The same for about half a millisecond: whether the domain is gone now.
+
+        The caller gives up the machine lock between the parts, so that other domains are not held up by the end of a
+        large one.
+        """
         rec: DomainPtr = self.rec
-        host: HostPtr = rec.host
-        mfn: u64
+        if not rec.dying:
+            self._begin_end()
+        rec.host.work = 0
+        rec.host.old = cython.address(rec.old)
+        gone: cython.bint = self._rid_of_some()
+        rec.host.old = cython.address(rec.host.spare)
+        if gone:
+            rec.host.domains[rec.domid] = cython.NULL
+            self.host.domains.pop(rec.domid, None)
+            self.console_sink = None
+            self.destroyed = True
+        return gone
+
+    def _begin_end(self) -> cython.void:
+        """Nothing of the domain's runs or is reached from outside any more."""
+        rec: DomainPtr = self.rec
         rec.dying = 1
         ev.destroy_all_ports(rec)
         for vcpu in self.vcpus:
@@ -321,23 +345,41 @@ class Domain:
         self.vcpus = []
         rec.nr_vcpus = 0
         if self.pirq_eoi_mfn != NO_FRAME:
-            put_page_and_type(host, self.pirq_eoi_mfn)
+            put_page_and_type(rec.host, self.pirq_eoi_mfn)
             self.pirq_eoi_mfn = NO_FRAME
-        for mfn in range(host.nr_frames):
-            if host.frames[mfn].owner == rec.domid and host.frames[mfn].flags & FRAME_PINNED:
-                host.frames[mfn].flags &= ~FRAME_PINNED
-                put_page_and_type(host, mfn)
-        for mfn in range(host.nr_frames):
-            if host.frames[mfn].owner == rec.domid:
-                end_partial(host, mfn)
-        flush_all(host)
-        for mfn in range(host.nr_frames):
-            if host.frames[mfn].owner == rec.domid:
-                release_allocation(host, mfn, rec.domid)
-        host.domains[rec.domid] = cython.NULL
-        self.host.domains.pop(rec.domid, None)
-        self.console_sink = None
-        self.destroyed = True
+
+    def _rid_of_some(self) -> cython.bint:
+        """Go through the frames three times (see _rid_of), as far as the time allows: whether that was all."""
+        host: HostPtr = self.rec.host
+        while self._rid_stage < 3:
+            if put_old_table(host, host.old) != 0 or work_spent(host):
+                return False
+            if self._rid_at == host.nr_frames:
+                self._rid_at = 0
+                self._rid_stage += 1
+                if self._rid_stage == 2:
+                    flush_all(host)
+                continue
+            if host.frames[self._rid_at].owner == self.rec.domid:
+                host.work += 4
+                self._rid_of(self._rid_at)
+            self._rid_at += 1
+            host.work += 1
+        return True
+
+    def _rid_of(self, mfn: u64) -> cython.void:
+        """One frame of the domain's: its pin, then what was left part way, then the allocation itself."""
+        host: HostPtr = self.rec.host
+        frame: FramePtr = cython.address(host.frames[mfn])
+        if self._rid_stage == 2:
+            release_allocation(host, mfn, self.rec.domid)
+        elif self._rid_stage == 1:
+            if frame.flags & FRAME_PARTIAL:
+                frame.refs += 1
+                leave_over(host, mfn, 0, True)
+        elif frame.flags & FRAME_PINNED:
+            frame.flags &= ~FRAME_PINNED
+            leave_over(host, mfn, 0, False)
 
     def __dealloc__(self) -> None:
         # A domain that was not destroyed may be known to others by its record.
