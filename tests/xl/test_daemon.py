@@ -47,6 +47,35 @@ def test_in_the_foreground_until_a_signal(user: User) -> None:
     assert not (user.folder / "paravirtd.sock").exists()
 
 
+@pytest.mark.parametrize(
+    ("memory", "words"), [("much", "'much', and not a number"), ("99999999", "cannot be made"), ("0", "cannot be made")]
+)
+def test_why_it_does_not_start_is_said_by_who_wanted_it(user: User, memory: str, words: str) -> None:
+    user.environment["PARAVIRT_MEMORY"] = memory
+    done = user.run("list")
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("xl: ") and words in done.stderr
+    started = user.run(program="paravirtd")
+    assert started.returncode == 1 and words in started.stderr
+    user.environment["PARAVIRT_MEMORY"] = "64"
+    assert user.run("list").returncode == 0, "nothing is left of the attempts"
+
+
+def test_more_physical_cpus_are_refused(user: User) -> None:
+    done = user.run("--cpus", "2", program="paravirtd")
+    assert done.returncode == 1 and "physical CPU" in done.stderr
+
+
+def test_a_folder_that_is_not_one_is_not_used(user: User, tmp_path: Path) -> None:
+    link = user.folder / "link"
+    link.symlink_to(tmp_path)
+    user.environment["PARAVIRT_RUNTIME_DIR"] = str(link)
+    done = user.run("list")
+    assert done.returncode == 1 and "not a folder of yours" in done.stderr
+    user.environment["PARAVIRT_RUNTIME_DIR"] = "/tmp/" + "x" * 100
+    assert "too long" in user.run("list").stderr
+
+
 def test_stop_ends_guests_that_do_not_listen(user: User, hostile: Path) -> None:
     user.run("--memory", "128", "--patience", "0.2", program="paravirtd")
     user.xl("create", user.config("deaf", hostile, extra="suspend"))

@@ -40,6 +40,15 @@ def default_memory() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // MIB * 3 // 4
 
 
+def _memory_of_environment() -> int:
+    text = os.environ.get(MEMORY)
+    if not text:
+        return default_memory()
+    if not (text.isascii() and text.isdigit()):
+        raise UserError(f"{MEMORY} is {text!r}, and not a number of MiB.")
+    return int(text)
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
@@ -121,7 +130,7 @@ def serve(options: argparse.Namespace, ready: _Ready) -> int:
     where = places()
     prepare(where)
     with _only_one(where):
-        memory = options.memory or int(os.environ.get(MEMORY) or 0) or default_memory()
+        memory = options.memory if options.memory is not None else _memory_of_environment()
         if options.cpus != 1:
             raise UserError(f"A machine has one physical CPU in this version, not {options.cpus}.")
         ending = threading.Event()
