@@ -65,6 +65,9 @@ def test_a_guest_that_listens(linux: User) -> None:
     linux.xl("pause", "linux")
     assert linux.xl("list").splitlines()[2].split()[4][2] == "p"
     linux.xl("unpause", "linux")
+    linux.xl("trigger", "linux", "nmi")
+    linux.wait_for(lambda: "NMI received" in _said(linux))
+    assert linux.run("trigger", "linux", "reset").returncode == 1
     linux.xl("sysrq", "linux", "h")
     linux.wait_for(lambda: "sysrq: HELP" in _said(linux))
 

@@ -24,7 +24,7 @@ from cython.cimports.paravirt.hypervisor.records import (
     u64,
 )
 from cython.cimports.paravirt.hypervisor.records import Vcpu as VcpuRecord
-from cython.cimports.paravirt.hypervisor.scheduling import init_vcpu, remove_vcpu, vcpu_kick
+from cython.cimports.paravirt.hypervisor.scheduling import init_vcpu, remove_vcpu, vcpu_wake
 from cython.cimports.paravirt.hypervisor.timekeeping import RunstateRecord, get_runstate
 from cython.cimports.paravirt.machine.cpu import U64Ptr
 
@@ -69,7 +69,7 @@ class Vcpu:
     def send_nmi(self) -> None:
         """Have it take a non-maskable interrupt as soon as it can."""
         self.rec.nmi_pending = 1
-        vcpu_kick(self.rec)
+        vcpu_wake(self.rec)
 
     @property
     def cr2(self) -> int:
