@@ -134,6 +134,7 @@ def test_every_kind_is_there_when_its_parts_are(cache: Path) -> None:
     assert found[0].name == "xen-dom0 (Xen 4.17.7, QEMU 10.0.2 TCG)"
     assert found[2].version == "QEMU 10.0.2 TCG"
     assert [peer.judged for peer in found] == [True, False, False, False]
+    assert [peer.boots_only for peer in found] == [False, True, True, False]
     for peer in found:
         assert str(cache / "disk") in ",".join(peer.command(cache / "disk")).split(",")
     kernels = {peer.name.split()[0]: " ".join(peer.command(cache)) for peer in found}

@@ -36,6 +36,10 @@ Part = TypeVar("Part")
 KINDS = ("xen-dom0", "xen-bzimage", "microvm", "q35")
 """Domain 0 on real Xen; the same with the kernel as it is shipped; two machine types of QEMU without Xen."""
 
+# Linux cannot calibrate the TSC on a microvm under TCG: its clock is the timer's tick, which loses time, and a
+# program inside measures wrongly. How the kernel was wrapped makes no difference to it once it runs.
+BOOT_ONLY = ("xen-bzimage", "microvm")
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -169,7 +173,7 @@ def _peer(kind: str, parts: Parts) -> Peer:
     commands: dict[str, Callable[[Path], list[str]]] = {
         "xen-dom0": lambda ramdisk: xen_command(parts, parts.vmlinux, ramdisk),
         "xen-bzimage": lambda ramdisk: xen_command(parts, parts.bzimage, ramdisk),
-        # With ACPI there is no PIT to calibrate the TSC against, and Debian's 6.1 stops there.
+        # With ACPI, Debian's 6.1 stops after its attempt to calibrate the TSC.
         "microvm": lambda ramdisk: qemu_command(parts, "microvm,acpi=off", ramdisk),
         "q35": lambda ramdisk: qemu_command(parts, "q35", ramdisk),
     }
@@ -180,7 +184,7 @@ def _peer(kind: str, parts: Parts) -> Peer:
         version,
         command=commands[kind],
         environment=parts.qemu.environment(),
-        boots_only=kind == "xen-bzimage",
+        boots_only=kind in BOOT_ONLY,
     )
 
 

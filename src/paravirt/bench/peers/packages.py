@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -68,7 +69,7 @@ class Qemu:
         try:
             done = subprocess.run(
                 [*self.command(), "--version"],
-                env=self.environment(),
+                env={**os.environ, **self.environment()},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
