@@ -1,20 +1,20 @@
-"""The user's terminal: raw while it lasts, and set back on every way out; and the pump between it and a console."""
+"""The user's terminal: raw while it lasts, and set back on every way out, and as a guest's keyboard."""
 
 from __future__ import annotations
 
 import os
+import queue
 import select
 import signal
 import subprocess
 import sys
 import termios
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
-from paravirt.domain0.console import Console
-from paravirt.terminal import End, interact, raw
+from paravirt.terminal import keyboard, raw, write_all
 
 PATIENCE = 30
 
@@ -147,144 +147,110 @@ def test_the_programs_end_sets_it_back_although_another_thread_is_at_it(terminal
     assert termios.tcgetattr(inner) == before
 
 
-# --- interact --------------------------------------------------------------------------------------------------
+# --- keyboard --------------------------------------------------------------------------------------------------
 
 
-class Session:
-    """``interact`` in a thread."""
+class Guest:
+    """Takes what is typed."""
 
-    def __init__(self, console: Console, input_fd: int, output_fd: int, backlog: bool = True) -> None:
-        self.end: End | None = None
-        self.error: OSError | None = None
-        self._arguments = console, input_fd, output_fd, backlog
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+    def __init__(self) -> None:
+        self.typed: queue.Queue[bytes] = queue.Queue()
+        self.left = threading.Event()
 
-    def _run(self) -> None:
-        console, input_fd, output_fd, backlog = self._arguments
-        try:
-            self.end = interact(console, input_fd, output_fd, backlog=backlog)
-        except OSError as error:
-            self.error = error
-
-    def join(self) -> End | None:
-        self._thread.join(PATIENCE)
-        assert not self._thread.is_alive()
-        return self.end
+    def read(self, count: int) -> bytes:
+        """Exactly so many bytes."""
+        data = b""
+        while len(data) < count:
+            data += self.typed.get(timeout=10)
+        return data
 
 
-class Typed:
-    """Collects what is typed to a console."""
+class Stdin:
+    """Stands in for sys.stdin."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._changed = threading.Event()
-        console.wake = self._changed.set
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
 
-    def wait(self, count: int) -> None:
-        while self._console.unread < count:
-            assert self._changed.wait(PATIENCE)
-            self._changed.clear()
+    def fileno(self) -> int:
+        return self._fd
 
 
-def test_typing_and_reading_and_leaving(terminal: tuple[int, int], pipe: tuple[int, int]) -> None:
-    outer, inner = terminal
-    console = Console()
-    typed = Typed(console)
-    console.emit(b"backlog ")
+@pytest.fixture
+def standard_input(terminal: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
+    """The pseudo terminal as standard input."""
+    monkeypatch.setattr(sys, "stdin", Stdin(terminal[1]))
+    return terminal
+
+
+def test_every_key_reaches_the_guest(standard_input: tuple[int, int]) -> None:
+    outer, inner = standard_input
     before = termios.tcgetattr(inner)
-    session = Session(console, inner, pipe[1])
-    assert read_exactly(pipe[0], 8) == b"backlog "
-    assert is_raw(inner)
-    console.emit(b"new")
-    assert read_exactly(pipe[0], 3) == b"new"
-    os.write(outer, b"ls\r\x03")
-    typed.wait(4)
-    os.write(outer, b"x\x1dnever")
-    assert session.join() is End.LEFT
+    guest = Guest()
+    with keyboard(guest.typed.put, guest.left.set):
+        assert not termios.tcgetattr(inner)[3] & (termios.ISIG | termios.ICANON | termios.ECHO)
+        os.write(outer, b"a\x03\x1a\r\xff")
+        assert guest.read(5) == b"a\x03\x1a\r\xff"
+        assert not guest.left.is_set()
     assert termios.tcgetattr(inner) == before
-    assert console.unread == 5
-    console.emit(b"nobody listens")
-    console.close()
 
 
-def test_the_domains_end(terminal: tuple[int, int], pipe: tuple[int, int]) -> None:
-    console = Console()
-    session = Session(console, terminal[1], pipe[1])
-    console.emit(b"reboot: Power down\n")
-    console.close()
-    assert session.join() is End.CLOSED
-    assert read_exactly(pipe[0], 19) == b"reboot: Power down\n"
+def test_ctrl_bracket_leaves(standard_input: tuple[int, int]) -> None:
+    outer, _ = standard_input
+    guest = Guest()
+    with keyboard(guest.typed.put, guest.left.set):
+        os.write(outer, b"ls\x1dnever")
+        assert guest.left.wait(10)
+    assert guest.typed.get_nowait() == b"ls"
+    assert guest.typed.empty()
 
 
-def test_a_domain_that_has_ended_is_shown_all_the_same(terminal: tuple[int, int], pipe: tuple[int, int]) -> None:
-    console = Console()
-    console.emit(b"last words")
-    console.close()
-    assert Session(console, terminal[1], pipe[1]).join() is End.CLOSED
-    assert read_exactly(pipe[0], 10) == b"last words"
+def test_the_terminal_is_set_back_after_an_error(standard_input: tuple[int, int]) -> None:
+    _, inner = standard_input
+    before = termios.tcgetattr(inner)
+    guest = Guest()
+    with pytest.raises(KeyboardInterrupt), keyboard(guest.typed.put, guest.left.set):
+        raise KeyboardInterrupt
+    assert termios.tcgetattr(inner) == before
 
 
-def test_without_backlog(terminal: tuple[int, int], pipe: tuple[int, int]) -> None:
-    listening = threading.Event()
-
-    class Heard(Console):
-        def listen(
-            self,
-            listener: Callable[[bytes], None],
-            backlog: bool = True,
-            closed: Callable[[], None] | None = None,
-        ) -> None:
-            super().listen(listener, backlog, closed)
-            listening.set()
-
-    console = Heard()
-    console.emit(b"old")
-    session = Session(console, terminal[1], pipe[1], backlog=False)
-    assert listening.wait(PATIENCE)
-    console.emit(b"new")
-    assert read_exactly(pipe[0], 3) == b"new"
-    os.write(terminal[0], b"\x1d")
-    assert session.join() is End.LEFT
+def test_a_pipe_is_passed_on_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, write = os.pipe()
+    monkeypatch.setattr(sys, "stdin", Stdin(read))
+    guest = Guest()
+    threads = threading.active_count()
+    with keyboard(guest.typed.put, guest.left.set):
+        os.write(write, b"one\x1dtwo")
+        assert guest.read(7) == b"one\x1dtwo"
+        os.close(write)
+    assert threading.active_count() == threads
+    assert not guest.left.is_set()
+    os.close(read)
 
 
-def test_a_pipe_is_passed_on_until_it_ends_and_then_only_output(pipe: tuple[int, int]) -> None:
-    console = Console()
-    typed = Typed(console)
-    source_read, source_write = os.pipe()
-    session = Session(console, source_read, pipe[1])
-    os.write(source_write, b"one\x1dtwo\n")
-    os.close(source_write)
-    typed.wait(8)
-    console.emit(b"still here")
-    assert read_exactly(pipe[0], 10) == b"still here"
-    console.close()
-    assert session.join() is End.CLOSED
-    os.close(source_read)
+def test_without_standard_input() -> None:
+    program = "from paravirt.terminal import keyboard\nwith keyboard(print, print): print('fine')"
+    command = ["sh", "-c", 'exec "$0" -c "$1" <&-', sys.executable, program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "fine\n", "")
 
 
-def test_output_that_nobody_takes_is_an_error(terminal: tuple[int, int]) -> None:
-    console = Console()
+# --- output ----------------------------------------------------------------------------------------------------
+
+
+def test_a_reader_that_is_slow_gets_everything(pipe: tuple[int, int]) -> None:
+    read, write = pipe
+    os.set_blocking(write, False)
+    data = os.urandom(300_000)
+    writer = threading.Thread(target=write_all, args=(write, data))
+    writer.start()
+    assert read_exactly(read, len(data)) == data
+    writer.join(PATIENCE)
+    assert not writer.is_alive()
+
+
+def test_output_that_nobody_takes_is_an_error() -> None:
     read, write = os.pipe()
     os.close(read)
-    session = Session(console, terminal[1], write)
-    console.emit(b"text")
-    session.join()
-    assert isinstance(session.error, BrokenPipeError)
+    with pytest.raises(BrokenPipeError):
+        write_all(write, b"text")
     os.close(write)
-    console.emit(b"more")  # its listener is gone
-
-
-def test_a_reader_that_is_slow_gets_everything() -> None:
-    console = Console()
-    read, write = os.pipe()
-    os.set_blocking(write, False)
-    source_read, source_write = os.pipe()
-    session = Session(console, source_read, write)
-    data = os.urandom(300_000)
-    console.emit(data)
-    console.close()
-    assert read_exactly(read, len(data)) == data
-    assert session.join() is End.CLOSED
-    for fd in (read, write, source_read, source_write):
-        os.close(fd)

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import queue
-import select
 import signal
 import sys
 import threading
@@ -22,12 +20,12 @@ from types import FrameType
 import click
 
 from paravirt.cli.info import require_platform
-from paravirt.cli.keyboard import keyboard
 from paravirt.cli.stats import Milestones, write_stats
 from paravirt.cli.steps import Expect, Step
 from paravirt.domain0.console import ConsoleClosed, ConsoleTimeout
 from paravirt.domain0.toolstack import Domain, Machine, ShutdownReason
 from paravirt.errors import UserError
+from paravirt.terminal import keyboard, write_all
 
 POWERED_OFF, CRASHED, REBOOTED, TIMED_OUT, READER_GONE = 0, 1, 3, 124, 141
 _WORDS = {
@@ -193,12 +191,3 @@ def interruptible() -> Iterator[None]:
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
-
-
-def write_all(fd: int, data: bytes) -> None:
-    """All of it, however little the file takes at a time."""
-    while data:
-        try:
-            data = data[os.write(fd, data) :]
-        except BlockingIOError:  # whoever gave us the file has set it so
-            select.select([], [fd], [])

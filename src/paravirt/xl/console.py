@@ -9,7 +9,7 @@ import sys
 from types import TracebackType
 from typing import Any, Final
 
-from paravirt.terminal import ESCAPE, raw
+from paravirt.terminal import ESCAPE, raw, write_all
 from paravirt.xl.client import USAGE, Daemon, Options, say
 
 _CHUNK: Final = 1 << 16
@@ -61,7 +61,7 @@ class Attached:
         sys.stdout.flush()
         typing = os.isatty(0) and os.isatty(1)
         with raw(0):
-            self._write(self._first)
+            write_all(1, self._first)
             while self._one(typing):
                 continue
 
@@ -75,7 +75,7 @@ class Attached:
                 data = b""
             if not data:
                 return False
-            self._write(data)
+            write_all(1, data)
         return 0 not in readable or self._type()
 
     def _type(self) -> bool:
@@ -86,11 +86,3 @@ class Attached:
         except OSError:
             return False
         return bool(keys) and not escape
-
-    def _write(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            try:
-                view = view[os.write(1, view) :]
-            except BlockingIOError:  # whoever gave us the file has set it so
-                select.select([], [1], [])
