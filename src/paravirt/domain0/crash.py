@@ -6,7 +6,8 @@ from paravirt.domain0.builder import KernelImage
 from paravirt.hypervisor.hypercalls.registry import HypercallError
 from paravirt.hypervisor.views import Domain, Vcpu
 
-STACK_WORDS = 16
+STACK_WORDS = 32
+WORDS_PER_LINE = 4
 
 
 def crash_report(domain: Domain, image: KernelImage, console_tail: str) -> str:
@@ -58,10 +59,19 @@ def _vcpu_lines(vcpu: Vcpu, image: KernelImage) -> list[str]:
             "  " + "  ".join(f"{name:>3} {registers[name]:016x}" for name in names[start : start + 4])
         )
     lines.append(f"  fs base {registers['fs_base']:016x}  gs base {registers['gs_base']:016x}")
-    lines.append(
-        "  stack: " + (" ".join(f"{word:016x}" for word in _stack(vcpu, registers["rsp"])) or "not mapped")
-    )
-    return lines
+    return lines + _stack_lines(registers["rsp"], _stack(vcpu, registers["rsp"]), image)
+
+
+def _stack_lines(address: int, words: list[int], image: KernelImage) -> list[str]:
+    """The stack from ``address`` upwards, and the words on it that are addresses within the kernel."""
+    if not words:
+        return ["  stack: not mapped"]
+    lines = ["  stack:"]
+    for start in range(0, len(words), WORDS_PER_LINE):
+        shown = " ".join(f"{word:016x}" for word in words[start : start + WORDS_PER_LINE])
+        lines.append(f"    {address + 8 * start:016x}: {shown}")
+    known = [f"    {_where(word, image)}" for word in words if image.symbol(word)]
+    return lines + (["  symbols on it:", *known] if known else [])
 
 
 def _stack(vcpu: Vcpu, address: int) -> list[int]:
