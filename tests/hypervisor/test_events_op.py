@@ -151,6 +151,36 @@ def test_a_privileged_domain_acts_on_others(machine: Machine, guest: Guest) -> N
     events.destroy_all_ports(other.at)
 
 
+def test_a_long_reset_is_preempted_and_goes_on(machine: Machine) -> None:
+    many = fresh(machine, 3, max_ports=4096)
+    ports = [events.bind_ipi(many.at, 0) for _ in range(4095)]
+    assert ports == list(range(1, 4096))
+    many.vcpu[0].rec.hypercall = xen.__HYPERVISOR_event_channel_op
+    many.vcpu[0].rec.cpu.rip = 0x1002
+    reset, going_on = event_channel.EVTCHNOP_reset, 14
+    command, rounds = reset, 0
+    left = len(ports)
+    while make(machine, many, command, EvtchnReset(DOMID_SELF)) == xen.__HYPERVISOR_event_channel_op:
+        assert many.vcpu[0].rec.preempted == 1
+        assert (many.vcpu[0].rec.cpu.rip, many.vcpu[0].rec.cpu.gpr[7]) == (0x1000, going_on)
+        still = sum(port_of(many, port).state != 0 for port in ports)
+        assert 0 < still < left
+        left = still
+        # Meanwhile nobody begins another one; everything else can be done.
+        many.vcpu[0].rec.preempted = 0
+        assert make(machine, many, reset, EvtchnReset(DOMID_SELF)) == -errno.EBUSY
+        assert make(machine, many, event_channel.EVTCHNOP_close, EvtchnSend(port=ports[-1])) in (0, -errno.EINVAL)
+        many.vcpu[0].rec.cpu.rip = 0x1002
+        machine.host.work = 0
+        command = going_on
+        rounds += 1
+    assert rounds > 1
+    assert all(port_of(many, port).state == 0 for port in ports)
+    assert make(machine, many, going_on, EvtchnReset(DOMID_SELF)) == -errno.EBUSY
+    assert events.bind_ipi(many.at, 0) == 1
+    events.destroy_all_ports(many.at)
+
+
 def test_fifo_by_hypercalls(machine: Machine, guest: Guest) -> None:
     control, array = machine.alloc(1), machine.alloc(1)
     argument = EvtchnInitControl(control_gfn=control, offset=8, vcpu=0)

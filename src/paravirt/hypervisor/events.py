@@ -518,12 +518,28 @@ def expand_array(d: DomainPtr, mfn: u64) -> i64:
     return 0
 
 
-def reset_ports(d: DomainPtr) -> cython.void:
-    """Close everything, and go back to the two-level ABI."""
-    port: u32
-    for port in range(1, d.nr_ports):
-        close_port(d, port)
+def reset_some_ports(d: DomainPtr, count: u32) -> cython.bint:
+    """Close the next ``count`` ports of a reset; after the last one go back to the two-level ABI: is it done?
+
+    d.next_evtchn says where the reset that is in progress goes on; 0: there is none.
+    """
+    if d.next_evtchn == 0:
+        d.next_evtchn = 1
+    while count != 0 and d.next_evtchn < d.nr_ports:
+        close_port(d, d.next_evtchn)
+        d.next_evtchn += 1
+        count -= 1
+    if d.next_evtchn < d.nr_ports:
+        return False
+    d.next_evtchn = 0
     fifo_destroy(d)
+    return True
+
+
+def reset_ports(d: DomainPtr) -> cython.void:
+    """Close everything at once, and go back to the two-level ABI."""
+    d.next_evtchn = 0
+    reset_some_ports(d, d.nr_ports)
 
 
 def destroy_all_ports(d: DomainPtr) -> cython.void:

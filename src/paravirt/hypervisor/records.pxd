@@ -194,6 +194,7 @@ ctypedef struct Domain:
     Port* ports
     u32 nr_ports         # allocated
     u32 max_ports        # of the ABI in use
+    u32 next_evtchn      # where a reset in progress goes on, 0: there is none
     u64* fifo_array      # mfns of the event array's pages
     u32 fifo_array_pages
     u32 posted           # some port has `pending` posted

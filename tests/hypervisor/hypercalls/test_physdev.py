@@ -19,7 +19,7 @@ from paravirt.abi.physdev import (
     PhysdevUnmapPirq,
 )
 from paravirt.abi.xen import HYPERCALLS
-from paravirt.hypervisor.hypercalls.physdev import NR_GSIS, NR_PIRQS
+from paravirt.hypervisor.hypercalls.pirqs import NR_GSIS, NR_PIRQS
 
 from .fakes import BAD, SELF, FakeDomain, FakeHost, FakeVcpu, nothing_kept
 
@@ -121,7 +121,11 @@ def test_free_interrupt_numbers_come_from_above_and_run_out(vcpu: FakeVcpu) -> N
     assert got == list(range(NR_PIRQS - 1, 15, -1))
 
 
-def test_there_is_no_line_beyond_those_of_the_isa_bus(vcpu: FakeVcpu) -> None:
+def test_lines_beyond_those_of_the_isa_bus_run_out(vcpu: FakeVcpu) -> None:
+    for line in range(16, NR_GSIS):
+        request = vcpu.put(PhysdevGetFreePirq(abi.MAP_PIRQ_TYPE_GSI, 0))
+        assert vcpu.call(PHYSDEV_OP, abi.PHYSDEVOP_get_free_pirq, request) == 0
+        assert vcpu.read_struct(request, PhysdevGetFreePirq).pirq == line
     request = vcpu.put(PhysdevGetFreePirq(abi.MAP_PIRQ_TYPE_GSI, 0))
     assert vcpu.call(PHYSDEV_OP, abi.PHYSDEVOP_get_free_pirq, request) == -ENOSPC
 

@@ -83,7 +83,8 @@ cdef i64 op_bind_virq(Vcpu* v, BindVirq* a) noexcept nogil
 cdef i64 op_bind_pirq(Vcpu* v, BindPirq* a) noexcept nogil
 cdef i64 op_bind_ipi(Vcpu* v, BindIpi* a) noexcept nogil
 cdef i64 op_status(Vcpu* v, Status* a) noexcept nogil
-cdef i64 op_reset(Vcpu* v, u16 domid, bint continued) noexcept nogil
+cdef i64 continue_reset(Vcpu* v, u64* args) noexcept nogil
+cdef i64 op_reset(Vcpu* v, u64* args, u16 domid, bint continued) noexcept nogil
 cdef i64 op_init_control(Vcpu* v, InitControl* a) noexcept nogil
 cdef i64 bind_something(Vcpu* v, u32 command, Argument* a) noexcept nogil
-cdef i64 carry_out(Vcpu* v, u32 command, Argument* a) noexcept nogil
+cdef i64 carry_out(Vcpu* v, u64* args, u32 command, Argument* a) noexcept nogil

@@ -51,12 +51,13 @@ from cython.cimports.paravirt.hypervisor.events import (
     evtchn_send,
     expand_array,
     port_is_valid,
-    reset_ports,
+    reset_some_ports,
     set_priority,
     unmask,
 )
 from cython.cimports.paravirt.hypervisor.events_fifo import fifo_init_control
 from cython.cimports.paravirt.hypervisor.guestmem import copy_from_guest, copy_to_guest
+from cython.cimports.paravirt.hypervisor.promotion import work_spent
 from cython.cimports.paravirt.hypervisor.records import (
     PORT_INTERDOMAIN,
     PORT_IPI,
@@ -71,12 +72,16 @@ from cython.cimports.paravirt.hypervisor.records import (
     u32,
     u64,
 )
-from cython.cimports.paravirt.machine.cpu import U64Ptr
+from cython.cimports.paravirt.machine.cpu import GPR_RDI, U64Ptr
 
-# Xen's own way to go on with an interrupted reset; guests see it answered, though it is not in the header.
+from paravirt.hypervisor.hypercalls.pirqs import NR_PIRQS
+
+# Xen's own way to go on with a preempted reset; guests see it answered, though it is not in the header.
 EVTCHNOP_RESET_CONT = cython.declare(u32, 14)
-# Physical interrupts that an unprivileged domain can name: a machine's 24 lines, and 32 more.
-NR_PIRQS = cython.declare(u32, 56)
+# Ports that a reset closes before it looks whether it should stop, and what one is worth (promotion.WORK_LIMIT).
+PORTS_AT_A_TIME = cython.declare(u32, 64)
+WORK_OF_CLOSE = cython.declare(u32, 64)
+NAMED_PIRQS = cython.declare(u32, NR_PIRQS)
 # struct evtchn_op: the command, and behind it the argument.
 COMPAT_SIZE = cython.declare(u64, 28)
 COMPAT_ARGUMENT = cython.declare(u64, 4)
@@ -164,7 +169,7 @@ def op_bind_virq(v: VcpuPtr, a: cython.pointer(BindVirq)) -> i64:
 
 def op_bind_pirq(v: VcpuPtr, a: cython.pointer(BindPirq)) -> i64:
     """No domain is given physical interrupts here."""
-    return -EINVAL if a.pirq >= NR_PIRQS else -EPERM
+    return -EINVAL if a.pirq >= NAMED_PIRQS else -EPERM
 
 
 def op_bind_ipi(v: VcpuPtr, a: cython.pointer(BindIpi)) -> i64:
@@ -205,8 +210,8 @@ def op_status(v: VcpuPtr, a: cython.pointer(Status)) -> i64:
     return 0
 
 
-def op_reset(v: VcpuPtr, domid: u16, continued: cython.bint) -> i64:
-    """Close all ports.  It is done in one go, so that there never is a reset to be continued."""
+def op_reset(v: VcpuPtr, args: U64Ptr, domid: u16, continued: cython.bint) -> i64:
+    """Close all ports, some at a time: -EBUSY for a second reset meanwhile, and for going on where none is begun."""
     d: DomainPtr = find_domain(v, domid)
     if d == cython.NULL:
         return -ESRCH
@@ -214,10 +219,23 @@ def op_reset(v: VcpuPtr, domid: u16, continued: cython.bint) -> i64:
         return -EPERM
     if d != v.domain and not d.paused:
         return -EINVAL
-    if continued:
+    if continued != (d.next_evtchn != 0):
         return -EBUSY
-    reset_ports(d)
+    while not reset_some_ports(d, PORTS_AT_A_TIME):
+        d.host.work += PORTS_AT_A_TIME * WORK_OF_CLOSE
+        if work_spent(d.host):
+            return continue_reset(v, args)
     return 0
+
+
+def continue_reset(v: VcpuPtr, args: U64Ptr) -> i64:
+    """Have the guest go on with its reset."""
+    args[0] = EVTCHNOP_RESET_CONT
+    v.preempted = 1
+    if not v.in_multicall:
+        v.cpu.gpr[GPR_RDI] = EVTCHNOP_RESET_CONT
+        v.cpu.rip -= 2  # to the syscall instruction
+    return v.hypercall
 
 
 def op_init_control(v: VcpuPtr, a: cython.pointer(InitControl)) -> i64:
@@ -242,7 +260,7 @@ def bind_something(v: VcpuPtr, command: u32, a: cython.pointer(Argument)) -> i64
     return op_bind_pirq(v, cython.address(a.bind_pirq))
 
 
-def carry_out(v: VcpuPtr, command: u32, a: cython.pointer(Argument)) -> i64:
+def carry_out(v: VcpuPtr, args: U64Ptr, command: u32, a: cython.pointer(Argument)) -> i64:
     """One operation, on its copied argument."""
     d: DomainPtr = v.domain
     if command == EVTCHNOP_send:
@@ -262,7 +280,7 @@ def carry_out(v: VcpuPtr, command: u32, a: cython.pointer(Argument)) -> i64:
     if command == EVTCHNOP_set_priority:
         return set_priority(d, a.set_priority.port, a.set_priority.priority)
     if command in (EVTCHNOP_reset, EVTCHNOP_RESET_CONT):
-        return op_reset(v, a.dom, command == EVTCHNOP_RESET_CONT)
+        return op_reset(v, args, a.dom, command == EVTCHNOP_RESET_CONT)
     return bind_something(v, command, a)
 
 
@@ -278,7 +296,7 @@ def do_event_channel_op(host: HostPtr, v: VcpuPtr, args: U64Ptr) -> i64:
         return -EFAULT
     # A domain has its first ports from the start, bound or not.
     ensure_ports(v.domain, 1)
-    rc = carry_out(v, command, cython.address(argument))
+    rc = carry_out(v, args, command, cython.address(argument))
     # What was bound stays bound if the answer cannot be written, as in Xen.
     if rc == 0 and has_answer(command) and copy_to_guest(v, args[1], cython.address(argument), size) != 0:
         return -EFAULT

@@ -63,15 +63,12 @@ from paravirt.abi.physdev import (
 )
 from paravirt.abi.xen import __HYPERVISOR_physdev_op, __HYPERVISOR_physdev_op_compat
 
+from .pirqs import NR_GSIS, NR_ISA_IRQS, NR_PIRQS
 from .registry import HypercallError, find_domain, hypercall, is_guest_address, u32
 
 if TYPE_CHECKING:
     from paravirt.hypervisor.views import Vcpu
 
-NR_GSIS = 16
-"""Interrupt lines of the machine: those of the ISA bus, since there is no I/O APIC."""
-NR_PIRQS = NR_GSIS + 32
-"""Physical interrupts of an unprivileged domain: the lines, and as many more as Xen's default is."""
 MAX_PORTS = 65536
 
 Operation = Callable[["Vcpu", int], int]
@@ -120,7 +117,8 @@ def _get_free_pirq(vcpu: Vcpu, arg: int) -> int:
     """Reserve an interrupt number: from above for messages, among the lines beyond the ISA bus's for others."""
     request = vcpu.read_struct(arg, PhysdevGetFreePirq)
     taken = vcpu.domain.state.pirqs
-    numbers = range(16, NR_GSIS) if request.type == MAP_PIRQ_TYPE_GSI else range(NR_PIRQS - 1, 15, -1)
+    lines, messages = range(NR_ISA_IRQS, NR_GSIS), range(NR_PIRQS - 1, NR_ISA_IRQS - 1, -1)
+    numbers = lines if request.type == MAP_PIRQ_TYPE_GSI else messages
     for number in numbers:
         if number not in taken:
             taken.add(number)
