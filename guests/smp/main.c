@@ -9,6 +9,7 @@ static char stack[8192] __attribute__((aligned(16)));
 static struct vcpu_guest_context context;
 static volatile int phase, said, upcalls[2];
 static u32 to_first, to_second;
+static volatile int nmis[2];
 static volatile char *shared_page;
 
 static struct vcpu_info *info(int vcpu)
@@ -28,6 +29,11 @@ static void on_event(struct regs *r)
     info(vcpu)->evtchn_pending_sel = 0;
     if (test_and_clear_bit(shared_info->evtchn_pending, vcpu ? to_second : to_first))
         upcalls[vcpu]++;
+}
+
+static void on_nmi(struct regs *r)
+{
+    nmis[which(r)]++;
 }
 
 static void send(u32 port)
@@ -143,6 +149,9 @@ static void interrupts(void)
     phase = 1;
     printf("an IPI reaches vcpu 0: %d\n", wait_for(&upcalls[0], 1));
     events_mask();
+    handlers[2] = on_nmi;
+    expect_result("send_nmi vcpu 1", xen_vcpu_op(VCPUOP_send_nmi, 1, 0), 0);
+    printf("its handler is in its trap table: %d, not on vcpu 0: %d\n", wait_for(&nmis[1], 1), nmis[0] == 0);
     struct evtchn_alloc_unbound a = {DOMID_SELF, 0, 0};
     check(xen_event_channel_op(EVTCHNOP_alloc_unbound, &a) == 0);
     struct evtchn_bind_vcpu bv = {a.port, 1};

@@ -146,7 +146,6 @@ ctypedef struct Vcpu:
     Callback syscall_callback
     Callback syscall32_callback
     Callback sysenter_callback
-    Callback nmi_callback
     # vcpu_info: where it is now (in shared info, or where the guest registered it); host address
     u8* info
     u64 info_mfn         # frame holding a registered one (a reference is held), 0: in shared info

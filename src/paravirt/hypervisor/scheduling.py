@@ -101,7 +101,7 @@ def resting_state(v: VcpuPtr) -> u8:
 
 def events_need_delivery(v: VcpuPtr) -> cython.bint:
     """Whether the vcpu would take an event, or an NMI, if it went on now."""
-    if v.nmi_pending and not v.nmi_masked and v.nmi_callback.address != 0:
+    if v.nmi_pending and not v.nmi_masked and v.traps[2].address != 0:
         return True
     return v.info != cython.NULL and v.info[0] and not v.info[1]
 

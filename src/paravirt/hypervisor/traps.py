@@ -223,9 +223,9 @@ def deliver_events(v: VcpuPtr) -> cython.bint:
     if v.nmi_pending and not v.nmi_masked:
         # Without a handler it is lost.
         v.nmi_pending = 0
-        if v.nmi_callback.address != 0:
+        if v.traps[2].address != 0:
             v.nmi_masked = 1
-            enter_kernel(v, v.nmi_callback.address, v.nmi_callback.mask_events, False, 0)
+            enter_kernel(v, v.traps[2].address, v.traps[2].mask_events, False, 0)
             return True
     if v.info[UPCALL_PENDING] and not v.info[UPCALL_MASK]:
         if v.event_callback.address == 0:

@@ -31,18 +31,12 @@ def test_a_table_ends_at_address_zero(vcpu: FakeVcpu) -> None:
     assert vcpu.traps == {3: (0xE033, 3, ENTRY), 14: (0xE033, 4, ENTRY + 1)}
 
 
-def test_no_table_removes_every_gate_and_the_nmi_handler(vcpu: FakeVcpu) -> None:
+def test_no_table_removes_every_gate(vcpu: FakeVcpu) -> None:
     vcpu.call(SET_TRAP_TABLE, vcpu.put(table((2, 0, 0xE033, ENTRY), (255, 0, 0xE033, ENTRY), (0, 0, 0, 0))))
-    assert vcpu.callbacks[4] == (ENTRY, 0)
+    assert vcpu.traps[2] == (0xE033, 0, ENTRY)
     assert vcpu.call(SET_TRAP_TABLE, 0) == 0
     assert len(vcpu.traps) == 256
     assert set(vcpu.traps.values()) == {(0, 0, 0)}
-    assert vcpu.callbacks[4] == (0, 0)
-
-
-def test_entry_2_is_the_nmi_handler_with_its_mask(vcpu: FakeVcpu) -> None:
-    vcpu.call(SET_TRAP_TABLE, vcpu.put(table((2, 4, 0xE033, ENTRY), (0, 0, 0, 0))))
-    assert vcpu.callbacks[4] == (ENTRY, 1)
 
 
 def test_entries_before_a_bad_one_count(vcpu: FakeVcpu) -> None:
@@ -72,7 +66,7 @@ def test_set_callbacks_takes_what_is_canonical(vcpu: FakeVcpu) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "flags", "kept"),
-    [(0, 0, 1), (1, 1, 1), (1, 0, 0), (2, 0xFFFE, 0), (2, 0xFFFF, 1), (4, 0, 1), (5, 1, 1), (7, 0, 0)],
+    [(0, 0, 1), (1, 1, 1), (1, 0, 0), (2, 0xFFFE, 0), (2, 0xFFFF, 1), (5, 1, 1), (7, 0, 0)],
 )
 def test_callbacks_are_registered_with_their_mask(vcpu: FakeVcpu, kind: int, flags: int, kept: int) -> None:
     request = vcpu.put(CallbackRegister(kind, flags, ENTRY))
@@ -101,7 +95,7 @@ def test_the_nmi_callback_can_go(vcpu: FakeVcpu) -> None:
     vcpu.call(CALLBACK_OP, CALLBACKOP_register, vcpu.put(CallbackRegister(4, 0, ENTRY)))
     assert vcpu.traps[2] == (FLAT_KERNEL_CS, 4, ENTRY)
     assert vcpu.call(CALLBACK_OP, CALLBACKOP_unregister, vcpu.put(CallbackUnregister(4))) == 0
-    assert vcpu.callbacks[4] == (0, 0)
+    assert vcpu.callbacks == {}
     assert vcpu.traps[2] == (0, 0, 0)
 
 
@@ -118,10 +112,10 @@ def test_callback_operations_that_are_none(vcpu: FakeVcpu) -> None:
 
 def test_the_older_way_to_an_nmi_handler(vcpu: FakeVcpu) -> None:
     assert vcpu.call(NMI_OP, XENNMI_register_callback, vcpu.put(XennmiCallback(ENTRY, 0))) == 0
-    assert vcpu.callbacks[4] == (ENTRY, 1)
+    assert vcpu.traps[2] == (FLAT_KERNEL_CS, 4, ENTRY)
     assert vcpu.call(NMI_OP, XENNMI_register_callback, vcpu.put(XennmiCallback(NOT_CANONICAL, 0))) == -EINVAL
-    assert vcpu.callbacks[4] == (ENTRY, 1)
+    assert vcpu.traps[2] == (FLAT_KERNEL_CS, 4, ENTRY)
     assert vcpu.call(NMI_OP, XENNMI_register_callback, BAD) == -EFAULT
     assert vcpu.call(NMI_OP, XENNMI_unregister_callback, BAD) == 0
-    assert vcpu.callbacks[4] == (0, 0)
+    assert vcpu.traps[2] == (0, 0, 0)
     assert vcpu.call(NMI_OP, 2, BAD) == -ENOSYS

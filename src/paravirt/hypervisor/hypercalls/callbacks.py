@@ -71,7 +71,6 @@ def set_trap_table(vcpu: Vcpu, table: int, *_: int) -> int:
     if table == 0:
         for vector in range(NR_VECTORS):
             vcpu.set_trap(vector, 0, 0, 0)
-        vcpu.set_callback(CALLBACKTYPE_nmi, 0, 0)
         return 0
     for _done in range(PREEMPT_AFTER):
         entry = vcpu.read_struct(table, TrapInfo)
@@ -79,16 +78,10 @@ def set_trap_table(vcpu: Vcpu, table: int, *_: int) -> int:
             return 0
         if not is_canonical(entry.address):
             raise HypercallError(EINVAL)
-        _set_gate(vcpu, entry.vector, entry.cs, entry.flags, entry.address)
+        # A guest's code runs in ring 3, whatever privilege level its selector asks for.
+        vcpu.set_trap(entry.vector, entry.cs | 3, entry.flags, entry.address)
         table = (table + ctypes.sizeof(TrapInfo)) & 0xFFFF_FFFF_FFFF_FFFF
     raise HypercallContinuation(table)
-
-
-def _set_gate(vcpu: Vcpu, vector: int, cs: int, flags: int, address: int) -> None:
-    # A guest's code runs in ring 3, whatever privilege level its selector asks for.
-    vcpu.set_trap(vector, cs | 3, flags, address)
-    if vector == NMI_VECTOR:
-        vcpu.set_callback(CALLBACKTYPE_nmi, address, CALLBACKF_mask_events if flags & TI_MASK_EVENTS else 0)
 
 
 @hypercall(__HYPERVISOR_set_callbacks)
@@ -167,9 +160,7 @@ def nmi_op(vcpu: Vcpu, cmd: int, arg: int, *_: int) -> int:
 def _register_nmi(vcpu: Vcpu, address: int) -> None:
     """The handler of NMIs is entry 2 of the trap table, in Xen and so here."""
     vcpu.set_trap(NMI_VECTOR, FLAT_KERNEL_CS, TI_MASK_EVENTS, address)
-    vcpu.set_callback(CALLBACKTYPE_nmi, address, CALLBACKF_mask_events)
 
 
 def _unregister_nmi(vcpu: Vcpu) -> None:
     vcpu.set_trap(NMI_VECTOR, 0, 0, 0)
-    vcpu.set_callback(CALLBACKTYPE_nmi, 0, 0)

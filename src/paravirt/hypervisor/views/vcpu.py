@@ -151,8 +151,6 @@ class Vcpu:
             return cython.address(self.rec.failsafe_callback)
         if type == 2:
             return cython.address(self.rec.syscall_callback)
-        if type == 4:
-            return cython.address(self.rec.nmi_callback)
         if type == 5:
             return cython.address(self.rec.sysenter_callback)
         if type == 7:
