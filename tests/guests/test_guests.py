@@ -49,13 +49,6 @@ def _run(machine: Machine, run: kernels.Run, kernel: Path) -> transcript.Transcr
     return transcript.Transcript(transcript.normalised(text), ended)
 
 
-# Kernels that paravirt cannot run through yet, and why.
-UNFINISHED = {
-    "grant_use": "mapping, copying and swapping of grants is not implemented yet",
-    "grant_counts": "mapping, copying and transfer of grants is not implemented yet",
-    "status_frames": "mapping of grants is not implemented yet, and a former status frame can still be mapped",
-}
-
 RUNS = kernels.runs()
 KERNELS = sorted({run.kernel for run in RUNS.values()})
 
@@ -98,8 +91,6 @@ def test_kernel_answers_as_on_real_xen(run: kernels.Run, machine: Machine, built
     answer = _run(machine, run, _kernel(run.kernel, built))
     expected = replace(expected, lines=known.expected(run.name, expected.lines))
     differences = expected.differences(answer, "real Xen", "paravirt")
-    if differences and run.name in UNFINISHED:
-        pytest.xfail(UNFINISHED[run.name])
     assert not differences, "\n" + "\n".join(differences)
 
 

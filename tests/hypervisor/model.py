@@ -32,6 +32,7 @@ class Frame:
         uses: how many, under ``type``; the type means nothing without any.
         refs: references of every kind, the uses among them.
         words: what is in it; what is not there is 0.
+        user: for the hypervisor's frame of which a domain gave up its share, that domain.
     """
 
     owner: int | str
@@ -42,6 +43,7 @@ class Frame:
     allocated: bool = False
     hypervisors: bool = False
     words: dict[int, int] = field(default_factory=dict)
+    user: int = 0
 
 
 @dataclass
@@ -95,7 +97,8 @@ class Model:
         if frame.refs == 0:
             if isinstance(frame.owner, int) and not frame.hypervisors:
                 self.domains[frame.owner].pages -= 1
-            self.frames[mfn] = Frame(FREE)
+            given_up = frame.hypervisors and isinstance(frame.owner, int) and frame.owner in self.domains
+            self.frames[mfn] = Frame(XEN, refs=1, user=int(frame.owner)) if given_up else Frame(FREE)
 
     def use(self, mfn: int, type: int) -> None:
         frame = self.frames[mfn]
@@ -233,7 +236,7 @@ class Model:
     def decrease(self, domid: int, mfn: int) -> None:
         """The domain gives a frame back; the frame stays as long as it is used."""
         frame = self.frames.get(mfn)
-        if frame is None or frame.owner != domid or frame.hypervisors:
+        if frame is None or frame.owner != domid:
             raise Refused
         if frame.allocated:
             frame.allocated = False
@@ -267,9 +270,9 @@ class Model:
                 frame.pinned = False
                 self.drop_and_put(mfn)
         for mfn, frame in list(self.frames.items()):
-            if frame.owner == domid and self.frames[mfn].allocated:
-                if frame.hypervisors:
-                    self.frames[mfn].uses = 0
+            if frame.user == domid or (frame.owner == domid and frame.hypervisors):
+                self.frames[mfn] = Frame(FREE)  # its page tables are gone: nobody maps it
+            elif frame.owner == domid and frame.allocated:
                 self.frames[mfn].allocated = False
                 self.put(mfn)
         assert not [mfn for mfn, frame in self.frames.items() if frame.owner == domid]

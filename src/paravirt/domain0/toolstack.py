@@ -285,7 +285,7 @@ class Machine:
         """The number that the next domain gets: after the last one possible they begin anew, as Xen's domctl does."""
         for step in range(1, DOMID_FIRST_RESERVED):
             domid = (self._last_domid + step - 1) % (DOMID_FIRST_RESERVED - 1) + 1
-            if domid not in self.host.domains:
+            if self.host.find(domid) is None:
                 return domid
         raise UserError(f"The machine has {DOMID_FIRST_RESERVED - 1} domains, as many as are possible.")
 

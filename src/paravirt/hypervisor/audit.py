@@ -42,7 +42,7 @@ Words = npt.NDArray[np.uint64]
 # Types and flags of the frame table.
 NONE, L1, L4, SEGDESC, WRITABLE = 0, 1, 4, 5, 7
 TYPES = (1, 2, 3, 4, SEGDESC, WRITABLE)
-ALLOCATED, PINNED, VALIDATED, XEN, READONLY, PARTIAL, PARTIAL_SET = 1, 2, 4, 8, 16, 32, 64
+ALLOCATED, PINNED, VALIDATED, XEN, READONLY, PARTIAL, PARTIAL_SET, KEPT = 1, 2, 4, 8, 16, 32, 64, 128
 
 # Page-table entries.
 PRESENT, RW, USER, ACCESSED_DIRTY = 1, 2, 4, 0x60
@@ -150,7 +150,7 @@ class _Audit:
             self.count("a pin", pinned[self.frames["type"][pinned] == type], type)
         for mfn in pinned[~np.isin(self.frames["type"][pinned], (1, 2, 3, 4))]:
             self.find("pins", "a frame that is no page table is pinned", int(mfn))
-        shared = owned & ((flags & XEN) != 0) & ((flags & READONLY) == 0)
+        shared = owned & ((flags & KEPT) != 0) & ((flags & READONLY) == 0)
         # The hypervisor writes these itself: one use each, without a reference.
         self.shared = np.flatnonzero(shared)
         # Frame 0 stands for what is not memory.

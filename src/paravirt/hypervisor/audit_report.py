@@ -21,6 +21,7 @@ FLAG_NAMES = (
     (16, "read-only"),
     (32, "part way"),
     (64, "holding one more"),
+    (128, "in the hypervisor's use"),
 )
 ENTRY_BITS = (
     (0, "P"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from paravirt.abi.grant_table import GNTMAP_device_map, GNTMAP_host_map, GNTMAP_readonly
 from paravirt.abi.xen import DOMID_INVALID, DOMID_IO, DOMID_XEN
 from paravirt.hypervisor.audit_records import domain_record, frame_table, machine_record, vcpu_record
 
@@ -35,6 +36,9 @@ class Roots:
         frames: what is held.
         processor_tables: (in words, mfn, the CR3 that the engine was told) of L4 tables in use.
         totals: how many frames each domain is said to have.
+        granted: (domain, mfn, whether it may write) of mappings through grants.
+        mapped: the frames of these.
+        dying: domains whose end has begun.
     """
 
     frame_table: npt.NDArray[np.void]
@@ -44,6 +48,9 @@ class Roots:
     frames: list[Root] = field(default_factory=list)
     processor_tables: list[tuple[str, int, int]] = field(default_factory=list)
     totals: dict[int, int] = field(default_factory=dict)
+    granted: set[tuple[int, int, bool]] = field(default_factory=set)
+    mapped: set[int] = field(default_factory=set)
+    dying: set[int] = field(default_factory=set)
 
     def hold(self, label: str, mfns: list[int], type: int = 0) -> None:
         """Note frames that are held."""
@@ -57,11 +64,13 @@ class Roots:
 
     def is_granted(self, mapper: int, mfn: int, writable: bool) -> bool:
         """Whether a domain holds a grant that lets it map a frame so."""
-        return False
+        if mapper in self.dying:  # its grants have been given back, its page tables not yet all
+            return True
+        return (mapper, mfn, True) in self.granted or (not writable and (mapper, mfn, False) in self.granted)
 
     def is_mapped_by_anybody(self, mfn: int) -> bool:
         """Whether some domain still has a mapping of a frame whose owner is gone."""
-        return False
+        return mfn in self.mapped
 
 
 def collect(host: Host) -> Roots:
@@ -87,6 +96,9 @@ def _collect_domain(roots: Roots, domain: Domain) -> None:
     if record["pirq_eoi_mfn"] is not None:
         roots.hold(f"{name}'s map of interrupts", [record["pirq_eoi_mfn"]], WRITABLE)
     roots.hold(f"Domain 0's mapping of {name}'s page", domain.state.service_pages, WRITABLE)
+    if domain.is_dying:
+        roots.dying.add(record["domid"])
+    _collect_mappings(roots, domain, name)
     for vcpu in domain.vcpus:
         _collect_vcpu(roots, f"{name}'s vcpu {vcpu.id}", vcpu_record(vcpu))
 
@@ -97,6 +109,25 @@ def _collect_old_table(roots: Roots, name: str, record: dict[str, Any]) -> None:
         mfn, partial = record["old_table"], record["old_table_partial"]
         type = 0 if partial else int(roots.frame_table["type"][mfn])
         roots.hold(f"{name}: a table that is being released", [mfn], type)
+
+
+def _collect_mappings(roots: Roots, domain: Domain, name: str) -> None:
+    """Mappings through grants.  Those for the processor are entries of the domain's page tables, which are found
+    there; but Domain 0 has none, and neither has a device."""
+    for mapping in domain.state.maptrack.mappings.values():
+        owner = domain.host.find(mapping.domid)
+        grants = None if owner is None else owner.state.grants
+        if grants is None or mapping.ref not in grants.active:
+            continue  # a mapping of nothing: what it should hold is missing in the count
+        mfn, writable = grants.active[mapping.ref].mfn, not mapping.flags & GNTMAP_readonly
+        kinds = mapping.flags & (GNTMAP_device_map if domain.vcpus else GNTMAP_device_map | GNTMAP_host_map)
+        roots.mapped.add(mfn)
+        roots.granted.add((domain.domid, mfn, writable))
+        roots.hold(
+            f"{name}'s mapping of grant {mapping.ref} of domain {mapping.domid}",
+            [mfn] * kinds.bit_count(),
+            WRITABLE if writable else 0,
+        )
 
 
 def _collect_vcpu(roots: Roots, name: str, record: dict[str, Any]) -> None:

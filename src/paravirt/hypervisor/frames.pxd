@@ -21,3 +21,6 @@ cdef void drop_code(Host* host, u64 start, u64 end) noexcept nogil
 cdef void release_table(Host* host, u64 mfn) noexcept nogil
 cdef bint release_allocation(Host* host, u64 mfn, u16 domid) noexcept nogil
 cdef void claim(Host* host, u64 mfn, u16 domid) noexcept nogil
+cdef void unshare_frame(Host* host, u64 mfn, u16 domid) noexcept nogil
+cdef bint steal_frame(Host* host, u64 mfn, u16 domid) noexcept nogil
+cdef void assign_frame(Host* host, u64 mfn, u16 domid) noexcept nogil

@@ -19,10 +19,11 @@ All functions are called under the machine lock.
 
 import cython
 from cython.cimports.libc.string import memset
-from cython.cimports.paravirt.abi.constants import DOMID_INVALID, EINTR, EINVAL, ERESTART
+from cython.cimports.paravirt.abi.constants import DOMID_INVALID, DOMID_XEN, EINTR, EINVAL, ERESTART
 from cython.cimports.paravirt.hypervisor.promotion import devalidate_page, put_old_table, validate_page
 from cython.cimports.paravirt.hypervisor.records import (
     FRAME_ALLOCATED,
+    FRAME_KEPT,
     FRAME_L1,
     FRAME_L4,
     FRAME_NONE,
@@ -61,11 +62,20 @@ def get_page(host: HostPtr, mfn: u64, domid: u16) -> cython.bint:
 
 
 def put_page(host: HostPtr, mfn: u64) -> cython.void:
-    """Give a reference back; the last one frees the frame."""
+    """Give a reference back; the last one frees the frame, unless it is one that the hypervisor shared and still uses:
+    that is no domain's then."""
     frame: FramePtr = cython.address(host.frames[mfn])
     owner: DomainPtr
     frame.refs -= 1
-    if frame.refs == 0:
+    if frame.refs == 0 and frame.flags & FRAME_KEPT:
+        frame.owner = DOMID_XEN
+        frame.refs = 1
+        frame.type = FRAME_NONE
+        frame.type_refs = 0
+        frame.flags = FRAME_ALLOCATED | FRAME_XEN | FRAME_READONLY
+        frame.tlb_stamp = host.flush_clock
+        host.m2p[mfn] = NO_FRAME
+    elif frame.refs == 0:
         owner = host.domains[frame.owner] if frame.owner < host.max_domains else cython.NULL
         if owner != cython.NULL and not frame.flags & FRAME_XEN:
             owner.tot_pages -= 1
@@ -336,8 +346,42 @@ def release_allocation(host: HostPtr, mfn: u64, domid: u16) -> cython.bint:
     if frame.owner != domid or not frame.flags & FRAME_ALLOCATED:
         return False
     frame.flags &= ~FRAME_ALLOCATED
-    if frame.flags & FRAME_XEN and not frame.flags & FRAME_READONLY:
-        # The hypervisor's own use of a frame that it shares with the domain.
-        put_page_type(host, mfn)
     put_page(host, mfn)
     return True
+
+
+def unshare_frame(host: HostPtr, mfn: u64, domid: u16) -> cython.void:
+    """The hypervisor stops using a frame that it shared with ``domid``: it is freed when nobody has it mapped."""
+    frame: FramePtr = cython.address(host.frames[mfn])
+    if frame.owner == domid and frame.flags & FRAME_KEPT:
+        frame.flags &= ~FRAME_KEPT
+        if not frame.flags & FRAME_READONLY:
+            put_page_type(host, mfn)
+    if frame.flags & FRAME_ALLOCATED:
+        frame.flags &= ~FRAME_ALLOCATED
+        put_page(host, mfn)
+
+
+def steal_frame(host: HostPtr, mfn: u64, domid: u16) -> cython.bint:
+    """Take a frame in no use from its domain, contents and all: false if it is not the domain's, or in use.
+
+    It is nobody's then, with the reference of its allocation, until :func:`assign_frame` or a put_page.
+    """
+    frame: FramePtr
+    if mfn >= host.nr_frames:
+        return False
+    frame = cython.address(host.frames[mfn])
+    if frame.owner != domid or frame.flags & FRAME_XEN or not frame.flags & FRAME_ALLOCATED or frame.refs != 1:
+        return False
+    flush_all(host)
+    frame.owner = DOMID_XEN
+    frame.type = FRAME_NONE
+    frame.flags = FRAME_ALLOCATED
+    host.domains[domid].tot_pages -= 1
+    return True
+
+
+def assign_frame(host: HostPtr, mfn: u64, domid: u16) -> cython.void:
+    """Give a stolen frame to a domain."""
+    host.frames[mfn].owner = domid
+    host.domains[domid].tot_pages += 1

@@ -33,6 +33,7 @@ cdef enum FrameFlag:
     FRAME_READONLY = 16  # with FRAME_XEN: a guest may map it read-only only
     FRAME_PARTIAL = 32   # a page table part way to being validated, or released: holds a reference and a use itself
     FRAME_PARTIAL_SET = 64  # its entry `nr_validated` holds a reference to a table that is part way itself
+    FRAME_KEPT = 128     # with FRAME_XEN: the hypervisor goes on using it when its last reference goes
 
 ctypedef struct Frame:
     u32 refs             # references of every kind

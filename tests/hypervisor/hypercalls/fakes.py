@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from paravirt.abi.errno import EBUSY, EFAULT, EINVAL, ENODEV, EPERM
-from paravirt.abi.xen import DOMID_SELF
+from paravirt.abi.xen import DOMID_SELF, DOMID_XEN
 from paravirt.errors import UserError
 from paravirt.hypervisor.hypercalls.registry import HypercallContinuation, HypercallError, handlers
 from paravirt.hypervisor.hypercalls.state import DomainState
 
 FRAME = 4096
 FREE = 0x7FF4
-ALLOCATED, XEN = 1, 8
+ALLOCATED, XEN, KEPT = 1, 8, 128
 WRITABLE, L1 = 7, 1
 WORD = 0xFFFF_FFFF_FFFF_FFFF
 BAD = 0x1234_5000  # an address that is never mapped
@@ -59,6 +59,7 @@ class FakeHost:
         self.frames[0] = FakeFrame(owner=0x7FF1, refs=1)
         self.table: dict[int, int] = {}
         self.domains: dict[int, FakeDomain] = {}
+        self.zombies: dict[int, FakeDomain] = {}
         self.m2p_mfn = frames - 4
         self.time = 123_456_789
 
@@ -74,6 +75,39 @@ class FakeHost:
     def frame_info(self, mfn: int) -> tuple[int, int, int, int, int]:
         frame = self.frames[mfn]
         return frame.owner, frame.type, frame.type_refs, frame.refs, frame.flags
+
+    def find(self, domid: int) -> FakeDomain | None:
+        return self.domains.get(domid) or self.zombies.get(domid)
+
+    def reap(self) -> None:
+        owners = {frame.owner for frame in self.frames}
+        self.zombies = {domid: domain for domid, domain in self.zombies.items() if domid in owners}
+
+    @contextmanager
+    def quiesced(self, domain: FakeDomain) -> Iterator[None]:
+        yield
+
+    def compare_exchange(self, address: int, old: int, new: int) -> int:
+        found = int.from_bytes(self.memory.read(address, 4), "little")
+        if found == old:
+            self.memory.write(address, new.to_bytes(4, "little"))
+        return found
+
+    def _change(self, address: int, clear: int, set: int) -> None:
+        found = int.from_bytes(self.memory.read(address, 2), "little")
+        self.memory.write(address, (found & ~clear | set).to_bytes(2, "little"))
+
+    def clear_bits(self, address: int, bits: int) -> None:
+        self._change(address, bits, 0)
+
+    def set_bits(self, address: int, bits: int) -> None:
+        self._change(address, 0, bits)
+
+    def get_page(self, mfn: int, domid: int) -> bool:
+        if mfn >= self.nr_frames or self.frames[mfn].owner != domid or not self.frames[mfn].refs:
+            return False
+        self.frames[mfn].refs += 1
+        return True
 
     def get_page_and_type(self, mfn: int, domid: int, type: int) -> int:
         if mfn >= self.nr_frames or self.frames[mfn].owner != domid:
@@ -93,8 +127,11 @@ class FakeHost:
     def put_page(self, mfn: int) -> None:
         frame = self.frames[mfn]
         frame.refs -= 1
-        if frame.refs == 0:
-            self.domains[frame.owner].tot_pages -= 1
+        if frame.refs == 0 and frame.flags & KEPT:
+            self.frames[mfn] = FakeFrame(DOMID_XEN, refs=1, flags=ALLOCATED | XEN)
+        elif frame.refs == 0:
+            if frame.owner in self.domains and not frame.flags & XEN:
+                self.domains[frame.owner].tot_pages -= 1
             self.frames[mfn] = FakeFrame()
             self.table.pop(mfn, None)
 
@@ -114,6 +151,8 @@ class FakeDomain:
         self.tot_pages = 0
         self.max_pages = pages + 32
         self.console = b""
+        self.is_dying = False
+        self.flushes = 0
         self.pirq_eoi_mfn: int | None = None
         host.domains[domid] = self
         self.shared_info_mfn = self.share_frame()
@@ -157,8 +196,34 @@ class FakeDomain:
         mfn = self._find(1, self.host.m2p_mfn)
         if mfn is None:
             raise UserError("The machine has no free memory left.")
-        self.host.frames[mfn] = FakeFrame(self.domid, WRITABLE, 1, 1, ALLOCATED | XEN)
+        self.host.frames[mfn] = FakeFrame(self.domid, WRITABLE, 1, 1, ALLOCATED | XEN | KEPT)
         return mfn
+
+    def unshare_frame(self, mfn: int) -> None:
+        frame = self.host.frames[mfn]
+        if frame.owner == self.domid and frame.flags & KEPT:
+            frame.flags &= ~KEPT
+            frame.type_refs -= 1
+        if frame.flags & ALLOCATED:
+            frame.flags &= ~ALLOCATED
+            self.host.put_page(mfn)
+
+    def steal_frame(self, mfn: int) -> bool:
+        if mfn >= self.host.nr_frames:
+            return False
+        frame = self.host.frames[mfn]
+        if frame.owner != self.domid or frame.flags & XEN or not frame.flags & ALLOCATED or frame.refs != 1:
+            return False
+        self.host.frames[mfn] = FakeFrame(DOMID_XEN, refs=1, flags=ALLOCATED)
+        self.tot_pages -= 1
+        return True
+
+    def assign_frame(self, mfn: int) -> None:
+        self.host.frames[mfn].owner = self.domid
+        self.tot_pages += 1
+
+    def flush_tlb(self) -> None:
+        self.flushes += 1
 
     def release_page(self, mfn: int) -> bool:
         frame = self.host.frames[mfn]

@@ -20,7 +20,6 @@ from paravirt.abi.grant_table import (
     GnttabSetVersion,
     GnttabSwapGrantRef,
     GnttabTransfer,
-    GnttabUnmapAndReplace,
     GnttabUnmapGrantRef,
     GrantEntryV1,
     GrantEntryV2,
@@ -432,33 +431,205 @@ def test_swaps_and_the_tables_end(vcpu: FakeVcpu, one: int, other_ref: int, stat
     assert answer.status == status
 
 
+DEVICE = abi.GNTMAP_device_map
+DEVICE_READ = abi.GNTMAP_device_map | abi.GNTMAP_readonly
+
+
+def grant_map(vcpu: FakeVcpu, ref: int, flags: int = DEVICE, domid: int = 7) -> GnttabMapGrantRef:
+    """Map for a device, which needs no page table; what a processor maps is tested on a whole machine."""
+    (answer,) = op(vcpu, abi.GNTTABOP_map_grant_ref, GnttabMapGrantRef(0, flags, ref, domid, 99, 42))
+    assert isinstance(answer, GnttabMapGrantRef)
+    return answer
+
+
+def grant_unmap(vcpu: FakeVcpu, handle: int, bus_address: int) -> int:
+    (answer,) = op(vcpu, abi.GNTTABOP_unmap_grant_ref, GnttabUnmapGrantRef(0, bus_address, handle, 99))
+    return int(answer.status)
+
+
+def flags_of(domain: FakeDomain, ref: int) -> int:
+    _, shared = setup(domain.vcpus[0], 1)
+    return int.from_bytes(domain.host.memory.read((shared[0] << 12) + 8 * ref, 2), "little")
+
+
 @pytest.mark.parametrize(
-    ("flags", "domid", "status"),
+    ("flags", "domid", "ref", "status"),
     [
-        (abi.GNTMAP_host_map, 7, abi.GNTST_no_space),
-        (abi.GNTMAP_device_map | abi.GNTMAP_readonly, 3, abi.GNTST_no_space),
-        (abi.GNTMAP_host_map, 99, abi.GNTST_bad_domain),
-        (abi.GNTMAP_host_map, SELF, abi.GNTST_bad_domain),
-        (abi.GNTMAP_readonly, 7, abi.GNTST_bad_gntref),
+        (DEVICE, 7, 9, abi.GNTST_general_error),
+        (DEVICE, 7, 512, abi.GNTST_bad_gntref),
+        (DEVICE, 99, 9, abi.GNTST_bad_domain),
+        (DEVICE, SELF, 9, abi.GNTST_bad_domain),
+        (abi.GNTMAP_readonly, 7, 9, abi.GNTST_bad_gntref),
     ],
 )
-def test_nothing_can_be_mapped(vcpu: FakeVcpu, flags: int, domid: int, status: int) -> None:
-    (answer,) = op(vcpu, abi.GNTTABOP_map_grant_ref, GnttabMapGrantRef(0x1000, flags, 9, domid, 99, 42))
+def test_what_cannot_be_mapped(
+    vcpu: FakeVcpu, other: FakeDomain, flags: int, domid: int, ref: int, status: int
+) -> None:
+    setup(other.vcpus[0], 1)
+    with nothing_kept(vcpu.domain.host):
+        answer = grant_map(vcpu, ref, flags, domid)
     assert (answer.status, answer.handle) == (status, 42)
 
 
-def test_so_there_is_nothing_to_unmap(vcpu: FakeVcpu) -> None:
-    (answer,) = op(vcpu, abi.GNTTABOP_unmap_grant_ref, GnttabUnmapGrantRef(0x1000, 0, 0, 99))
-    assert answer.status == abi.GNTST_bad_handle
-    (replaced,) = op(vcpu, abi.GNTTABOP_unmap_and_replace, GnttabUnmapAndReplace(0x1000, 0x2000, 0, 99))
-    assert replaced.status == abi.GNTST_bad_handle
+def test_a_mapping_for_a_device_holds_the_frame(vcpu: FakeVcpu, other: FakeDomain, host: FakeHost) -> None:
+    mfn = other.mfns[5]
+    grant(other, 9, GrantEntryV1(abi.GTF_permit_access, 3, mfn))
+    with nothing_kept(host):
+        first, second = grant_map(vcpu, 9, DEVICE_READ), grant_map(vcpu, 9)
+        assert (first.status, first.dev_bus_addr, second.status) == (0, mfn << 12, 0)
+        assert first.handle != second.handle
+        assert (host.frames[mfn].refs, host.frames[mfn].type_refs) == (3, 1)
+        assert flags_of(other, 9) == abi.GTF_permit_access | abi.GTF_reading | abi.GTF_writing
+        assert grant_unmap(vcpu, second.handle, (mfn + 1) << 12) == abi.GNTST_bad_dev_addr
+        assert grant_unmap(vcpu, second.handle, mfn << 12) == 0
+        assert flags_of(other, 9) == abi.GTF_permit_access | abi.GTF_reading
+        assert grant_unmap(vcpu, first.handle, mfn << 12) == 0
+    assert flags_of(other, 9) == abi.GTF_permit_access
+    assert grant_unmap(vcpu, first.handle, mfn << 12) == abi.GNTST_bad_handle
+    assert vcpu.domain.flushes >= 2
 
 
-def test_frames_are_not_transferred(vcpu: FakeVcpu, other: FakeDomain) -> None:
-    mine, theirs = vcpu.domain.mfns[0], other.mfns[0]
-    with nothing_kept(vcpu.domain.host):
-        answers = op(vcpu, abi.GNTTABOP_transfer, *(GnttabTransfer(mfn, 7, 9, 99) for mfn in (mine, theirs, 10**9)))
-    assert [answer.status for answer in answers] == [abi.GNTST_general_error, abi.GNTST_bad_page, abi.GNTST_bad_page]
+def test_a_use_goes_on_by_what_was_granted_when_it_began(vcpu: FakeVcpu, other: FakeDomain, host: FakeHost) -> None:
+    first, second = other.mfns[5:7]
+    grant(other, 9, GrantEntryV1(abi.GTF_permit_access, 3, first))
+    with nothing_kept(host):
+        held = grant_map(vcpu, 9, DEVICE_READ)
+        grant(other, 9, GrantEntryV1(abi.GTF_permit_access, 3, second))
+        again = grant_map(vcpu, 9, DEVICE_READ)
+        assert (again.status, again.dev_bus_addr) == (0, first << 12)
+        for answer in (held, again):
+            assert grant_unmap(vcpu, answer.handle, first << 12) == 0
+        anew = grant_map(vcpu, 9, DEVICE_READ)
+        assert anew.dev_bus_addr == second << 12
+        assert grant_unmap(vcpu, anew.handle, second << 12) == 0
+
+
+def test_one_domain_at_a_time_uses_a_grant(vcpu: FakeVcpu, other: FakeDomain, host: FakeHost) -> None:
+    third = FakeDomain(host, 4).vcpus[0]
+    grant(other, 9, GrantEntryV1(abi.GTF_permit_access, 3, other.mfns[5]))
+    assert grant_map(vcpu, 9).status == 0
+    grant(other, 9, GrantEntryV1(abi.GTF_permit_access, 4, other.mfns[5]))
+    assert grant_map(third, 9).status == abi.GNTST_general_error
+    assert grant_map(vcpu, 9).status == 0
+
+
+def test_handles_run_out(vcpu: FakeVcpu, other: FakeDomain, host: FakeHost) -> None:
+    vcpu.domain.state.maptrack.max_frames = 1
+    for ref in (8, 9):
+        grant(other, ref, GrantEntryV1(abi.GTF_permit_access, 3, other.mfns[5]))
+    before = host.references()
+    # One handle of the 256 stays in the list for ever.
+    handles = [grant_map(vcpu, 8 + n // 128, DEVICE_READ) for n in range(255)]
+    assert {answer.status for answer in handles} == {0}
+    assert len({answer.handle for answer in handles}) == 255
+    full = host.references()
+    assert grant_map(vcpu, 9, DEVICE_READ).status == abi.GNTST_no_space
+    assert host.references() == full
+    assert grant_unmap(vcpu, handles[7].handle, other.mfns[5] << 12) == 0
+    freed = grant_map(vcpu, 9, DEVICE_READ)
+    assert freed.status == 0
+    for answer in [*handles[:7], *handles[8:], freed]:
+        assert grant_unmap(vcpu, answer.handle, other.mfns[5] << 12) == 0
+    assert host.references() == before
+
+
+def test_the_version_stays_while_a_grant_is_used(vcpu: FakeVcpu, other: FakeDomain) -> None:
+    for ref in (7, 8):
+        grant(other, ref, GrantEntryV1(abi.GTF_permit_access, 3, other.mfns[5]))
+    reserved, plain = grant_map(vcpu, 7), grant_map(vcpu, 8)
+    assert set_version(other.vcpus[0], 2) == (-EBUSY, 1)
+    assert grant_unmap(vcpu, plain.handle, other.mfns[5] << 12) == 0
+    assert set_version(other.vcpus[0], 2) == (0, 2)
+    # The toolstack's entries keep their uses, and the status says so.
+    _, status = status_frames(other.vcpus[0], 1)
+    read = other.host.memory.read
+    assert read((status[0] << 12) + 2 * 7, 2)[0] == abi.GTF_reading | abi.GTF_writing
+    assert grant_unmap(vcpu, reserved.handle, other.mfns[5] << 12) == 0
+    assert read((status[0] << 12) + 2 * 7, 2)[0] == 0
+
+
+def test_entries_in_use_are_not_swapped(vcpu: FakeVcpu, other: FakeDomain) -> None:
+    grant(other, 8, GrantEntryV1(abi.GTF_permit_access, 3, other.mfns[5]))
+    held = grant_map(vcpu, 8)
+    for pair in ((8, 9), (9, 8)):
+        (answer,) = op(other.vcpus[0], abi.GNTTABOP_swap_grant_ref, GnttabSwapGrantRef(*pair, 99))
+        assert answer.status == abi.GNTST_eagain
+    assert grant_unmap(vcpu, held.handle, other.mfns[5] << 12) == 0
+    (answer,) = op(other.vcpus[0], abi.GNTTABOP_swap_grant_ref, GnttabSwapGrantRef(8, 9, 99))
+    assert answer.status == 0
+
+
+def give(vcpu: FakeVcpu, mfn: int, domid: int, ref: int) -> int:
+    (answer,) = op(vcpu, abi.GNTTABOP_transfer, GnttabTransfer(mfn, domid, ref, 99))
+    return int(answer.status)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_frame_is_transferred_with_its_contents(
+    vcpu: FakeVcpu, other: FakeDomain, host: FakeHost, version: int
+) -> None:
+    mfn, mine, theirs = vcpu.domain.mfns[0], vcpu.domain.tot_pages, other.tot_pages
+    host.memory.write(mfn << 12, b"contents")
+    set_version(other.vcpus[0], version)
+    if version == 1:
+        entry: GrantEntryV1 | GrantEntryV2 = GrantEntryV1(abi.GTF_accept_transfer, 3, 77)
+    else:
+        entry = GrantEntryV2()
+        entry.full_page.hdr.flags, entry.full_page.hdr.domid, entry.full_page.frame = abi.GTF_accept_transfer, 3, 77
+    grant(other, 9, entry)
+    assert give(vcpu, mfn, 7, 9) == 0
+    assert host.frames[mfn] == FakeFrame(7, refs=1, flags=1)
+    assert (vcpu.domain.tot_pages, other.tot_pages) == (mine - 1, theirs + 1)
+    assert host.memory.read(mfn << 12, 8) == b"contents"
+    assert host.m2p(mfn) == 77
+    _, shared = setup(other.vcpus[0], 1)
+    raw = host.memory.read((shared[0] << 12) + 9 * len(bytes(entry)), len(bytes(entry)))
+    told = type(entry).from_buffer_copy(raw)
+    done = abi.GTF_accept_transfer | abi.GTF_transfer_committed | abi.GTF_transfer_completed
+    if isinstance(told, GrantEntryV1):
+        assert (told.flags, told.domid, told.frame) == (done, 3, mfn)
+    else:
+        assert (told.full_page.hdr.flags, told.full_page.hdr.domid, told.full_page.frame) == (done, 3, mfn)
+    # The entry has served: it takes no other frame, and what is offered to it is lost.
+    second = vcpu.domain.mfns[1]
+    assert give(vcpu, second, 7, 9) == abi.GNTST_general_error
+    assert host.frames[second].owner == FREE
+
+
+@pytest.mark.parametrize(
+    ("domid", "ref", "status"),
+    [
+        (99, 9, abi.GNTST_bad_domain),
+        (SELF, 9, abi.GNTST_bad_domain),
+        (7, 512, abi.GNTST_general_error),
+        (7, 10, abi.GNTST_general_error),
+    ],
+)
+def test_a_frame_that_nobody_takes_is_lost(
+    vcpu: FakeVcpu, other: FakeDomain, host: FakeHost, domid: int, ref: int, status: int
+) -> None:
+    mfn, mine, theirs = vcpu.domain.mfns[0], vcpu.domain.tot_pages, other.tot_pages
+    grant(other, 10, GrantEntryV1(abi.GTF_accept_transfer, 4, 77))
+    assert give(vcpu, mfn, domid, ref) == status
+    assert host.frames[mfn].owner == FREE
+    assert (vcpu.domain.tot_pages, other.tot_pages) == (mine - 1, theirs)
+
+
+def test_a_domain_at_its_limit_takes_no_frame(vcpu: FakeVcpu, other: FakeDomain, host: FakeHost) -> None:
+    grant(other, 9, GrantEntryV1(abi.GTF_accept_transfer, 3, 77))
+    other.max_pages = other.tot_pages
+    assert give(vcpu, vcpu.domain.mfns[0], 7, 9) == abi.GNTST_general_error
+    assert flags_of(other, 9) == abi.GTF_accept_transfer
+
+
+def test_frames_that_are_not_transferred(vcpu: FakeVcpu, other: FakeDomain, host: FakeHost) -> None:
+    grant(other, 9, GrantEntryV1(abi.GTF_accept_transfer, 3, 77))
+    in_use = vcpu.domain.mfns[3]
+    host.get_page(in_use, 3)
+    with nothing_kept(host):
+        for mfn in (in_use, other.mfns[0], 10**9, vcpu.domain.shared_info_mfn):
+            assert give(vcpu, mfn, 7, 9) == abi.GNTST_bad_page
+    assert flags_of(other, 9) == abi.GTF_accept_transfer
 
 
 @pytest.mark.parametrize(

@@ -29,11 +29,11 @@ from paravirt.abi.memory import (
     XenReservedDeviceMemoryMap,
     XenVnumaTopologyInfo,
 )
-from paravirt.abi.xen import HYPERCALLS, SharedInfo
+from paravirt.abi.xen import DOMID_XEN, HYPERCALLS, SharedInfo
 from paravirt.hypervisor.hypercalls.registry import PREEMPT_AFTER
 from paravirt.hypervisor.hypercalls.state import MemoryRange
 
-from .fakes import ALLOCATED, BAD, L1, SELF, WORD, XEN, FakeDomain, FakeHost, FakeVcpu
+from .fakes import ALLOCATED, BAD, FREE, L1, SELF, WORD, XEN, FakeDomain, FakeHost, FakeVcpu
 
 MEMORY_OP = HYPERCALLS["memory_op"]
 HYPERVISOR_RANGE = 0xFFFF_8000_0000_0000
@@ -79,10 +79,25 @@ def test_a_frame_in_use_stays_until_its_last_use_ends(vcpu: FakeVcpu, host: Fake
 def test_only_ones_own_frames_can_be_given(vcpu: FakeVcpu, host: FakeHost, other: FakeDomain) -> None:
     mine, theirs = vcpu.domain.mfns[0], other.mfns[0]
     references = host.references()
-    for foreign in (theirs, 0, host.nr_frames, WORD, vcpu.domain.shared_info_mfn):
+    for foreign in (theirs, 0, host.nr_frames, WORD):
         assert give(vcpu, foreign, mine) == 0
     assert host.references() == references
     assert give(vcpu, mine, theirs) == 1
+
+
+def test_a_share_in_a_frame_of_the_hypervisors_can_be_given_up(vcpu: FakeVcpu, host: FakeHost) -> None:
+    shared, before = vcpu.domain.shared_info_mfn, vcpu.domain.tot_pages
+    assert host.get_page(shared, 3)  # the guest has it mapped
+    assert give(vcpu, shared) == 1
+    assert host.frames[shared].owner == 3
+    assert give(vcpu, shared) == 1
+    host.put_page(shared)
+    # The hypervisor keeps the frame; to the domain it is nobody's memory now.
+    assert host.frames[shared].owner == DOMID_XEN
+    assert give(vcpu, shared) == 0
+    assert vcpu.domain.tot_pages == before
+    vcpu.domain.unshare_frame(shared)
+    assert host.frames[shared].owner == FREE
 
 
 def test_a_large_extent_is_given_as_a_whole_or_up_to_what_is_not_ones_own(vcpu: FakeVcpu) -> None:

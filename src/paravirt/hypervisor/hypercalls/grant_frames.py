@@ -8,7 +8,7 @@ hypervisor's that the guest may map. What a guest writes there is read once, and
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from paravirt.abi.errno import EBUSY, ENOMEM, ERANGE
@@ -34,6 +34,10 @@ FRAME_SIZE: Final = 4096
 STATUS_SIZE: Final = 2
 ENTRY_SIZE: Final = {1: ctypes.sizeof(GrantEntryV1), 2: ctypes.sizeof(GrantEntryV2)}
 _IN_USE: Final = GTF_reading | GTF_writing
+
+
+# Kinds of use, which are counted apart.
+HOST_WRITE, HOST_READ, DEVICE_WRITE, DEVICE_READ = range(4)
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,45 @@ class Entry:
         return self.flags & GTF_type_mask
 
 
+@dataclass
+class Active:
+    """A grant in use: what it gave when its use began, whatever the guest has made of the entry since.
+
+    Attributes:
+        domid: who uses it.
+        mfn: the frame.
+        start, length: the part of it that is granted, in bytes.
+        is_sub_page: it is a part, or transitive; such a grant is not mapped.
+        behind: for a transitive grant, whose grant stands behind it, and which.
+        pins: how many uses of each kind there are: HOST_WRITE, ... DEVICE_READ.
+    """
+
+    domid: int
+    mfn: int
+    start: int = 0
+    length: int = FRAME_SIZE
+    is_sub_page: bool = False
+    behind: tuple[Domain, int] | None = None
+    pins: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
+
+    @property
+    def is_written(self) -> bool:
+        """Whether some use of it may write."""
+        return self.pins[HOST_WRITE] + self.pins[DEVICE_WRITE] > 0
+
+    @property
+    def is_used(self) -> bool:
+        """Whether there is any use of it."""
+        return any(self.pins)
+
+
 class GrantFrames:
     """A domain's grant table; it has one frame from its beginning.
+
+    Attributes:
+        shared, status: its frames.
+        active: grants in use, by reference.
+        is_closed: its domain has ended, and the frames are gone; only what is active can still be given back.
 
     Raises:
         HypercallError: ENOMEM, the machine has no frame for it.
@@ -75,8 +116,8 @@ class GrantFrames:
         self.limit = limit
         self.shared: list[int] = []
         self.status: list[int] = []
-        # Frames that were the table's and may still be mapped by the guest: they are used again, never freed.
-        self._spare: list[int] = []
+        self.active: dict[int, Active] = {}
+        self.is_closed = False
         if not self.grow(1):
             raise HypercallError(ENOMEM)
 
@@ -95,42 +136,54 @@ class GrantFrames:
         frames = max(frames, len(self.shared))
         new = frames - len(self.shared)
         new_status = _status_frames(frames) - len(self.status) if self.version == 2 else 0
-        if not self._reserve(new + new_status):
+        made = self._share(new + new_status)
+        if made is None:
             return False
-        self.shared += [self._spare.pop() for _ in range(new)]
-        self.status += [self._spare.pop() for _ in range(new_status)]
+        self.shared += made[:new]
+        self.status += made[new:]
         return True
 
-    def _reserve(self, count: int) -> bool:
-        """Have ``count`` cleared frames in the spare list."""
+    def _share(self, count: int) -> list[int] | None:
+        """``count`` frames more that the guest may map; None: there is no memory for them."""
+        made: list[int] = []
         try:
-            while len(self._spare) < count:
-                self._spare.append(self._domain.share_frame())
+            while len(made) < count:
+                made.append(self._domain.share_frame())
         except UserError:
-            return False
-        for mfn in self._spare:
-            self._memory.clear(mfn)
-        return True
+            self._unshare(made)
+            return None
+        return made
+
+    def _unshare(self, frames: list[int]) -> None:
+        for mfn in frames:
+            self._domain.unshare_frame(mfn)
+
+    def close(self) -> None:
+        """The domain ends, and its frames with it."""
+        self.is_closed = True
 
     def set_version(self, version: int) -> None:
         """Change to version 1 or 2; all entries go, except the first eight, which are the toolstack's.
 
         Raises:
-            HypercallError: ENOMEM, no status frames; ERANGE, a reserved entry cannot be said in version 1; EBUSY,
-                the guest still has a status frame mapped.
+            HypercallError: EBUSY, a grant other than those eight is in use, or the guest still has a status frame
+                mapped; ENOMEM, no status frames; ERANGE, a reserved entry cannot be said in version 1.
         """
         if version == self.version:
             return
+        if any(ref >= GNTTAB_NR_RESERVED_ENTRIES for ref in self.active):
+            raise HypercallError(EBUSY)
         if version == 2:
             kept = [self.read(ref) for ref in range(GNTTAB_NR_RESERVED_ENTRIES)]
-            if not self._reserve(_status_frames(len(self.shared))):
+            made = self._share(_status_frames(len(self.shared)))
+            if made is None:
                 raise HypercallError(ENOMEM)
-            self.status = [self._spare.pop() for _ in range(_status_frames(len(self.shared)))]
+            self.status = made
         else:
             kept = [self._fit_for_version_1(ref) for ref in range(GNTTAB_NR_RESERVED_ENTRIES)]
             if any(self._domain.host.frame_info(mfn)[3] > 1 for mfn in self.status):
                 raise HypercallError(EBUSY)
-            self._spare += self.status
+            self._unshare(self.status)
             self.status = []
         for mfn in self.shared:
             self._memory.clear(mfn)
@@ -149,28 +202,31 @@ class GrantFrames:
     def _write_reserved(self, ref: int, entry: Entry) -> None:
         if self.version == 1:
             layout = GrantEntryV1(flags=entry.flags, domid=entry.domid, frame=entry.frame)
-            self._memory.write(self._entry_at(ref), bytes(layout))
+            self._memory.write(self.entry_at(ref), bytes(layout))
             return
         wide = GrantEntryV2()
         wide.full_page.hdr.flags = entry.flags & ~_IN_USE
         wide.full_page.hdr.domid = entry.domid
         wide.full_page.frame = entry.frame
-        self._memory.write(self._entry_at(ref), bytes(wide))
-        self._memory.write(self._status_at(ref), (entry.flags & _IN_USE).to_bytes(STATUS_SIZE, "little"))
+        self._memory.write(self.entry_at(ref), bytes(wide))
+        self._memory.write(self.status_at(ref), (entry.flags & _IN_USE).to_bytes(STATUS_SIZE, "little"))
 
-    def _entry_at(self, ref: int) -> int:
+    def entry_at(self, ref: int) -> int:
         """The machine address of an entry that exists."""
         size = ENTRY_SIZE[self.version]
         frame, index = divmod(ref, FRAME_SIZE // size)
         return (self.shared[frame] << 12) + index * size
 
-    def _status_at(self, ref: int) -> int:
+    def status_at(self, ref: int) -> int:
+        """The machine address of the word with an entry's GTF_reading and GTF_writing."""
+        if self.version == 1:
+            return self.entry_at(ref)
         frame, index = divmod(ref, FRAME_SIZE // STATUS_SIZE)
         return (self.status[frame] << 12) + index * STATUS_SIZE
 
     def read(self, ref: int) -> Entry:
         """A copy of the entry of a reference below :attr:`nr_entries`."""
-        raw = self._memory.read(self._entry_at(ref), ENTRY_SIZE[self.version])
+        raw = self._memory.read(self.entry_at(ref), ENTRY_SIZE[self.version])
         if self.version == 1:
             entry = GrantEntryV1.from_buffer_copy(raw)
             return Entry(entry.flags, entry.domid, entry.frame)
@@ -186,16 +242,14 @@ class GrantFrames:
 
     def read_status(self, ref: int) -> int:
         """GTF_reading and GTF_writing of an entry."""
-        if self.version == 1:
-            return self.read(ref).flags & _IN_USE
-        return int.from_bytes(self._memory.read(self._status_at(ref), STATUS_SIZE), "little") & _IN_USE
+        return int.from_bytes(self._memory.read(self.status_at(ref), STATUS_SIZE), "little") & _IN_USE
 
     def swap(self, one: int, other: int) -> None:
         """Exchange two entries that exist, with their status."""
         size = ENTRY_SIZE[self.version]
-        self._swap(self._entry_at(one), self._entry_at(other), size)
+        self._swap(self.entry_at(one), self.entry_at(other), size)
         if self.version == 2:
-            self._swap(self._status_at(one), self._status_at(other), STATUS_SIZE)
+            self._swap(self.status_at(one), self.status_at(other), STATUS_SIZE)
 
     def _swap(self, one: int, other: int, size: int) -> None:
         first, second = self._memory.read(one, size), self._memory.read(other, size)

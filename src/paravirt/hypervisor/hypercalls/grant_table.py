@@ -1,8 +1,6 @@
 """grant_table_op: a domain's grant table, and the use of others' grants (public/grant_table.h).
 
-Set-up, versions, copies and swaps are here. Mappings are not: every domain is as one whose table for tracking
-mappings has no frames (max_maptrack_frames=0 in Xen), so that mapping is GNTST_no_space and there are no handles to
-unmap. Transfers of frames are refused.
+Set-up, versions and swaps are here; mappings, copies and transfers have modules of their own.
 
 Requests come as a list; each gets its own status, and the hypercall's result tells only whether the list could be
 worked on.
@@ -20,15 +18,11 @@ from paravirt.abi.grant_table import (
     GNTTAB_CACHE_CLEAN,
     GNTTAB_CACHE_INVAL,
     GNTTAB_CACHE_SOURCE_GREF,
-    GNTMAP_device_map,
-    GNTMAP_host_map,
     GNTST_bad_domain,
     GNTST_bad_gntref,
-    GNTST_bad_handle,
-    GNTST_bad_page,
     GNTST_bad_virt_addr,
+    GNTST_eagain,
     GNTST_general_error,
-    GNTST_no_space,
     GNTST_okay,
     GNTST_permission_denied,
     GnttabCacheFlush,
@@ -60,6 +54,8 @@ from paravirt.abi.xen import __HYPERVISOR_grant_table_op
 
 from .grant_copy import copy
 from .grant_frames import FRAME_SIZE, GrantFrames, grants_of
+from .grant_map import Unmapped, complete_unmaps, map_grant, unmap_grant
+from .grant_transfer import transfer
 from .registry import (
     PREEMPT_AFTER,
     HypercallContinuation,
@@ -71,8 +67,9 @@ from .registry import (
 )
 
 if TYPE_CHECKING:
-    from paravirt.hypervisor.views import Vcpu
+    from paravirt.hypervisor.views import Domain, Vcpu
 
+UNMAPS_PER_FLUSH = 32
 COMMAND_BITS = 12
 """Above them the command says where a preempted cache_flush goes on."""
 _STATUS_OF = {ESRCH: GNTST_bad_domain, EPERM: GNTST_permission_denied}
@@ -164,23 +161,11 @@ def _get_version(vcpu: Vcpu, arg: int) -> int:
 
 
 def _map(vcpu: Vcpu, request: GnttabMapGrantRef) -> int:
-    if not request.flags & (GNTMAP_device_map | GNTMAP_host_map):
-        return GNTST_bad_gntref
-    if request.dom not in vcpu.domain.host.domains:
-        return GNTST_bad_domain
-    return GNTST_no_space
-
-
-def _unmap(vcpu: Vcpu, request: GnttabUnmapGrantRef | GnttabUnmapAndReplace) -> int:
-    return GNTST_bad_handle
+    return map_grant(vcpu, request)
 
 
 def _transfer(vcpu: Vcpu, request: GnttabTransfer) -> int:
-    """Refused, for a frame of the caller's by the status of a receiver that does not accept it."""
-    host = vcpu.domain.host
-    if request.mfn >= host.nr_frames or host.frame_info(request.mfn)[0] != vcpu.domain.domid:
-        return GNTST_bad_page
-    return GNTST_general_error
+    return transfer(vcpu.domain, request)
 
 
 def _copy(vcpu: Vcpu, request: GnttabCopy) -> int:
@@ -192,6 +177,8 @@ def _swap(vcpu: Vcpu, request: GnttabSwapGrantRef) -> int:
     if max(request.ref_a, request.ref_b) >= grants.nr_entries:
         return GNTST_bad_gntref
     if request.ref_a != request.ref_b:
+        if request.ref_a in grants.active or request.ref_b in grants.active:
+            return GNTST_eagain
         grants.swap(request.ref_a, request.ref_b)
     return GNTST_okay
 
@@ -215,31 +202,42 @@ def _cache_flush(vcpu: Vcpu, request: GnttabCacheFlush) -> None:
     mfn = request.a.dev_bus_addr >> 12
     if mfn >= host.nr_frames:
         raise HypercallError(EINVAL)
-    owner = host.frame_info(mfn)[0]
-    if owner not in host.domains:
+    owner = host.find(host.frame_info(mfn)[0])
+    if owner is None:
         raise HypercallError(EPERM)
-    if owner != vcpu.domain.domid:
-        raise HypercallError(EINVAL)  # only with a mapping of it, of which there are none
+    if owner is not vcpu.domain and not _is_user(vcpu.domain, owner, mfn):
+        raise HypercallError(EINVAL)
     if request.op == GNTTAB_CACHE_INVAL:
         raise HypercallError(EOPNOTSUPP)
 
 
+def _is_user(user: Domain, owner: Domain, mfn: int) -> bool:
+    """Whether a domain uses a frame of another's through a grant."""
+    return any(active.domid == user.domid and active.mfn == mfn for active in grants_of(owner).active.values())
+
+
 @dataclass(frozen=True)
 class _List:
-    """An operation on a list of requests; ``run`` gives the status, or None if the layout has no place for one."""
+    """An operation on a list of requests; ``run`` gives the status, or None if the layout has no place for one.
+
+    ``whole``: the guest gets back all of the request, and not the status alone.
+    """
 
     layout: type[ctypes.Structure]
     run: Callable[[Vcpu, Any], int | None]
+    whole: bool = False
 
 
 _LISTS = {
-    GNTTABOP_map_grant_ref: _List(GnttabMapGrantRef, _map),
-    GNTTABOP_unmap_grant_ref: _List(GnttabUnmapGrantRef, _unmap),
-    GNTTABOP_unmap_and_replace: _List(GnttabUnmapAndReplace, _unmap),
+    GNTTABOP_map_grant_ref: _List(GnttabMapGrantRef, _map, True),
     GNTTABOP_transfer: _List(GnttabTransfer, _transfer),
     GNTTABOP_copy: _List(GnttabCopy, _copy),
     GNTTABOP_swap_grant_ref: _List(GnttabSwapGrantRef, _swap),
     GNTTABOP_cache_flush: _List(GnttabCacheFlush, _cache_flush),
+}
+_UNMAPS = {
+    GNTTABOP_unmap_grant_ref: GnttabUnmapGrantRef,
+    GNTTABOP_unmap_and_replace: GnttabUnmapAndReplace,
 }
 _SINGLE = {
     GNTTABOP_setup_table: _setup_table,
@@ -267,6 +265,8 @@ def grant_table_op(vcpu: Vcpu, cmd: int, arg: int, count: int, *_: int) -> int:
         raise HypercallError(EINVAL)
     if operation in _LISTS:
         return _run_list(vcpu, cmd, _LISTS[operation], arg, count)
+    if operation in _UNMAPS:
+        return _run_unmaps(vcpu, cmd, _UNMAPS[operation], arg, count)
     if operation in _SINGLE:
         if count != 1:
             raise HypercallError(EINVAL)
@@ -285,8 +285,32 @@ def _run_list(vcpu: Vcpu, cmd: int, operation: _List, arg: int, count: int) -> i
         status = operation.run(vcpu, request)
         if status is not None:
             request.status = status
-            _put_status(vcpu, arg, request)
+            if operation.whole:
+                vcpu.write_struct(arg, request)
+            else:
+                _put_status(vcpu, arg, request)
         arg += size
+    if count > PREEMPT_AFTER:
+        raise HypercallContinuation(cmd, arg, count - PREEMPT_AFTER)
+    return 0
+
+
+def _run_unmaps(vcpu: Vcpu, cmd: int, layout: type[ctypes.Structure], arg: int, count: int) -> int:
+    """Unmap by the batch, with one flush for each; then what was mapped is given back."""
+    if not is_guest_address(arg):
+        raise HypercallError(EFAULT)
+    size = ctypes.sizeof(layout)
+    undone: list[Unmapped] = []
+    try:
+        for index in range(min(count, PREEMPT_AFTER)):
+            request: Any = vcpu.read_struct(arg, layout)
+            request.status = unmap_grant(vcpu, request, undone)
+            _put_status(vcpu, arg, request)
+            arg += size
+            if index % UNMAPS_PER_FLUSH == UNMAPS_PER_FLUSH - 1:
+                complete_unmaps(vcpu, undone)
+    finally:
+        complete_unmaps(vcpu, undone)
     if count > PREEMPT_AFTER:
         raise HypercallContinuation(cmd, arg, count - PREEMPT_AFTER)
     return 0

@@ -147,14 +147,11 @@ def remove_frame(domain: Domain, mfn: int) -> bool:
     """Take a frame from a domain: false if it is not the domain's to give.
 
     A frame that is still mapped or a page table stays until its last use ends; giving it again does nothing then.
-    Frames of the hypervisor that the domain may map (shared info, grant table) are refused. Xen would let go of
-    the domain's share in them.
+    Of a frame that the hypervisor shares with the domain (shared info, grant table) the share goes, and the
+    hypervisor keeps the frame.
     """
     host = domain.host
-    if mfn >= host.nr_frames:
-        return False
-    owner, _, _, _, flags = host.frame_info(mfn)
-    if owner != domain.domid or flags & FRAME_XEN:
+    if mfn >= host.nr_frames or host.frame_info(mfn)[0] != domain.domid:
         return False
     domain.release_page(mfn)
     return True

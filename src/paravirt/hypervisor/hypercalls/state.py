@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from .maptrack import MapTrack
+
 if TYPE_CHECKING:
     from paravirt.hypervisor.hypercalls.grant_frames import GrantFrames
 
@@ -32,7 +34,8 @@ class DomainState:
         memory_map: the map that the toolstack, or the domain itself, set; without one, asking is -ENOSYS.
         pirqs: physical interrupt numbers that the domain reserved by PHYSDEVOP_get_free_pirq.
         max_grant_frames: how many frames its grant table may have.
-        grants: the frames of its grant table; made when first asked for.
+        grants: its grant table; made when first asked for.
+        maptrack: its mappings of grants.
         service_pages: frames of the domain's that Domain 0 has mapped: each holds a reference and a use as writable.
     """
 
@@ -42,4 +45,5 @@ class DomainState:
     pirqs: set[int] = field(default_factory=set)
     max_grant_frames: int = 64
     grants: GrantFrames | None = None
+    maptrack: MapTrack = field(default_factory=MapTrack)
     service_pages: list[int] = field(default_factory=list)

@@ -6,6 +6,7 @@ cdef class Domain:
     cdef DomainRec* rec
     cdef readonly object host
     cdef readonly list vcpus
+    cdef readonly list shared_frames
     cdef public object console_sink
     cdef public str name
     cdef readonly object p2m

@@ -10,17 +10,22 @@ from cython.cimports.paravirt.abi.constants import DOMID_INVALID, EBUSY, EINVAL
 from cython.cimports.paravirt.hypervisor import events as ev
 from cython.cimports.paravirt.hypervisor.frames import (
     alloc_frame,
+    assign_frame,
     claim,
     flush_all,
+    flush_domain,
     get_page_and_type,
     put_page_and_type,
     release_allocation,
+    steal_frame,
+    unshare_frame,
 )
 from cython.cimports.paravirt.hypervisor.guestmem import frame_ptr
 from cython.cimports.paravirt.hypervisor.mmu import set_kernel_table
 from cython.cimports.paravirt.hypervisor.msr import fill_hypercall_page
 from cython.cimports.paravirt.hypervisor.promotion import leave_over, put_old_table, work_spent
 from cython.cimports.paravirt.hypervisor.records import (
+    FRAME_KEPT,
     FRAME_L4,
     FRAME_PARTIAL,
     FRAME_PINNED,
@@ -50,6 +55,7 @@ from cython.cimports.paravirt.hypervisor.views.vcpu import new_vcpu
 from cython.cimports.paravirt.machine.cpu import GPR_RSI, GPR_RSP
 
 from paravirt.errors import HypervisorBug, UserError
+from paravirt.hypervisor.hypercalls.grant_active import release_mappings
 from paravirt.hypervisor.hypercalls.state import DomainState
 
 NO_FRAME = 0xFFFFFFFFFFFFFFFF
@@ -67,9 +73,10 @@ class Domain:
         if mfn == NO_FRAME:
             raise UserError("The machine has no free memory left.")
         frame = cython.address(self.rec.host.frames[mfn])
-        frame.flags |= FRAME_XEN | FRAME_VALIDATED | (0 if writable else FRAME_READONLY)
+        frame.flags |= FRAME_XEN | FRAME_KEPT | FRAME_VALIDATED | (0 if writable else FRAME_READONLY)
         frame.type = FRAME_WRITABLE if writable else 0
         frame.type_refs = 1 if writable else 0
+        self.shared_frames.append(mfn)
         return mfn
 
     @property
@@ -144,6 +151,26 @@ class Domain:
     def share_frame(self, writable: bool = True) -> int:
         """A new frame of the hypervisor's that the domain may map (grant tables, ...): its mfn."""
         return self._share_frame(writable)
+
+    def unshare_frame(self, mfn: int) -> None:
+        """The hypervisor uses a frame of :meth:`share_frame` no more: it is freed once nobody has it mapped."""
+        self.shared_frames.remove(mfn)
+        unshare_frame(self.rec.host, mfn, self.rec.domid)
+
+    def steal_frame(self, mfn: int) -> bool:
+        """Take a frame in no use away, with its contents: false if it is no such frame.
+
+        It is nobody's until it is given on or put.
+        """
+        return steal_frame(self.rec.host, mfn, self.rec.domid)
+
+    def assign_frame(self, mfn: int) -> None:
+        """Make a stolen frame this domain's."""
+        assign_frame(self.rec.host, mfn, self.rec.domid)
+
+    def flush_tlb(self) -> None:
+        """No engine has translations of the domain's when this returns."""
+        flush_domain(self.rec)
 
     def alloc_page(self) -> int | None:
         """One more frame for the domain: its mfn, or None when the domain or the machine has reached its limit."""
@@ -309,7 +336,8 @@ class Domain:
     def destroy(self) -> None:
         """End the domain and take back everything it has.  Its vcpus must be out of guest code.
 
-        This object stays valid and says what the domain was; it has no vcpus any more.
+        This object stays valid and says what the domain was; it has no vcpus any more. Frames that others have mapped
+        through grants stay until they are unmapped; so long the domain is a zombie (:meth:`Host.reap`).
         """
         while not self.destroy_part():
             pass
@@ -328,8 +356,12 @@ class Domain:
         gone: cython.bint = self._rid_of_some()
         rec.host.old = cython.address(rec.host.spare)
         if gone:
+            for mfn in list(self.shared_frames):
+                self.unshare_frame(mfn)
             rec.host.domains[rec.domid] = cython.NULL
             self.host.domains.pop(rec.domid, None)
+            self.host.zombies[rec.domid] = self
+            self.host.reap()
             self.console_sink = None
             self.destroyed = True
         return gone
@@ -338,6 +370,7 @@ class Domain:
         """Nothing of the domain's runs or is reached from outside any more."""
         rec: DomainPtr = self.rec
         rec.dying = 1
+        release_mappings(self)
         ev.destroy_all_ports(rec)
         for vcpu in self.vcpus:
             vcpu._release()
@@ -400,6 +433,7 @@ def new_domain(host: object, host_rec: HostPtr, domid: u32, pages: u64, nr_vcpus
     domain.host = host
     domain.name = name
     domain.vcpus = []
+    domain.shared_frames = []
     domain.state = DomainState()
     domain.pirq_eoi_mfn = NO_FRAME
     rec.host = host_rec

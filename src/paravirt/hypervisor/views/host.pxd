@@ -1,3 +1,4 @@
+from paravirt.hypervisor.records cimport Domain as DomainRec
 from paravirt.hypervisor.records cimport Host as HostRec
 from paravirt.hypervisor.records cimport u8, u16, u32, u64, i64
 
@@ -5,12 +6,19 @@ cdef class MachineLock:
     cdef HostRec* rec
     cdef readonly object keeper
 
+cdef class Quiesced:
+    cdef HostRec* rec
+    cdef DomainRec* domain
+    cdef u64 held
+    cdef object keeper
+
 cdef class Host:
     cdef HostRec* rec
     cdef readonly object memory
     cdef readonly list engines
     cdef readonly MachineLock lock
     cdef readonly dict domains
+    cdef readonly dict zombies
     cdef readonly dict families
     cdef public object service_step
     cdef public object trace_sink

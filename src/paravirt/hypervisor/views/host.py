@@ -7,7 +7,15 @@ from cython.cimports.libc.stdint import uintptr_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memset
 from cython.cimports.paravirt.abi.constants import DOMID_INVALID, DOMID_IO, DOMID_XEN
-from cython.cimports.paravirt.hypervisor.frames import alloc_frames, get_page_and_type, put_page_and_type
+from cython.cimports.paravirt.hypervisor.atomics import ORDERED, compare_exchange32, fetch_and32, fetch_or32
+from cython.cimports.paravirt.hypervisor.frames import (
+    alloc_frames,
+    get_page,
+    get_page_and_type,
+    may_hold,
+    put_page,
+    put_page_and_type,
+)
 from cython.cimports.paravirt.hypervisor.hypercalls.families import python_hypercall
 from cython.cimports.paravirt.hypervisor.hypercalls.native import register_native
 from cython.cimports.paravirt.hypervisor.loop import init_cond, init_lock, run_pcpu
@@ -21,6 +29,7 @@ from cython.cimports.paravirt.hypervisor.records import (
     pthread_cond_signal,
     pthread_mutex_lock,
     pthread_mutex_unlock,
+    u16,
     u32,
     u64,
 )
@@ -29,9 +38,9 @@ from cython.cimports.paravirt.hypervisor.records import Host as HostRecord
 from cython.cimports.paravirt.hypervisor.records import Pcpu as PcpuRecord
 from cython.cimports.paravirt.hypervisor.timekeeping import calibrate, now
 from cython.cimports.paravirt.hypervisor.views.domain import Domain, new_domain
-from cython.cimports.paravirt.machine.cpu import CpuOpsPtr, U64Ptr
+from cython.cimports.paravirt.machine.cpu import CpuOpsPtr, U32Ptr, U64Ptr
 
-from paravirt.errors import UserError
+from paravirt.errors import HypervisorBug, UserError
 from paravirt.hypervisor.hypercalls.registry import handlers
 
 NO_FRAME = 0xFFFFFFFFFFFFFFFF
@@ -49,6 +58,31 @@ class MachineLock:
 
     def __exit__(self, *details: object) -> None:
         pthread_mutex_unlock(cython.address(self.rec.lock))
+
+
+class Quiesced:
+    """While it is entered, no vcpu of a domain runs guest code: words that the guest changes stay as they are.
+
+    Both are done with the machine lock held, and it is not given up in between.
+    """
+
+    def __enter__(self) -> "Quiesced":
+        pcpu: PcpuPtr
+        i: u32
+        for i in range(self.rec.nr_pcpus):
+            pcpu = self.rec.pcpus[i]
+            if pcpu.ops.hold != cython.NULL and may_hold(pcpu, self.domain):
+                self.held |= cython.cast(u64, 1) << i
+                with cython.nogil:
+                    pcpu.ops.hold(pcpu.engine)
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        i: u32
+        for i in range(self.rec.nr_pcpus):
+            if self.held >> i & 1:
+                self.rec.pcpus[i].ops.unhold(self.rec.pcpus[i].engine)
+        self.held = 0
 
 
 class Host:
@@ -80,6 +114,7 @@ class Host:
         self.memory = memory
         self.engines = []
         self.domains = {}
+        self.zombies = {}
         self.families = dict(handlers())
         init_lock(cython.address(rec.lock))
         rec.owner = cython.cast(cython.p_void, self)
@@ -191,6 +226,70 @@ class Host:
         """Give both back."""
         put_page_and_type(self.rec, mfn)
 
+    def get_page(self, mfn: int, domid: int) -> bool:
+        """Take a reference to a domain's frame: false if it is not that domain's."""
+        return get_page(self.rec, mfn & 0xFFFFFFFFFFFFFFFF, domid)
+
+    def put_page(self, mfn: int) -> None:
+        """Give it back."""
+        put_page(self.rec, mfn)
+
+    def quiesced(self, domain: Domain) -> Quiesced:
+        """A context in which no vcpu of the domain runs guest code."""
+        context: Quiesced = Quiesced.__new__(Quiesced)
+        context.rec = self.rec
+        context.domain = domain.rec
+        context.keeper = self
+        return context
+
+    def compare_exchange(self, address: int, old: int, new: int) -> int:
+        """Make the 32 bits at a machine address ``new`` if they are ``old``: what they were, in one step."""
+        found: u32 = old
+        compare_exchange32(
+            cython.cast(U32Ptr, self.rec.memory + cython.cast(u64, address)),
+            cython.address(found),
+            new,
+            False,
+            ORDERED,
+            ORDERED,
+        )
+        return found
+
+    def clear_bits(self, address: int, bits: int) -> None:
+        """Clear bits of the 16 at an even machine address, in one step."""
+        at: u64 = address
+        shift: u32 = 16 if at & 2 else 0
+        fetch_and32(
+            cython.cast(U32Ptr, self.rec.memory + (at & ~cython.cast(u64, 3))),
+            ~(cython.cast(u32, bits) << shift),
+            ORDERED,
+        )
+
+    def set_bits(self, address: int, bits: int) -> None:
+        """Set bits of the 16 at an even machine address, in one step."""
+        at: u64 = address
+        fetch_or32(
+            cython.cast(U32Ptr, self.rec.memory + (at & ~cython.cast(u64, 3))),
+            cython.cast(u32, bits) << (16 if at & 2 else 0),
+            ORDERED,
+        )
+
+    def find(self, domid: int) -> "Domain | None":
+        """A domain by its number, also one that has ended and of which others have frames mapped."""
+        return self.domains.get(domid) or self.zombies.get(domid)
+
+    def reap(self) -> None:
+        """Forget ended domains whose last frame has been given back: their numbers are free again."""
+        mfn: u64
+        owner: u16
+        for domid in list(self.zombies):
+            owner = domid
+            for mfn in range(self.rec.nr_frames):
+                if self.rec.frames[mfn].owner == owner:
+                    break
+            else:
+                del self.zombies[domid]
+
     def frame_info(self, mfn: int) -> tuple[int, int, int, int, int]:
         """(owner, type, type references, references, flags) of a frame."""
         frame: FramePtr = cython.address(self.rec.frames[cython.cast(u64, mfn)])
@@ -203,6 +302,9 @@ class Host:
             UserError: the machine has not that much free memory.
         """
         free_frames: u64 = self.rec.free_frames
+        self.reap()
+        if domid in self.zombies:
+            raise HypervisorBug(f"domain number {domid} is that of a domain that has not quite ended")
         if pages and pages > free_frames - nr_vcpus - 64:
             raise UserError(
                 f"The machine has {free_frames * 4096 >> 20} MiB of free memory, "

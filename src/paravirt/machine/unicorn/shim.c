@@ -88,6 +88,7 @@ struct unicorn_engine {
 
     /* What other threads ask for.  The engine's own thread does it before it executes guest code again. */
     volatile int in_guest;     /* guest code may be running */
+    int held;                  /* how many callers want it to stay out of guest code */
     volatile int flush_wanted; /* scopes */
     pthread_mutex_t stale_lock; /* leaf lock: nothing is taken under it */
     uint64_t *stale;            /* a bit for each frame whose translated code is to be dropped */
@@ -310,19 +311,26 @@ static void switch_to(struct unicorn_engine *e, struct cpu *cpu)
 
 /* --- in and out of guest code -------------------------------------------------------------------------------- */
 
-/* From here on the guest may run: whoever wants a flush now waits until this thread has done it.  Answers whether
- * somebody did. */
+/* From here on the guest may run: whoever wants a flush now, or the engine out of guest code, waits until this thread
+ * has done it.  Answers whether somebody did. */
 static int enter_guest(struct unicorn_engine *e)
 {
-    int scope, flushed = 0;
+    int scope, waited = 0;
 
     __atomic_store_n(&e->in_guest, 1, __ATOMIC_SEQ_CST);
+    while (__atomic_load_n(&e->held, __ATOMIC_SEQ_CST)) {
+        __atomic_store_n(&e->in_guest, 0, __ATOMIC_SEQ_CST);
+        while (__atomic_load_n(&e->held, __ATOMIC_SEQ_CST))
+            sched_yield();
+        __atomic_store_n(&e->in_guest, 1, __ATOMIC_SEQ_CST);
+        waited = 1;
+    }
     while ((scope = __atomic_load_n(&e->flush_wanted, __ATOMIC_SEQ_CST)) != 0) {
         e->tlb_flush_by_mmuidx(e->cs, scope_map(scope));
         __atomic_fetch_and(&e->flush_wanted, ~scope, __ATOMIC_SEQ_CST);
-        flushed = 1;
+        waited = 1;
     }
-    return flushed;
+    return waited;
 }
 
 static void leave_guest(struct unicorn_engine *e)
@@ -580,7 +588,7 @@ static int engine_run(void *engine, struct cpu *cpu, cpu_handler handler, void *
         }
         if (e->leave)
             break;
-        goes_on = enter_guest(e); /* a flush that somebody waits for may be all that this stop was for */
+        goes_on = enter_guest(e); /* that somebody waits for it may be all that this stop was for */
         save_state(e, cpu);
         if (e->breakpoints_stale) {
             arm_breakpoints(e, cpu);
@@ -620,6 +628,24 @@ static void flush_from_outside(struct unicorn_engine *e, int scope)
         request_exit(e);
         sched_yield();
     }
+}
+
+static void engine_hold(void *engine)
+{
+    struct unicorn_engine *e = engine;
+
+    __atomic_fetch_add(&e->held, 1, __ATOMIC_SEQ_CST);
+    while (__atomic_load_n(&e->in_guest, __ATOMIC_SEQ_CST)) {
+        request_exit(e);
+        sched_yield();
+    }
+}
+
+static void engine_unhold(void *engine)
+{
+    struct unicorn_engine *e = engine;
+
+    __atomic_fetch_sub(&e->held, 1, __ATOMIC_SEQ_CST);
 }
 
 static void engine_flush_tlb(void *engine, int scope)
@@ -761,6 +787,8 @@ const struct cpu_ops unicorn_ops = {
     .free_state = engine_free_state,
     .get_fxsave = engine_get_fxsave,
     .set_fxsave = engine_set_fxsave,
+    .hold = engine_hold,
+    .unhold = engine_unhold,
 };
 
 /* --- opening and closing ------------------------------------------------------------------------------------- */

@@ -1,0 +1,6 @@
+"""The typed face of grant_entries.py, which is compiled."""
+
+from paravirt.hypervisor.views.vcpu import Vcpu
+
+def map_granted(vcpu: Vcpu, address: int, mfn: int, flags: int) -> bool: ...
+def unmap_granted(vcpu: Vcpu, address: int, mfn: int, flags: int, new_address: int) -> bool: ...
