@@ -47,7 +47,7 @@ def _load_decoder() -> Callable[[bytes, int], bytes]:
     except ImportError as error:
         raise UserError(
             "The kernel is packed with LZO, and the optional Python package 'lzallright', which unpacks "
-            "that, is not installed."
+            "that, is not installed: pip install 'paravirt[lzo]'."
         ) from error
 
     def decode(packed: bytes, size: int) -> bytes:
