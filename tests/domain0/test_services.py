@@ -10,11 +10,15 @@ import pytest
 
 import paravirt
 from paravirt import Machine, ShutdownReason
+from paravirt.abi.grant_table import GNTTAB_RESERVED_CONSOLE, GNTTAB_RESERVED_XENSTORE, GTF_permit_access
 from paravirt.abi.io import xs_wire
 from paravirt.domain0 import toolstack
 from paravirt.domain0.ring import STORE_REPLIES, STORE_REQUESTS
 from paravirt.domain0.store.wire import Message
 from paravirt.domain0.toolstack import Domain, GuestPage
+from paravirt.hypervisor.hypercalls.grant_frames import Entry, grants_of
+
+from ..hypervisor.audited import check
 
 HELLO = Path(paravirt.__file__).parent / "data" / "hello"
 PATIENCE = 60
@@ -93,3 +97,19 @@ def test_identities_are_the_same_in_every_deterministic_run() -> None:
     assert seen[0] == seen[1]
     assert seen[0][0] != seen[0][1]
     assert seen[0][0][0] != bytes(16)
+
+
+def test_both_rings_are_granted_to_domain_0() -> None:
+    with Machine(memory=16) as machine:
+        domain = create(machine)
+        home = f"/local/domain/{domain.domid}"
+        frames = machine.call(
+            lambda: [machine.store.get(f"{home}/{ring}/ring-ref") for ring in ("console", "store")]
+        )
+        with machine.host.lock:
+            grants = grants_of(machine.host.domains[domain.domid])
+            assert [grants.read(ref) for ref in (GNTTAB_RESERVED_CONSOLE, GNTTAB_RESERVED_XENSTORE)] == [
+                Entry(GTF_permit_access, 0, int(frame or 0)) for frame in frames
+            ]
+            assert grants.read(2) == Entry(0, 0, 0)
+        check(machine, "with both rings granted")

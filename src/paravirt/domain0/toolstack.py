@@ -22,8 +22,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+from paravirt.abi.grant_table import GNTTAB_RESERVED_CONSOLE, GNTTAB_RESERVED_XENSTORE, GTF_permit_access
 from paravirt.abi.xen import DOMID_FIRST_RESERVED
-from paravirt.domain0.builder import KernelImage, build_domain, parse_kernel
+from paravirt.domain0.builder import BuiltDomain, KernelImage, build_domain, parse_kernel
 from paravirt.domain0.console import Console
 from paravirt.domain0.crash import crash_report
 from paravirt.domain0.services import Services
@@ -33,6 +34,7 @@ from paravirt.domain0.store.socket import StoreSocket
 from paravirt.errors import HypervisorBug, UserError
 from paravirt.hypervisor.audit import audit
 from paravirt.hypervisor.audit_report import AuditReport
+from paravirt.hypervisor.hypercalls.grant_frames import Entry, grants_of
 from paravirt.hypervisor.hypercalls.state import MemoryRange
 from paravirt.hypervisor.views import Domain as DomainView
 from paravirt.hypervisor.views import Host
@@ -374,6 +376,7 @@ class Machine:
                     store_port=store_port,
                     nr_pages=pages,
                 )
+                _seed_grants(view, built)
             except BaseException:
                 view.destroy()
                 raise
@@ -521,6 +524,13 @@ def _set_limits(view: DomainView, wanted: _Wanted) -> None:
         view.state.max_grant_frames = wanted.max_grant_frames
     if wanted.identity is not None:
         view.state.handle = wanted.identity.bytes
+
+
+def _seed_grants(view: DomainView, built: BuiltDomain) -> None:
+    """Grant the two rings to Domain 0, under the references kept for them (xc_dom_gnttab_seed in tools/libs/guest)."""
+    rings = (GNTTAB_RESERVED_CONSOLE, built.console_mfn), (GNTTAB_RESERVED_XENSTORE, built.store_mfn)
+    for ref, mfn in rings:
+        grants_of(view).write_reserved(ref, Entry(GTF_permit_access, 0, mfn))
 
 
 def _contents(source: str | os.PathLike[str] | bytes, what: str) -> bytes:

@@ -59,15 +59,32 @@ def test_platform_parameters_say_where_xen_begins(vcpu: FakeVcpu) -> None:
 
 
 def test_features_are_those_of_an_unprivileged_guest(vcpu: FakeVcpu) -> None:
-    offered = features(vcpu)
-    assert xenfeat.XENFEAT_mmu_pt_update_preserve_ad in offered
-    assert not offered & {
-        xenfeat.XENFEAT_writable_page_tables,
-        xenfeat.XENFEAT_auto_translated_physmap,
-        xenfeat.XENFEAT_pae_pgdir_above_4gb,
-        xenfeat.XENFEAT_hvm_callback_vector,
-        xenfeat.XENFEAT_dom0,
+    assert features(vcpu) == {
+        xenfeat.XENFEAT_mmu_pt_update_preserve_ad,
+        xenfeat.XENFEAT_highmem_assist,
+        xenfeat.XENFEAT_gnttab_map_avail_bits,
+        xenfeat.XENFEAT_memory_op_vnode_supported,
+        xenfeat.XENFEAT_direct_mapped,
     }
+
+
+def test_answers_are_written_and_nothing_behind_them(vcpu: FakeVcpu) -> None:
+    for operation, size in (
+        (abi.XENVER_compile_info, ctypes.sizeof(XenCompileInfo)),
+        (abi.XENVER_platform_parameters, ctypes.sizeof(XenPlatformParameters)),
+        (abi.XENVER_guest_handle, 16),
+    ):
+        where = vcpu.put(b"\xaa" * (size + 1))
+        assert vcpu.call(XEN_VERSION, operation, where) == 0
+        written = vcpu.copy_from_guest(where, size + 1)
+        assert written[size] == 0xAA
+        assert written[:size] != b"\xaa" * size
+
+
+def test_a_word_of_features_that_is_none_is_not_answered(vcpu: FakeVcpu) -> None:
+    request = vcpu.put(XenFeatureInfo(submap_idx=1, submap=0x55), writable=False)
+    assert vcpu.call(XEN_VERSION, abi.XENVER_get_features, request) == -EINVAL
+    assert vcpu.read_struct(request, XenFeatureInfo).submap == 0x55
 
 
 def test_high_page_directories_are_a_feature_once_asked_for(vcpu: FakeVcpu) -> None:

@@ -189,7 +189,7 @@ class GrantFrames:
             self._memory.clear(mfn)
         self._domain.grant_version = version
         for ref, entry in enumerate(kept):
-            self._write_reserved(ref, entry)
+            self.write_reserved(ref, entry)
 
     def _fit_for_version_1(self, ref: int) -> Entry:
         entry = self.read(ref)
@@ -199,7 +199,8 @@ class GrantFrames:
             return Entry(0, 0, 0)
         return Entry(entry.flags | self.read_status(ref), entry.domid, entry.frame)
 
-    def _write_reserved(self, ref: int, entry: Entry) -> None:
+    def write_reserved(self, ref: int, entry: Entry) -> None:
+        """Store an entry below GNTTAB_NR_RESERVED_ENTRIES, which are the toolstack's."""
         if self.version == 1:
             layout = GrantEntryV1(flags=entry.flags, domid=entry.domid, frame=entry.frame)
             self._memory.write(self.entry_at(ref), bytes(layout))
