@@ -52,7 +52,7 @@ static void features(void)
         u8 bit;
     } d[] = {{"FPU", 0},  {"VME", 1},   {"DE", 2},   {"PSE", 3},  {"TSC", 4},   {"MSR", 5},   {"PAE", 6},
              {"CX8", 8},  {"APIC", 9},  {"MTRR", 12}, {"PGE", 13},   {"CMOV", 15}, {"PAT", 16}, {"PSE36", 17},
-             {"DS", 21},  {"FXSR", 24}, {"SSE2", 26}},
+             {"MCE", 7}, {"MCA", 14}, {"DS", 21},  {"FXSR", 24}, {"SSE2", 26}},
       c[] = {{"MONITOR", 3}, {"VMX", 5}, {"PDCM", 15}, {"PCID", 17}, {"X2APIC", 21}, {"TSC_DEADLINE", 24},
              {"HYPERVISOR", 31}},
       e[] = {{"SYSCALL", 11}, {"NX", 20}, {"1GB", 26}, {"LM", 29}},

@@ -14,6 +14,10 @@ static const struct {
     {0xc0000084, "SFMASK"},  {0xc0000100, "FS_BASE"},   {0xc0000101, "GS_BASE"},
     {0xc0000102, "KERNEL_GS_BASE"}, {0xc0000103, "TSC_AUX"}, {0x12345, "0x12345"}, {0x40000000, "0x40000000"},
     {0x48, "SPEC_CTRL"}, {0x49, "PRED_CMD"}, {0xda0, "XSS"},
+    {0x179, "MCG_CAP"}, {0x17a, "MCG_STATUS"}, {0x17b, "MCG_CTL"}, {0x4d0, "MCG_EXT_CTL"}, {0x400, "MC0_CTL"},
+    {0x401, "MC0_STATUS"}, {0x402, "MC0_ADDR"}, {0x403, "MC0_MISC"}, {0x404, "MC1_CTL"}, {0x407, "MC1_MISC"},
+    {0x408, "MC2_CTL"}, {0x40b, "MC2_MISC"}, {0x40c, "MC3_CTL"}, {0x480, "MC32_CTL"}, {0x280, "MC0_CTL2"},
+    {0x282, "MC2_CTL2"}, {0, "P5_MC_ADDR"}, {1, "P5_MC_TYPE"},
 };
 
 static u64 value;
@@ -52,6 +56,16 @@ static void reads(void)
     printf("PAT=%lx\n", value);
     rdmsr(0x1b);
     printf("APIC_BASE: BSP=%lu ENABLE=%lu\n", value >> 8 & 1, value >> 11 & 1);
+    for (u32 index = 0x17a; index <= 0x17b; index++) {
+        rdmsr(index);
+        printf("%x=%lx\n", index, value);
+    }
+    for (u32 index = 0x400; index < 0x408; index++) {
+        rdmsr(index);
+        printf("%x=%lx\n", index, value);
+    }
+    rdmsr(0x179);
+    printf("MCG_CAP: banks=%lu CTL=%lu LMCE=%lu\n", value & 0xff, value >> 8 & 1, value >> 27 & 1);
 }
 
 static void writes(void)
@@ -70,6 +84,19 @@ static void writes(void)
     result("write EFER without NXE", wrmsr(0xc0000080, value & ~0x800UL));
     rdmsr(0xc0000080);
     printf("EFER: NXE=%lu\n", value >> 11 & 1);
+}
+
+static void machine_check(void)
+{
+    static const u32 index[] = {0x17a, 0x17b, 0x400, 0x401, 0x402, 0x403, 0x405, 0x406, 0x407};
+    for (u64 i = 0; i < ARRAY_SIZE(index); i++)
+        for (int ones = 0; ones < 2; ones++) {
+            int vector = wrmsr(index[i], ones ? ~0UL : 0x5a);
+            printf("write %x %s: %s", index[i], ones ? "all ones" : "5a", vector_name(vector));
+            rdmsr(index[i]);
+            printf(", reads %lx\n", value);
+            wrmsr(index[i], 0);
+        }
 }
 
 static void bases(void)
@@ -105,6 +132,7 @@ void guest_main(void)
 {
     reads();
     writes();
+    machine_check();
     bases();
     without_handler();
 }

@@ -36,8 +36,8 @@ BRAND: Final = b"paravirt virtual CPU".ljust(48, b"\0")
 SIGNATURE: Final = 0x000106CA
 """Family 6, model 28, stepping 10."""
 
-# Leaf 1, edx: FPU DE TSC MSR PAE CX8 APIC CMOV PAT CLFSH MMX FXSR SSE SSE2.
-FEATURES_EDX: Final = _bits(0, 2, 4, 5, 6, 8, 9, 15, 16, 19, 23, 24, 25, 26)
+# Leaf 1, edx: FPU DE TSC MSR PAE MCE CX8 APIC MCA CMOV PAT CLFSH MMX FXSR SSE SSE2.
+FEATURES_EDX: Final = _bits(0, 2, 4, 5, 6, 7, 8, 9, 14, 15, 16, 19, 23, 24, 25, 26)
 # Leaf 1, ecx: SSE3 PCLMULQDQ SSSE3 CX16 SSE4.1 SSE4.2 MOVBE POPCNT AES HYPERVISOR.
 FEATURES_ECX: Final = _bits(0, 1, 9, 13, 19, 20, 22, 23, 25, 31)
 # Leaf 7, ebx: BMI1 BMI2 ADX.

@@ -10,6 +10,11 @@ from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.paravirt.abi.constants import HYPERVISOR_iret
 from cython.cimports.paravirt.hypervisor.frames import drop_code, get_page_and_type, put_page_and_type
 from cython.cimports.paravirt.hypervisor.guestmem import frame_ptr
+from cython.cimports.paravirt.hypervisor.machinecheck import (
+    is_machine_check_msr,
+    read_machine_check,
+    write_machine_check,
+)
 from cython.cimports.paravirt.hypervisor.records import FRAME_WRITABLE, HostPtr, VcpuPtr, i64, u8, u32, u64
 from cython.cimports.paravirt.hypervisor.timekeeping import guest_tsc
 from cython.cimports.paravirt.machine.cpu import SEG_FS, SEG_GS, BytePtr, U64Ptr
@@ -58,6 +63,8 @@ def read_msr(host: HostPtr, v: VcpuPtr, number: u32, value: U64Ptr) -> cython.bi
         value[0] = APIC_BASE_VALUE
     elif number == MISC_ENABLE:
         value[0] = MISC_ENABLE_VALUE
+    elif is_machine_check_msr(number):
+        value[0] = read_machine_check(v, number)
     elif number == UCODE_REV or number == PLATFORM_INFO or number == XEN_HYPERCALL:
         value[0] = 0
     else:
@@ -119,6 +126,8 @@ def write_msr(host: HostPtr, v: VcpuPtr, number: u32, value: u64) -> cython.bint
         return value == EFER_VALUE
     if number == XEN_HYPERCALL:
         return write_hypercall_page(host, v, value)
+    if is_machine_check_msr(number):
+        return write_machine_check(v, number, value)
     if number == TSC_AUX:
         if value >> 32:
             return False

@@ -140,6 +140,8 @@ ctypedef struct Vcpu:
     u64 cr4
     u64 iobmp            # PHYSDEVOP_set_iobitmap
     u32 iobmp_limit
+    u64 mcg_status       # machine-check registers (machinecheck.py)
+    u64 mc_ctl2[2]
     # traps
     TrapEntry traps[256]
     Callback event_callback
