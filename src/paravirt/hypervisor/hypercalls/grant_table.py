@@ -17,7 +17,6 @@ from paravirt.abi.errno import EFAULT, EINVAL, ENOSYS, EOPNOTSUPP, EPERM, ESRCH
 from paravirt.abi.grant_table import (
     GNTTAB_CACHE_CLEAN,
     GNTTAB_CACHE_INVAL,
-    GNTTAB_CACHE_SOURCE_GREF,
     GNTST_bad_domain,
     GNTST_bad_gntref,
     GNTST_bad_virt_addr,
@@ -187,17 +186,15 @@ def _cache_flush(vcpu: Vcpu, request: GnttabCacheFlush) -> None:
     """Write back and drop a range's cache lines: memory here is coherent, so that only the checks remain.
 
     Raises:
-        HypercallError: EINVAL; EPERM, nobody's frame; EOPNOTSUPP, by reference, or dropping lines unwritten.
+        HypercallError: EINVAL, also by reference; EPERM, nobody's frame; EOPNOTSUPP, dropping lines unwritten.
     """
     end = request.offset + request.length
     if request.offset >= FRAME_SIZE or end > FRAME_SIZE:
         raise HypercallError(EINVAL)
-    if request.length == 0 or request.op == 0:
-        return
-    if request.op & GNTTAB_CACHE_SOURCE_GREF:
-        raise HypercallError(EOPNOTSUPP)
     if request.op & ~(GNTTAB_CACHE_INVAL | GNTTAB_CACHE_CLEAN):
         raise HypercallError(EINVAL)
+    if request.length == 0 or request.op == 0:
+        return
     host = vcpu.domain.host
     mfn = request.a.dev_bus_addr >> 12
     if mfn >= host.nr_frames:
