@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from paravirt import Machine, ShutdownReason
+from paravirt import Machine, ShutdownReason, UserError
 
 from ..hypervisor.audited import check
 from .conftest import PATIENCE, Shell
@@ -82,6 +84,50 @@ def test_a_panic_leaves_a_report(machine: Machine, kernel: Path, ramdisk: bytes)
     assert "sysrq triggered crash" in shell.domain.console.output.decode()
     # The machine goes on: the next domain boots.
     assert "\n42\n" in _boot(machine, kernel, ramdisk)("echo $((6*7))")
+
+
+def test_the_balloon_gives_memory_back_and_takes_it_again(machine: Machine, kernel: Path, ramdisk: bytes) -> None:
+    shell = _boot(machine, kernel, ramdisk)
+    domain = shell.domain
+
+    def pages() -> int:
+        return domain.control(lambda view: view.tot_pages)
+
+    def settle(target: int) -> None:
+        """Until the guest has as many pages as it was asked for; it takes its time."""
+        end = time.monotonic() + PATIENCE
+        while pages() != target and time.monotonic() < end:
+            shell("sleep 0.2")
+
+    def total() -> int:
+        """What the guest says that it has, in KiB."""
+        found = re.search(r"MemTotal: +(\d+) kB", shell("cat /proc/meminfo"))
+        assert found
+        return int(found[1])
+
+    full, said, free = pages(), total(), machine.host.free_frames
+    assert full == 256 * 256
+    domain.set_memory_target(160)
+    settle(full - 96 * 256)
+    assert pages() == full - 96 * 256
+    assert said - total() == 96 * 1024
+    assert machine.host.free_frames == free + 96 * 256
+    check(machine, "when the guest has given memory back")
+    # It works with less, and what it gave back is zero for whoever is next.
+    assert "\n0\n" in shell("dd if=/dev/urandom of=/tmp/b bs=1000 count=20000 2>/dev/null; sync; echo $?")
+    domain.set_memory_target(224)
+    settle(full - 32 * 256)
+    assert pages() == full - 32 * 256
+    assert said - total() == 32 * 1024
+    domain.set_memory_target(256)
+    settle(full)
+    assert (pages(), total()) == (full, said)
+    for wrong in (0, 257):
+        with pytest.raises(UserError, match="1 to 256 MiB"):
+            domain.set_memory_target(wrong)
+    check(machine, "when the guest has its memory back")
+    domain.console.send("poweroff\n")
+    assert domain.wait(PATIENCE) is ShutdownReason.POWEROFF
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ from paravirt.abi.xen import DOMID_FIRST_RESERVED
 from paravirt.domain0.builder import BuiltDomain, KernelImage, build_domain, parse_kernel
 from paravirt.domain0.console import Console
 from paravirt.domain0.crash import crash_report
+from paravirt.domain0.grants import Grants
 from paravirt.domain0.services import Services
 from paravirt.domain0.store import Store, StoreService
 from paravirt.domain0.store.layout import announce, announce_host, derived_identity
@@ -50,6 +51,7 @@ MAX_VCPUS = 32
 """vcpu_info fits in shared_info for this many; a guest may register it elsewhere, but builds with these."""
 
 MAXMEM_SLACK = 256
+KIB_PER_MIB = 1024
 """Frames that a domain may have beyond its target (LIBXL_MAXMEM_CONSTANT, 1 MiB)."""
 E820_RAM = 1
 
@@ -166,6 +168,15 @@ class Domain:
         """End it at once and give its memory back."""
         self.machine._services.call(lambda: self.machine._end(self, ShutdownReason.DESTROYED))
 
+    def set_memory_target(self, memory: int) -> None:
+        """Ask the guest to use ``memory`` MiB, and let it have no more: its balloon driver gives back, or takes, the
+        difference in its own time.
+
+        Raises:
+            UserError: that is nothing, or more than the maximum that the domain was made with; or it is gone.
+        """
+        self.machine.call(lambda: self.machine._set_memory_target(self, memory))
+
     @property
     def reason(self) -> ShutdownReason | None:
         """Why it ended; None as long as it has not."""
@@ -191,6 +202,7 @@ class Machine:
         deterministic: the same inputs give the same run, event for event; time is what the guest executes.
 
     Attributes:
+        grants: the domains' grants, as Domain 0's backends use them.
         on_shutdown: called in Domain 0's thread with a domain that has just shut down, or has been destroyed.
 
     Raises:
@@ -222,6 +234,7 @@ class Machine:
         )
         self.memory.on_write(self.host.invalidate_code)
         self.store = Store()
+        self.grants = Grants(self.host)
         self.domains: dict[int, Domain] = {}
         self.on_shutdown: Callable[[Domain], None] | None = None
         self._store_socket: StoreSocket | None = None
@@ -423,6 +436,19 @@ class Machine:
         domain._on_end.append(service[0].close)
         connection.on_output = lambda: self._services.post(service[0].on_event)
         self.store.introduce(domain.domid)
+
+    def _set_memory_target(self, domain: Domain, memory: int) -> None:
+        """As libxl_set_memory_target: the hypervisor's limit, and the target in xenstore."""
+        home = f"/local/domain/{domain.domid}/memory"
+        most = int(self.store.get(f"{home}/static-max") or 0) // KIB_PER_MIB
+        if not 1 <= memory <= most:
+            raise UserError(f"The domain {domain.name} can have 1 to {most} MiB of memory, not {memory}.")
+
+        def limit(view: DomainView) -> None:
+            view.max_pages = memory * FRAMES_PER_MIB + MAXMEM_SLACK
+
+        domain.control(limit)
+        self.store.set(f"{home}/target", str(memory * KIB_PER_MIB))
 
     def _look_for_ended(self) -> None:
         for domain in list(self.domains.values()):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -79,6 +79,22 @@ class Memory:
         self._bytes[address:end] = source
         for listener in self._listeners:
             listener(address, end)
+
+    @contextlib.contextmanager
+    def dma(self, mfn: int, count: int = 1) -> Iterator[memoryview]:
+        """``count`` frames from ``mfn`` on as a writable view until the block's end; the engines are told then.
+
+        The caller holds a reference and a use as writable of each frame for as long.
+        """
+        start, end = mfn << FRAME_SHIFT, (mfn + count) << FRAME_SHIFT
+        self._check(start, end)
+        view = self._bytes[start:end].data
+        try:
+            yield view
+        finally:
+            view.release()
+            for listener in self._listeners:
+                listener(start, end)
 
     def clear(self, mfn: int, count: int = 1) -> None:
         """Zero ``count`` frames from ``mfn`` on, and tell the engines."""
