@@ -1,7 +1,8 @@
-"""Which vcpu runs, blocks and wakes: the mechanism, and the rotating policy against a model of it."""
+"""Which vcpu runs, blocks and wakes: the mechanism, and the turns of a domain's vcpus against a model of them."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Iterator
 
@@ -15,7 +16,6 @@ from .native import NEVER, Guest, GuestVcpu, Machine
 scheduling = native.functions("scheduling")
 timekeeping = native.functions("timekeeping")
 watchdog = native.functions("watchdog")
-rotate = native.functions("sched.rotate")
 
 MS = 10**6
 RUNNING, RUNNABLE, BLOCKED, OFFLINE = range(4)
@@ -48,8 +48,7 @@ def run(machine: Machine, cpu: int = 0) -> GuestVcpu | None:
 
 
 def test_all_runnable_vcpus_take_turns_of_a_millisecond(machine: Machine) -> None:
-    one, two = Guest(machine, 1, 2), Guest(machine, 5, 1)
-    everyone = [*one.vcpu, *two.vcpu]
+    everyone = Guest(machine, 1, 3).vcpu
     seen = []
     for _ in range(9):
         vcpu = run(machine)
@@ -66,6 +65,7 @@ def test_all_runnable_vcpus_take_turns_of_a_millisecond(machine: Machine) -> Non
 
 
 def test_a_vcpu_that_is_alone_has_no_end_of_turn(machine: Machine) -> None:
+    assert scheduling.set_policy(machine.at, native.address(ctypes.create_string_buffer(b"null")))
     guest = Guest(machine, 1, 2)
     guest.vcpu[1].rec.pause_flags = IN_BLOCK
     assert run(machine) is guest.vcpu[0]
@@ -90,9 +90,9 @@ ACTIONS = ["block", "wake", "yield", "pass", "down", "up"]
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from(ACTIONS))))
 def test_rotation_follows_its_model(steps: list[tuple[int, str]]) -> None:
-    """After any history, whoever runs is runnable, and turns go round in the order of domains and vcpus."""
+    """After any history, whoever runs is runnable, and turns go round in the order of vcpus."""
     machine = Machine(frames=128)
-    everyone = [*Guest(machine, 3, 2).vcpu, *Guest(machine, 7, 3).vcpu]
+    everyone = Guest(machine, 3, 5).vcpu
     flags = [0] * 5
     current: int | None = None
     ended = False
@@ -231,11 +231,12 @@ def test_an_event_for_a_sibling_ends_the_turn(machine: Machine) -> None:
 
 
 def test_another_domain_waits_for_the_end_of_the_turn(machine: Machine) -> None:
-    one, two, three = Guest(machine, 1), Guest(machine, 2), Guest(machine, 3)
-    three.vcpu[0].rec.pause_flags = IN_BLOCK
+    one, two = Guest(machine, 1), Guest(machine, 2)
     assert run(machine) is one.vcpu[0]
-    scheduling.vcpu_wake(three.vcpu[0].at)
+    scheduling.vcpu_kick(two.vcpu[0].at)
     assert machine.cpus[0].need_resched == 0
+    machine.host.virtual_ns += 9 * MS
+    assert run(machine) is one.vcpu[0]
     machine.host.virtual_ns += MS
     assert run(machine) is two.vcpu[0]
 
@@ -398,7 +399,9 @@ def test_a_machine_at_a_reused_address_starts_empty() -> None:
     machine = Machine()
     guest = Guest(machine)
     assert watchdog.set_watchdog(guest.at, 0, 1) == 1
+    guest.vcpu[0].rec.singleshot = 900
+    assert scheduling.earliest_deadline(native.address(machine.cpus[0])) == 900
     machine.host.tsc_mul = 0
     timekeeping.calibrate(machine.at)
     assert watchdog.next_watchdog(machine.at) == NEVER
-    assert run(machine) is None
+    assert scheduling.earliest_deadline(native.address(machine.cpus[0])) == NEVER

@@ -78,10 +78,22 @@ def test_a_verb_may_be_shortened_as_long_as_it_is_clear() -> None:
     assert find("vcpu") is None and find("x") is None
 
 
-@pytest.mark.parametrize("verb", ["sched-credit", "sched-credit2", "sched-rtds", "sched-sedf", "sched-bvt"])
+@pytest.mark.parametrize("verb", ["sched-credit2", "sched-rtds", "sched-sedf", "sched-bvt"])
 def test_schedulers_that_are_not_there(user: User, verb: str) -> None:
     done = user.run(verb)
     assert done.returncode == 1 and verb.removeprefix("sched-") in done.stderr
+
+
+def test_the_credit_scheduler_has_parameters_of_its_own(user: User) -> None:
+    assert user.xl("sched-credit", "-s") == "Cpupool Pool-0: tslice=30ms ratelimit=1000us migration-delay=0us\n"
+    user.xl("sched-credit", "-s", "-t", "10")
+    assert user.xl("sched-credit").splitlines() == [
+        "Cpupool Pool-0: tslice=10ms ratelimit=1000us migration-delay=0us",
+        "Name                                ID Weight  Cap",
+    ]
+    done = user.run("sched-credit", "-s", "-t", "1", "-r", "5000")
+    assert done.returncode == 1 and "rate limit" in done.stderr
+    user.xl("sched-credit", "-s", "-t", "30")
 
 
 @pytest.mark.parametrize("golden", sorted(GOLDEN.glob("*.cfg")), ids=lambda path: path.stem)
@@ -144,7 +156,7 @@ def test_uptime_and_pools_and_claims(user: User) -> None:
     assert lines[0] == f"{'Name':<33} {'ID':>4} Uptime"
     assert [line[:38] for line in lines[1:]] == [f"{'Domain-0':<33} {0:4d}", f"{'one':<33} {1:4d}"]
     assert user.xl("uptime", "-s", "one").rstrip().endswith("one (1)")
-    assert user.xl("cpupool-list").splitlines()[1].split() == ["Pool-0", "1", "rotate", "y", "2"]
+    assert user.xl("cpupool-list").splitlines()[1].split() == ["Pool-0", "1", "credit", "y", "2"]
     assert user.xl("cpupool-list", "-c").splitlines()[1].split() == ["Pool-0", "0"]
     assert user.run("cpupool-list", "other").returncode == 1
     assert user.xl("claims").splitlines()[2].split()[:3] == ["one", "1", "32"]

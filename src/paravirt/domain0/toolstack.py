@@ -39,6 +39,7 @@ from paravirt.hypervisor.hypercalls.grant_frames import Entry, grants_of
 from paravirt.hypervisor.hypercalls.state import MemoryRange
 from paravirt.hypervisor.views import Domain as DomainView
 from paravirt.hypervisor.views import Host
+from paravirt.hypervisor.views import scheduler as policies
 from paravirt.machine.memory import FRAME_SIZE, Memory
 from paravirt.machine.unicorn.engine import UnicornEngine
 from paravirt.machine.unicorn.selftest import self_test
@@ -177,6 +178,18 @@ class Domain:
         """
         self.machine.call(lambda: self.machine._set_memory_target(self, memory))
 
+    def sched_get(self) -> dict[str, int]:
+        """Its parameters under the machine's scheduler, by their names in XEN_DOMCTL_scheduler_op; times in ns."""
+        return self.control(policies.sched_get)
+
+    def sched_set(self, **parameters: int) -> None:
+        """Change some of them; they act at once.
+
+        Raises:
+            UserError: the scheduler has no such parameter, or not with that value; or the domain is gone.
+        """
+        self.control(lambda view: policies.sched_set(view, parameters))
+
     @property
     def reason(self) -> ShutdownReason | None:
         """Why it ended; None as long as it has not."""
@@ -200,6 +213,7 @@ class Machine:
     Parameters:
         memory: MiB for all domains together.
         deterministic: the same inputs give the same run, event for event; time is what the guest executes.
+        scheduler: which policy shares the CPU among domains: credit, sedf, bvt or null.
 
     Attributes:
         grants: the domains' grants, as Domain 0's backends use them.
@@ -209,7 +223,9 @@ class Machine:
         UserError: no CPU engine is usable here, or the host has not that much memory.
     """
 
-    def __init__(self, memory: int = 1024, *, deterministic: bool = False) -> None:
+    def __init__(self, memory: int = 1024, *, deterministic: bool = False, scheduler: str = "credit") -> None:
+        if scheduler not in policies.POLICIES:
+            raise UserError(f"There is no scheduler {scheduler!r}: {', '.join(policies.POLICIES)} are.")
         if not 1 <= memory <= MAX_MEMORY_MIB:
             raise UserError(
                 f"A machine of {memory} MiB cannot be made: 1 to {MAX_MEMORY_MIB} MiB are possible."
@@ -232,6 +248,7 @@ class Machine:
             wall_ns=wall,
             service_fd=self._services.event_fd,
         )
+        policies.choose_scheduler(self.host, scheduler)
         self.memory.on_write(self.host.invalidate_code)
         self.store = Store()
         self.grants = Grants(self.host)
@@ -312,6 +329,21 @@ class Machine:
         """Counts and times (ns) of hypercalls, traps and the engine since the machine's start."""
         with self.host.lock:
             return dict(self.host.stats())
+
+    def sched_info(self) -> dict[str, Any]:
+        """The scheduler ("name") and its own parameters: credit's ``tslice_ms`` and ``ratelimit_us``, BVT's
+        ``ctx_allow`` (ns)."""
+        with self.host.lock:
+            return policies.sched_info(self.host)
+
+    def set_sched_info(self, **parameters: int) -> None:
+        """Change some of the scheduler's own parameters.
+
+        Raises:
+            UserError: it has no such parameter, or not with that value.
+        """
+        with self.host.lock:
+            policies.set_sched_info(self.host, parameters)
 
     def serve_store(self, path: Path) -> None:
         """Let programs talk to the store over a unix socket, as Domain 0; the socket goes with the machine.

@@ -22,7 +22,7 @@ from cython.cimports.paravirt.hypervisor.records import (
     u32,
     u64,
 )
-from cython.cimports.paravirt.hypervisor.scheduling import earliest_deadline, pick_next, vcpu_yield
+from cython.cimports.paravirt.hypervisor.scheduling import earliest_deadline, pick_next, vcpu_spins
 from cython.cimports.paravirt.hypervisor.segments import reload_segments
 from cython.cimports.paravirt.hypervisor.timekeeping import guest_tsc, now, run_timers
 from cython.cimports.paravirt.hypervisor.trace import trace_exit
@@ -138,9 +138,9 @@ def carry_out(pcpu: PcpuPtr, v: VcpuPtr, exit: CpuExitPtr) -> cython.void:
     elif exit.kind == EXIT_PAUSE:
         # It waits for a sibling, which cannot run beside it: soon let that go first.
         v.pauses += 1
-        if pcpu.slice_end != 0 and v.pauses >= PAUSES_BEFORE_YIELD:
+        if v.pauses >= PAUSES_BEFORE_YIELD:
             v.pauses = 0
-            vcpu_yield(v)
+            vcpu_spins(v)
     else:
         domain_crash(v.domain, "the CPU engine cannot go on with this guest", exit.vector)
 
@@ -195,6 +195,8 @@ def wait_for_work(pcpu: PcpuPtr) -> cython.bint:
     host: HostPtr = pcpu.host
     deadline: u64 = earliest_deadline(pcpu)
     started: u64 = read_tsc()
+    if pcpu.slice_end != 0 and pcpu.slice_end < deadline:
+        deadline = pcpu.slice_end
     if host.virtual_clock and deadline != NEVER:
         if deadline > host.virtual_ns:
             host.virtual_ns = deadline

@@ -208,6 +208,7 @@ ctypedef struct Domain:
     u64 crash_reason     # host address of a static C string
     u64 crash_detail
     OldTable old         # of the frames that it is being rid of, at its end
+    void* sched          # what the scheduler keeps for it: sched/policy.pxd, Unit
 
 # --- the machine ------------------------------------------------------------------------------------------------
 
@@ -246,6 +247,7 @@ ctypedef i64 (*hypercall_fn)(Host* host, Vcpu* vcpu, u64* args) noexcept nogil
 
 ctypedef struct Host:
     pthread_mutex_t lock
+    void* sched          # what the scheduler keeps for the machine: sched/policy.pxd, HostSched
     u8* memory           # host address of machine frame 0
     u64 nr_frames
     Frame* frames

@@ -3,7 +3,8 @@
 # ruff: noqa: F821  (names declared in the .pxd beside this file)
 """The scheduling mechanism: which vcpus can run, how they block and wake, the switch from one to the next.
 
-Who runs when is a policy's decision (``sched/``), asked through the verbs of ``sched/policy.pxd``. A vcpu
+Which domain runs when is a policy's decision (``sched/``), asked through the verbs of ``sched/policy.pxd``; inside
+a domain vcpus take turns (``sched/rotate.py``). A vcpu
 that a hypercall deschedules stays in its engine until the handler returns: p.need_resched tells the trap path
 to leave.
 
@@ -11,6 +12,7 @@ Behaviour: Xen 4.17, common/sched/core.c and common/domain.c. All functions are 
 """
 
 import cython
+from cython.cimports.libc.string import strcmp
 from cython.cimports.paravirt.hypervisor.records import (
     RUNSTATE_BLOCKED,
     RUNSTATE_OFFLINE,
@@ -27,8 +29,19 @@ from cython.cimports.paravirt.hypervisor.records import (
     u32,
     u64,
 )
-from cython.cimports.paravirt.hypervisor.sched.rotate import rotate
+from cython.cimports.paravirt.hypervisor.sched.bvt import bvt
+from cython.cimports.paravirt.hypervisor.sched.credit import credit
+from cython.cimports.paravirt.hypervisor.sched.null import null
+from cython.cimports.paravirt.hypervisor.sched.policy import (
+    HostSchedPtr,
+    PcpuSchedPtr,
+    SchedPolicyPtr,
+    UnitPtr,
+)
+from cython.cimports.paravirt.hypervisor.sched.rotate import next_after, next_turn
+from cython.cimports.paravirt.hypervisor.sched.sedf import sedf
 from cython.cimports.paravirt.hypervisor.sched.state import MachineStatePtr, add_vcpu, drop_vcpu, state_of
+from cython.cimports.paravirt.hypervisor.sched.units import cpu_of, drop_unit, make_unit, policy_of, sched_of, unit_of
 from cython.cimports.paravirt.hypervisor.timekeeping import (
     change_runstate,
     init_vcpu_timers,
@@ -44,7 +57,54 @@ from cython.cimports.posix.unistd import write
 
 NEVER = cython.declare(u64, 0xFFFFFFFFFFFFFFFF)
 
-policy = cython.address(rotate)
+
+# --- policies and units -------------------------------------------------------------------------------------
+
+
+def set_policy(host: HostPtr, name: cython.p_const_char) -> cython.bint:
+    """Choose a machine's policy, before it has a domain; false: there is none of that name, or no memory."""
+    sched: HostSchedPtr = sched_of(host)
+    known: SchedPolicyPtr[4] = [
+        cython.address(credit),
+        cython.address(sedf),
+        cython.address(bvt),
+        cython.address(null),
+    ]
+    i: u32
+    if sched == cython.NULL:
+        return False
+    for i in range(4):
+        if strcmp(known[i].name, name) == 0:
+            sched.policy = known[i]
+            return True
+    return False
+
+
+def join_unit(v: VcpuPtr) -> UnitPtr:
+    """The unit that a new vcpu belongs to, made if it is the domain's first; NULL without memory."""
+    host: HostPtr = v.domain.host
+    u: UnitPtr = unit_of(v.domain)
+    if u == cython.NULL:
+        u = make_unit(v.domain)
+        if u == cython.NULL:
+            return cython.NULL
+        if sched_of(host).policy == cython.NULL:
+            sched_of(host).policy = cython.address(credit)
+        u.home = policy_of(host).pick_cpu(u)
+        policy_of(host).insert(u, now(host))
+    u.nr_vcpus += 1
+    return u
+
+
+def look_at(u: UnitPtr, at: u64) -> cython.void:
+    """Tell the policy if the unit woke, or fell asleep, by something that nobody announced."""
+    awake: cython.bint = next_after(u, cython.NULL) != cython.NULL
+    if awake and not u.awake:
+        u.awake = 1
+        policy_of(u.domain.host).wake(u, at)
+    elif u.awake and not awake:
+        u.awake = 0
+        policy_of(u.domain.host).sleep(u, at)
 
 
 # --- states -------------------------------------------------------------------------------------------------
@@ -62,17 +122,22 @@ def init_vcpu(v: VcpuPtr) -> cython.void:
     v.pause_flags = VPF_DOWN
     v.runstate = RUNSTATE_OFFLINE
     init_vcpu_timers(v)
-    policy.insert(v)
-    if not add_vcpu(v):
-        # Without memory for a list entry it can never be chosen.
-        v.pcpu = cython.NULL
+    u: UnitPtr = join_unit(v)
+    v.pcpu = u.home if u != cython.NULL and add_vcpu(v) else cython.NULL
 
 
 def remove_vcpu(v: VcpuPtr) -> cython.void:
     """The vcpu ends: no physical CPU may choose it or take it for the one that ran last."""
     p: PcpuPtr = v.pcpu
-    policy.remove(v)
+    u: UnitPtr = unit_of(v.domain)
     drop_vcpu(v)
+    if u != cython.NULL:
+        if u.last == v:
+            u.last = cython.NULL
+        u.nr_vcpus -= 1
+        if u.nr_vcpus == 0:
+            policy_of(v.domain.host).remove(u)
+            drop_unit(u)
     if v.id == 0:
         forget_watchdogs(v.domain)
     if p != cython.NULL and p.current == v:
@@ -127,12 +192,22 @@ def force_reschedule(p: PcpuPtr) -> cython.void:
 def vcpu_kick(v: VcpuPtr) -> cython.void:
     """Make the vcpu notice something soon: if it runs, by an exit; else when the policy likes."""
     p: PcpuPtr = v.pcpu
+    u: UnitPtr = unit_of(v.domain)
+    urgent: cython.bint = False
     if p == cython.NULL:
         return
     if v.runstate == RUNSTATE_RUNNING and p.current == v and not p.idle:
         kick(p)
-    elif runnable(v) and (p.idle or policy.wake(v, now(v.domain.host))):
-        force_reschedule(p)
+    elif runnable(v):
+        if not u.awake:
+            u.awake = 1
+            urgent = policy_of(p.host).wake(u, now(p.host))
+        if cpu_of(p).running == u:
+            u.turn_over = 1
+            urgent = True
+        # What runs may have been given no end, because nobody else was there.
+        if urgent or p.idle or p.slice_end == 0 or cpu_of(p).running == cython.NULL:
+            force_reschedule(p)
 
 
 def made_runnable(v: VcpuPtr) -> cython.void:
@@ -149,7 +224,6 @@ def stop_running(v: VcpuPtr) -> cython.void:
     """Something keeps the vcpu from running from now on: if it runs, it stops soon."""
     if v.runstate == RUNSTATE_RUNNABLE:
         change_runstate(v, RUNSTATE_OFFLINE, now(v.domain.host))
-    policy.sleep(v, now(v.domain.host))
     if v.runstate == RUNSTATE_RUNNING and v.pcpu != cython.NULL:
         force_reschedule(v.pcpu)
 
@@ -170,14 +244,25 @@ def vcpu_block(v: VcpuPtr) -> cython.void:
     if events_need_delivery(v):
         return
     v.pause_flags |= VPF_BLOCKED
-    policy.sleep(v, now(v.domain.host))
     v.pcpu.need_resched = 1
 
 
 def vcpu_yield(v: VcpuPtr) -> cython.void:
-    """The running vcpu lets others go first."""
-    policy.yield_cpu(v)
+    """The running vcpu lets others go first: a sibling, if one can run, else another domain."""
+    u: UnitPtr = unit_of(v.domain)
+    if next_after(u, v) != cython.NULL:
+        u.turn_over = 1
+    else:
+        u.yielded = 1
     v.pcpu.need_resched = 1
+
+
+def vcpu_spins(v: VcpuPtr) -> cython.void:
+    """The running vcpu seems to wait for a sibling, which cannot run beside it: that goes first."""
+    u: UnitPtr = unit_of(v.domain)
+    if next_after(u, v) != cython.NULL:
+        u.turn_over = 1
+        v.pcpu.need_resched = 1
 
 
 def vcpu_up(v: VcpuPtr) -> cython.void:
@@ -247,6 +332,39 @@ def domain_shutdown(d: DomainPtr, reason: u32) -> cython.void:
 # --- a physical CPU's loop ----------------------------------------------------------------------------------
 
 
+def choose_unit(p: PcpuPtr, at: u64) -> UnitPtr:
+    """Charge the unit that ran, and ask the policy which one runs next; NULL: idle, until p.slice_end if set."""
+    sched: HostSchedPtr = sched_of(p.host)
+    policy: SchedPolicyPtr
+    cpu: PcpuSchedPtr
+    u: UnitPtr
+    until: u64
+    i: u32
+    p.slice_end = 0
+    if sched == cython.NULL or sched.policy == cython.NULL:
+        return cython.NULL
+    policy = policy_of(p.host)
+    cpu = cpu_of(p)
+    if cpu.running != cython.NULL:
+        cpu.running.run_ns += at - cpu.since
+        policy.charge(cpu.running, at - cpu.since, at)
+    cpu.since = at
+    for i in range(sched.count):
+        if sched.units[i].home == p:
+            look_at(sched.units[i], at)
+    policy.tick(p.host, at)
+    u = policy.do_schedule(p, at)
+    if u != cpu.running:
+        cpu.started = at
+        if u != cython.NULL:
+            u.turn_end = 0
+    cpu.running = u
+    if u == cython.NULL:
+        until = policy.deadline(p, at)
+        p.slice_end = until if until != NEVER else 0
+    return u
+
+
 def pick_next(p: PcpuPtr) -> VcpuPtr:
     """Choose what this physical CPU runs next, and do the guests' view of the switch; NULL: idle.
 
@@ -256,9 +374,12 @@ def pick_next(p: PcpuPtr) -> VcpuPtr:
     host: HostPtr = p.host
     at: u64 = now(host)
     last: VcpuPtr = p.current
-    chosen: VcpuPtr
-    policy.tick(p, at)
-    chosen = policy.do_schedule(p, at)
+    u: UnitPtr = choose_unit(p, at)
+    chosen: VcpuPtr = cython.NULL
+    if u != cython.NULL:
+        chosen = next_turn(u, at)
+        if u.turn_end != 0 and (p.slice_end == 0 or u.turn_end < p.slice_end):
+            p.slice_end = u.turn_end
     p.need_resched = 0
     if last != cython.NULL and last != chosen and last.runstate == RUNSTATE_RUNNING:
         set_runstate(last, resting_state(last))

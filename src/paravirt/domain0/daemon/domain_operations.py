@@ -290,6 +290,18 @@ def set_vcpus(request: Request) -> None:
         request.domains.write(managed, f"cpu/{number}/availability", "online" if number < count else "offline")
 
 
+@operation("sched-get")
+def sched_get(request: Request) -> dict[str, int]:
+    """A domain's parameters of scheduling, by their names in XEN_DOMCTL_scheduler_op; times in ns."""
+    return request.domain().domain.sched_get()
+
+
+@operation("sched-set")
+def sched_set(request: Request) -> None:
+    """Change some of them."""
+    request.domain().domain.sched_set(**request.object("parameters"))
+
+
 @operation("vcpu-pin")
 def pin_vcpu(request: Request) -> None:
     """Say which physical CPUs a vcpu (-1: every one) may use (``hard``), and would rather use (``soft``)."""

@@ -16,9 +16,6 @@ from paravirt.hypervisor import cpuid
 from paravirt.hypervisor.hypercalls import version
 from paravirt.hypervisor.views import Domain as DomainView
 
-SCHEDULER = "rotate"
-"""The machine's scheduler, which has no parameters."""
-
 POOL = "Pool-0"
 _KEYS = {
     "h": "show this help",
@@ -69,7 +66,7 @@ def info(request: Request) -> dict[str, Any]:
         "xen_minor": version.MINOR,
         "xen_extra": version.EXTRAVERSION.decode(),
         "xen_caps": version.CAPABILITIES.decode(),
-        "xen_scheduler": SCHEDULER,
+        "xen_scheduler": request.machine.sched_info()["name"],
         "xen_pagesize": version.PAGE_SIZE,
         "virt_start": version.VIRT_START,
         "xen_changeset": version.CHANGESET.decode(),
@@ -99,7 +96,17 @@ def dmesg(request: Request) -> str:
 def cpupools(request: Request) -> list[dict[str, Any]]:
     """The pools of physical CPUs: there is one."""
     cpus = list(range(request.machine.host.nr_pcpus))
-    return [{"name": POOL, "cpus": cpus, "scheduler": SCHEDULER, "domains": len(request.domains.all()) + 1}]
+    scheduler = request.machine.sched_info()["name"]
+    return [{"name": POOL, "cpus": cpus, "scheduler": scheduler, "domains": len(request.domains.all()) + 1}]
+
+
+@operation("sched-info")
+def sched_info(request: Request) -> dict[str, Any]:
+    """The scheduler and its own parameters, after those of ``set`` were changed."""
+    changed = request.object("set") if request.flag("change") else {}
+    if changed:
+        request.machine.set_sched_info(**changed)
+    return request.machine.sched_info()
 
 
 @operation("debug-keys")

@@ -36,6 +36,7 @@ from cython.cimports.paravirt.hypervisor.records import (
 from cython.cimports.paravirt.hypervisor.records import Frame as FrameRecord
 from cython.cimports.paravirt.hypervisor.records import Host as HostRecord
 from cython.cimports.paravirt.hypervisor.records import Pcpu as PcpuRecord
+from cython.cimports.paravirt.hypervisor.sched.units import end_sched
 from cython.cimports.paravirt.hypervisor.timekeeping import calibrate, now
 from cython.cimports.paravirt.hypervisor.views.domain import Domain, new_domain
 from cython.cimports.paravirt.machine.cpu import CpuOpsPtr, U32Ptr, U64Ptr
@@ -393,6 +394,7 @@ class Host:
     def __dealloc__(self) -> None:
         i: u32
         if self.rec != cython.NULL:
+            end_sched(self.rec)
             for i in range(self.rec.nr_pcpus):
                 free(self.rec.pcpus[i])
             free(self.rec.pcpus)

@@ -1,0 +1,20 @@
+# The credit policy.
+from paravirt.hypervisor.records cimport Host, Pcpu, i64, u32, u64
+from paravirt.hypervisor.sched.policy cimport SchedPolicy, Unit
+
+cdef SchedPolicy credit
+
+cdef void credit_insert(Unit* u, u64 at) noexcept nogil
+cdef void credit_remove(Unit* u) noexcept nogil
+cdef bint credit_wake(Unit* u, u64 at) noexcept nogil
+cdef void credit_sleep(Unit* u, u64 at) noexcept nogil
+cdef void credit_charge(Unit* u, u64 ran, u64 at) noexcept nogil
+cdef void credit_tick(Host* host, u64 at) noexcept nogil
+cdef Unit* credit_do_schedule(Pcpu* p, u64 at) noexcept nogil
+cdef u64 credit_deadline(Pcpu* p, u64 at) noexcept nogil
+cdef void credit_adjusted(Unit* u, u64 at) noexcept nogil
+
+cdef Unit* best_waiting(Pcpu* p, Unit* current) noexcept nogil
+cdef u64 until_account(Pcpu* p, Unit* chosen, bint contended, u64 at) noexcept nogil
+cdef void earn(Unit* u, u64 fair, u64 bound) noexcept nogil
+cdef void account(Host* host) noexcept nogil

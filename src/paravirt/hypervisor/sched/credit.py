@@ -1,0 +1,221 @@
+# cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False, initializedcheck=False
+# mypy: ignore-errors
+# ruff: noqa: F821  (names declared in the .pxd beside this file)
+"""The credit policy: time in proportion to weights, limited by caps; who wakes with credit left goes first.
+
+Credit is processor time in nanoseconds. Every 30 ms the machine's time of as long is shared out by weight among
+the domains that used some, and running costs as much as it takes. A domain with credit goes before one without,
+and one that woke with credit before both, until the next tick. One over its cap waits until it has earned credit.
+
+Behaviour: Xen 4.17, common/sched/credit.c. Different here: use is measured where Xen samples it each tick, and
+a domain that waits for a CPU goes on earning, where Xen halves what it has and lets it earn no more.
+"""
+
+import cython
+from cython.cimports.paravirt.hypervisor.records import HostPtr, PcpuPtr, i64, u32, u64
+from cython.cimports.paravirt.hypervisor.sched.policy import (
+    BOOST,
+    OVER,
+    UNDER,
+    HostSchedPtr,
+    PcpuSchedPtr,
+    UnitPtr,
+)
+from cython.cimports.paravirt.hypervisor.sched.units import cpu_of, least_loaded, sched_of, to_the_end
+
+TICK = cython.declare(u64, 10_000_000)
+NEVER = cython.declare(u64, 0xFFFFFFFFFFFFFFFF)
+
+
+def credit_insert(u: UnitPtr, at: u64) -> cython.void:
+    """It starts without credit or debt."""
+    u.credit.priority = UNDER
+
+
+def credit_remove(u: UnitPtr) -> cython.void:
+    """Nothing to give back: its credit goes with it."""
+
+
+def credit_wake(u: UnitPtr, at: u64) -> cython.bint:
+    """With credit left it goes before those who only have credit."""
+    running: UnitPtr = cpu_of(u.home).running
+    if u.credit.priority == UNDER and not u.credit.parked:
+        u.credit.priority = BOOST
+    to_the_end(u)
+    return not u.credit.parked and (running == cython.NULL or u.credit.priority < running.credit.priority)
+
+
+def credit_sleep(u: UnitPtr, at: u64) -> cython.void:
+    """Nothing to do: it is passed over."""
+
+
+def credit_charge(u: UnitPtr, ran: u64, at: u64) -> cython.void:
+    """Pay for the time; a tick ends the boost."""
+    u.credit.credit -= cython.cast(i64, ran)
+    if ran:
+        u.credit.active = 1
+    if u.credit.priority == BOOST and at // TICK != (at - ran) // TICK:
+        u.credit.priority = UNDER
+
+
+def earn(u: UnitPtr, fair: u64, bound: u64) -> cython.void:
+    """What an accounting period brings to one unit that is active, and what follows from its credit."""
+    tslice: i64 = cython.cast(i64, sched_of(u.domain.host).tslice)
+    u.credit.credit += cython.cast(i64, fair)
+    if u.credit.credit < 0:
+        u.credit.priority = OVER
+        if u.params.cap and u.credit.credit < -cython.cast(i64, fair):
+            u.credit.parked = 1
+        if u.credit.credit < -tslice:
+            u.credit.credit = -tslice
+        return
+    if u.credit.priority == OVER:
+        u.credit.priority = UNDER
+    u.credit.parked = 0
+    if not u.awake and u.credit.credit > tslice:
+        u.credit.credit //= 2
+        u.credit.active = 0
+    elif u.credit.credit > cython.cast(i64, bound):
+        u.credit.credit = cython.cast(i64, bound)
+
+
+def account(host: HostPtr) -> cython.void:
+    """Share out one period's time among the active units by weight; nobody gets more than a whole CPU, or its cap.
+
+    What caps leave over goes to the others: as many rounds as units reach theirs.
+    """
+    sched: HostSchedPtr = sched_of(host)
+    total: u64 = sched.tslice * host.nr_pcpus
+    weights: u64 = 0
+    active: u32 = 0
+    peak: u64
+    settled: cython.bint = False
+    u: UnitPtr
+    i: u32
+    for i in range(sched.count):
+        u = sched.units[i]
+        u.credit.settled = 0
+        if u.credit.active:
+            weights += u.params.weight
+            active += 1
+    while not settled:
+        settled = True
+        for i in range(sched.count):
+            u = sched.units[i]
+            if not u.credit.active or u.credit.settled:
+                continue
+            peak = sched.tslice
+            if u.params.cap and u.params.cap < 100:
+                peak = sched.tslice * u.params.cap // 100
+            if total * u.params.weight // weights >= peak:
+                u.credit.settled = 1
+                u.credit.fair = peak
+                total -= peak
+                weights -= u.params.weight
+                settled = weights == 0
+                break
+            u.credit.fair = total * u.params.weight // weights
+    for i in range(sched.count):
+        if sched.units[i].credit.active:
+            earn(sched.units[i], sched.units[i].credit.fair, sched.tslice * (active + 1))
+
+
+def credit_tick(host: HostPtr, at: u64) -> cython.void:
+    """Accounting, once for each period that has passed; after a long sleep of the whole machine only some."""
+    sched: HostSchedPtr = sched_of(host)
+    if sched.next_account == 0:
+        sched.next_account = at + sched.tslice
+    if at > sched.next_account + 1000 * sched.tslice:
+        sched.next_account = at - 1000 * sched.tslice
+    while at >= sched.next_account:
+        account(host)
+        sched.next_account += sched.tslice
+
+
+def best_waiting(p: PcpuPtr, current: UnitPtr) -> UnitPtr:
+    """The unit that waits here with the best priority, and longest; or NULL."""
+    sched: HostSchedPtr = sched_of(p.host)
+    best: UnitPtr = cython.NULL
+    u: UnitPtr
+    i: u32
+    for i in range(sched.count):
+        u = sched.units[i]
+        if u == current or not u.awake or u.home != p or u.credit.parked:
+            continue
+        if (
+            best == cython.NULL
+            or u.credit.priority < best.credit.priority
+            or (u.credit.priority == best.credit.priority and u.order < best.order)
+        ):
+            best = u
+    return best
+
+
+def until_account(p: PcpuPtr, chosen: UnitPtr, contended: cython.bint, at: u64) -> u64:
+    """When the choice is to be looked at again: the end of the turn, or the accounting."""
+    sched: HostSchedPtr = sched_of(p.host)
+    end: u64 = cpu_of(p).turn_end
+    if not contended or sched.next_account < end:
+        end = sched.next_account
+    if contended and chosen.credit.priority == BOOST and (at // TICK + 1) * TICK < end:
+        end = (at // TICK + 1) * TICK
+    return end
+
+
+def credit_do_schedule(p: PcpuPtr, at: u64) -> UnitPtr:
+    """The best priority first, in turns of a time slice; nobody is preempted within the rate limit."""
+    sched: HostSchedPtr = sched_of(p.host)
+    cpu: PcpuSchedPtr = cpu_of(p)
+    current: UnitPtr = cpu.running
+    best: UnitPtr = best_waiting(p, current)
+    stays: cython.bint = current != cython.NULL and current.awake and current.home == p and not current.credit.parked
+    limited: cython.bint = stays and not current.yielded and at < cpu.started + sched.ratelimit
+    if stays and best != cython.NULL and not limited:
+        if (
+            current.yielded
+            or best.credit.priority < current.credit.priority
+            or (at >= cpu.turn_end and best.credit.priority == current.credit.priority)
+        ):
+            stays = False
+    if current != cython.NULL:
+        current.yielded = 0
+    if not stays:
+        if current != cython.NULL:
+            to_the_end(current)
+        current = best
+    if current == cython.NULL:
+        return cython.NULL
+    if current != cpu.running or cpu.turn_end == 0 or at >= cpu.turn_end:
+        cpu.turn_end = at + sched.tslice
+    p.slice_end = until_account(p, current, best_waiting(p, current) != cython.NULL, at)
+    if limited and best != cython.NULL and best.credit.priority < current.credit.priority:
+        p.slice_end = min(p.slice_end, cpu.started + sched.ratelimit)
+    return current
+
+
+def credit_deadline(p: PcpuPtr, at: u64) -> u64:
+    """A unit that is parked may go on after the accounting."""
+    sched: HostSchedPtr = sched_of(p.host)
+    i: u32
+    for i in range(sched.count):
+        if sched.units[i].credit.parked and sched.units[i].awake and sched.units[i].home == p:
+            return sched.next_account
+    return NEVER
+
+
+def credit_adjusted(u: UnitPtr, at: u64) -> cython.void:
+    """A cap that is taken away, or raised, lets a parked unit go on at once."""
+    u.credit.parked = 0
+
+
+credit.name = b"credit"
+credit.insert = credit_insert
+credit.remove = credit_remove
+credit.pick_cpu = least_loaded
+credit.wake = credit_wake
+credit.sleep = credit_sleep
+credit.charge = credit_charge
+credit.tick = credit_tick
+credit.do_schedule = credit_do_schedule
+credit.deadline = credit_deadline
+credit.adjusted = credit_adjusted

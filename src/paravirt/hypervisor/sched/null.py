@@ -1,0 +1,82 @@
+# cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False, initializedcheck=False
+# mypy: ignore-errors
+# ruff: noqa: F821  (names declared in the .pxd beside this file)
+"""The null policy: each physical CPU runs one domain, until that domain ends; others wait for a CPU to be free.
+
+Behaviour: Xen 4.17, common/sched/null.c, which does it with vcpus.
+"""
+
+import cython
+from cython.cimports.paravirt.hypervisor.records import HostPtr, PcpuPtr, u32, u64
+from cython.cimports.paravirt.hypervisor.sched.policy import HostSchedPtr, PcpuSchedPtr, UnitPtr
+from cython.cimports.paravirt.hypervisor.sched.units import cpu_of, least_loaded, sched_of
+
+NEVER = cython.declare(u64, 0xFFFFFFFFFFFFFFFF)
+
+
+def null_insert(u: UnitPtr, at: u64) -> cython.void:
+    """It is assigned when its physical CPU chooses."""
+
+
+def null_remove(u: UnitPtr) -> cython.void:
+    """Its physical CPU is free for another one."""
+    i: u32
+    for i in range(u.domain.host.nr_pcpus):
+        if sched_of(u.domain.host).cpus[i].assigned == u:
+            sched_of(u.domain.host).cpus[i].assigned = cython.NULL
+
+
+def null_wake(u: UnitPtr, at: u64) -> cython.bint:
+    """Nothing else runs where it runs."""
+    return cpu_of(u.home).assigned == cython.NULL or cpu_of(u.home).assigned == u
+
+
+def null_sleep(u: UnitPtr, at: u64) -> cython.void:
+    """It keeps its physical CPU."""
+
+
+def null_charge(u: UnitPtr, ran: u64, at: u64) -> cython.void:
+    """Nothing is accounted."""
+
+
+def null_tick(host: HostPtr, at: u64) -> cython.void:
+    """Nothing is accounted."""
+
+
+def null_do_schedule(p: PcpuPtr, at: u64) -> UnitPtr:
+    """The domain assigned here; if there is none, the one that came first of those at home here that could run."""
+    sched: HostSchedPtr = sched_of(p.host)
+    cpu: PcpuSchedPtr = cpu_of(p)
+    u: UnitPtr = cpu.assigned
+    i: u32
+    if u != cython.NULL and (u.home != p or u.domain.is_shut_down or u.domain.dying):
+        cpu.assigned = cython.NULL
+    if cpu.assigned == cython.NULL:
+        for i in range(sched.count):
+            u = sched.units[i]
+            if u.home == p and u.awake and (cpu.assigned == cython.NULL or u.order < cpu.assigned.order):
+                cpu.assigned = u
+    p.slice_end = 0
+    return cpu.assigned if cpu.assigned != cython.NULL and cpu.assigned.awake else cython.NULL
+
+
+def null_deadline(p: PcpuPtr, at: u64) -> u64:
+    """Nothing happens by itself."""
+    return NEVER
+
+
+def null_adjusted(u: UnitPtr, at: u64) -> cython.void:
+    """There are no parameters."""
+
+
+null.name = b"null"
+null.insert = null_insert
+null.remove = null_remove
+null.pick_cpu = least_loaded
+null.wake = null_wake
+null.sleep = null_sleep
+null.charge = null_charge
+null.tick = null_tick
+null.do_schedule = null_do_schedule
+null.deadline = null_deadline
+null.adjusted = null_adjusted

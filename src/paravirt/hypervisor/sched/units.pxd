@@ -1,0 +1,15 @@
+# Units of scheduling: made with a domain's first vcpu, and what policies have in common.
+from paravirt.hypervisor.records cimport Domain, Host, Pcpu, u32, u64
+from paravirt.hypervisor.sched.policy cimport HostSched, PcpuSched, SchedPolicy, Unit
+
+cdef HostSched* sched_of(Host* host) noexcept nogil
+cdef PcpuSched* cpu_of(Pcpu* p) noexcept nogil
+cdef SchedPolicy* policy_of(Host* host) noexcept nogil
+cdef void end_sched(Host* host) noexcept nogil
+cdef Unit* unit_of(Domain* d) noexcept nogil
+cdef Unit* make_unit(Domain* d) noexcept nogil
+cdef void drop_unit(Unit* u) noexcept nogil
+cdef bint allowed(Unit* u, Pcpu* p) noexcept nogil
+cdef Pcpu* least_loaded(Unit* u) noexcept nogil
+cdef void to_the_end(Unit* u) noexcept nogil
+cdef void default_params(Unit* u) noexcept nogil

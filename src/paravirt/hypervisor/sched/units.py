@@ -1,0 +1,161 @@
+# cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False, initializedcheck=False
+# mypy: ignore-errors
+
+"""Units of scheduling, and what policies have in common.
+
+The records of the machine (HostSched) and of a domain (Unit) are made when they are first needed. The machine's
+ends with the machine (:func:`end_sched`), a domain's with its last vcpu.
+"""
+
+import cython
+from cython.cimports.libc.stdlib import calloc, free, realloc
+from cython.cimports.libc.string import memmove
+from cython.cimports.paravirt.hypervisor.records import DomainPtr, HostPtr, PcpuPtr, u32, u64
+from cython.cimports.paravirt.hypervisor.sched.policy import (
+    HostSched,
+    HostSchedPtr,
+    PcpuSchedPtr,
+    SchedPolicyPtr,
+    Unit,
+    UnitPtr,
+    UnitPtrPtr,
+)
+
+MS = cython.declare(u64, 1_000_000)
+EVERYWHERE = cython.declare(u64, 0xFFFFFFFFFFFFFFFF)
+
+
+def sched_of(host: HostPtr) -> HostSchedPtr:
+    """What scheduling keeps for the machine, made if need be, without a policy then; NULL without memory."""
+    made: HostSchedPtr = cython.cast(HostSchedPtr, host.sched)
+    if made == cython.NULL:
+        made = cython.cast(HostSchedPtr, calloc(1, cython.sizeof(HostSched)))
+        if made != cython.NULL:
+            made.tslice = 30 * MS
+            made.ratelimit = MS
+            made.ctx_allow = 5 * MS
+            host.sched = made
+    return made
+
+
+def cpu_of(p: PcpuPtr) -> PcpuSchedPtr:
+    """What scheduling keeps for a physical CPU of a machine that has a unit."""
+    return cython.address(cython.cast(HostSchedPtr, p.host.sched).cpus[p.id])
+
+
+def policy_of(host: HostPtr) -> SchedPolicyPtr:
+    """The policy of a machine that has a unit."""
+    return cython.cast(SchedPolicyPtr, cython.cast(HostSchedPtr, host.sched).policy)
+
+
+def end_sched(host: HostPtr) -> cython.void:
+    """The machine ends: give back what scheduling kept for it."""
+    made: HostSchedPtr = cython.cast(HostSchedPtr, host.sched)
+    i: u32
+    if made == cython.NULL:
+        return
+    for i in range(made.count):
+        free(made.units[i])
+    free(made.units)
+    free(made)
+    host.sched = cython.NULL
+
+
+def unit_of(d: DomainPtr) -> UnitPtr:
+    """The unit that the domain is, or NULL."""
+    return cython.cast(UnitPtr, d.sched)
+
+
+def default_params(u: UnitPtr) -> cython.void:
+    """The parameters that a domain starts with, as in Xen."""
+    u.params.weight = 256
+    u.params.period = 100 * MS
+    u.params.extratime = 1
+    u.params.mcuadv = 10
+
+
+def make_unit(d: DomainPtr) -> UnitPtr:
+    """A unit for a new domain, without a home; NULL without memory."""
+    sched: HostSchedPtr = sched_of(d.host)
+    u: UnitPtr = cython.cast(UnitPtr, calloc(1, cython.sizeof(Unit)))
+    grown: UnitPtrPtr
+    at: u32 = 0
+    if sched == cython.NULL or u == cython.NULL:
+        free(u)
+        return cython.NULL
+    if sched.count == sched.capacity:
+        grown = cython.cast(UnitPtrPtr, realloc(sched.units, (2 * sched.capacity + 8) * cython.sizeof(UnitPtr)))
+        if grown == cython.NULL:
+            free(u)
+            return cython.NULL
+        sched.units = grown
+        sched.capacity = 2 * sched.capacity + 8
+    while at < sched.count and sched.units[at].domain.domid < d.domid:
+        at += 1
+    memmove(
+        cython.address(sched.units[at + 1]),
+        cython.address(sched.units[at]),
+        (sched.count - at) * cython.sizeof(UnitPtr),
+    )
+    sched.units[at] = u
+    sched.count += 1
+    u.domain = d
+    u.affinity = EVERYWHERE
+    default_params(u)
+    to_the_end(u)
+    d.sched = u
+    return u
+
+
+def drop_unit(u: UnitPtr) -> cython.void:
+    """The domain's last vcpu has gone."""
+    sched: HostSchedPtr = cython.cast(HostSchedPtr, u.domain.host.sched)
+    at: u32 = 0
+    i: u32
+    for i in range(64):
+        if sched.cpus[i].running == u:
+            sched.cpus[i].running = cython.NULL
+    while sched.units[at] != u:
+        at += 1
+    sched.count -= 1
+    memmove(
+        cython.address(sched.units[at]),
+        cython.address(sched.units[at + 1]),
+        (sched.count - at) * cython.sizeof(UnitPtr),
+    )
+    u.domain.sched = cython.NULL
+    free(u)
+
+
+def allowed(u: UnitPtr, p: PcpuPtr) -> cython.bint:
+    """Whether the unit may run on a physical CPU."""
+    return (u.affinity >> p.id) & 1
+
+
+def least_loaded(u: UnitPtr) -> PcpuPtr:
+    """Of the physical CPUs that the unit may run on, the one where the fewest other vcpus are at home."""
+    host: HostPtr = u.domain.host
+    sched: HostSchedPtr = cython.cast(HostSchedPtr, host.sched)
+    best: PcpuPtr = cython.NULL
+    least: u32 = 0
+    count: u32
+    i: u32
+    n: u32
+    for n in range(host.nr_pcpus):
+        if not allowed(u, host.pcpus[n]):
+            continue
+        count = 0
+        for i in range(sched.count):
+            if sched.units[i].home == host.pcpus[n] and sched.units[i] != u:
+                count += sched.units[i].nr_vcpus
+        if best == cython.NULL or count < least:
+            least = count
+            best = host.pcpus[n]
+    return best
+
+
+def to_the_end(u: UnitPtr) -> cython.void:
+    """The unit waits behind all others that are waiting now."""
+    sched: HostSchedPtr = cython.cast(HostSchedPtr, u.domain.host.sched)
+    sched.order += 1
+    u.order = sched.order

@@ -1,0 +1,168 @@
+# cython: language_level=3, cdivision=True
+# mypy: ignore-errors
+
+"""Parameters of scheduling as Python sees them, shaped like XEN_DOMCTL_scheduler_op and XEN_SYSCTL_scheduler_op.
+
+All functions are called under the machine lock.
+"""
+
+import cython
+from cython.cimports.paravirt.hypervisor.records import DomainPtr, HostPtr
+from cython.cimports.paravirt.hypervisor.sched.policy import HostSchedPtr, UnitPtr
+from cython.cimports.paravirt.hypervisor.sched.units import policy_of, sched_of, unit_of
+from cython.cimports.paravirt.hypervisor.scheduling import force_reschedule, set_policy
+from cython.cimports.paravirt.hypervisor.timekeeping import now
+from cython.cimports.paravirt.hypervisor.views.domain import Domain
+from cython.cimports.paravirt.hypervisor.views.host import Host
+
+from paravirt.errors import UserError
+
+MS = 1_000_000
+SECOND = 1_000_000_000
+POLICIES = ("credit", "sedf", "bvt", "null")
+
+# The least and the most that each parameter of a domain may be. Times are ns.
+DOMAIN_LIMITS = {
+    "credit": {"weight": (1, 65535), "cap": (0, 3200)},
+    "sedf": {
+        "period": (10_000, 10 * SECOND),
+        "slice": (0, 10 * SECOND),
+        "latency": (0, 10 * SECOND),
+        "extratime": (0, 1),
+        "weight": (0, 65535),
+    },
+    "bvt": {
+        "mcuadv": (1, 10_000),
+        "warpback": (0, 1),
+        "warpvalue": (0, 1_000_000),
+        "warpl": (0, 3600 * SECOND),
+        "warpu": (0, 3600 * SECOND),
+    },
+    "null": {},
+}
+HOST_LIMITS = {
+    "credit": {"tslice_ms": (1, 1000), "ratelimit_us": (0, 500_000)},
+    "sedf": {},
+    "bvt": {"ctx_allow": (1_000, SECOND)},
+    "null": {},
+}
+
+
+def choose_scheduler(host: Host, name: str) -> None:
+    """Choose a machine's policy, before it has any domain.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    encoded: bytes = name.encode()
+    if name not in POLICIES or not set_policy(host.rec, encoded):
+        raise UserError(f"There is no scheduler {name!r}: {', '.join(POLICIES)} are.")
+
+
+def _name(host: Host) -> str:
+    rec: HostPtr = host.rec
+    if sched_of(rec) == cython.NULL:
+        raise MemoryError
+    return policy_of(rec).name.decode() if sched_of(rec).policy != cython.NULL else "credit"
+
+
+def sched_info(host: Host) -> dict:
+    """The machine's policy ("name") and its own parameters: credit's ``tslice_ms`` and ``ratelimit_us``, BVT's
+    ``ctx_allow`` in ns."""
+    name: str = _name(host)
+    sched: HostSchedPtr = sched_of(host.rec)
+    if name == "credit":
+        return {"name": name, "tslice_ms": sched.tslice // MS, "ratelimit_us": sched.ratelimit // 1000}
+    return {"name": name, "ctx_allow": sched.ctx_allow} if name == "bvt" else {"name": name}
+
+
+def set_sched_info(host: Host, values: dict) -> None:
+    """Change parameters of the policy itself; they act at once.
+
+    Raises:
+        UserError: the policy has no such parameter, or not with that value.
+    """
+    name: str = _name(host)
+    sched: HostSchedPtr = sched_of(host.rec)
+    wanted: dict = {**sched_info(host), **values}
+    _check(name, HOST_LIMITS[name], values)
+    if name == "credit":
+        if wanted["ratelimit_us"] > wanted["tslice_ms"] * 1000 or 0 < wanted["ratelimit_us"] < 100:
+            raise UserError("The rate limit is 0, or 100 us up to the time slice.")
+        sched.tslice = wanted["tslice_ms"] * MS
+        sched.ratelimit = wanted["ratelimit_us"] * 1000
+    elif name == "bvt":
+        sched.ctx_allow = wanted["ctx_allow"]
+
+
+def _check(name: str, limits: dict, values: dict) -> None:
+    for key, value in values.items():
+        if key not in limits:
+            raise UserError(f"The scheduler {name} has no parameter {key!r}.")
+        least, most = limits[key]
+        if not isinstance(value, int) or not least <= value <= most:
+            raise UserError(f"The parameter {key} of the scheduler {name} is {least} to {most}, not {value}.")
+
+
+def sched_get(domain: Domain) -> dict:
+    """A domain's parameters under the machine's policy, by their names in domctl; times in ns."""
+    rec: DomainPtr = domain.rec
+    u: UnitPtr = unit_of(rec)
+    name: str
+    if u == cython.NULL:
+        raise UserError("Domain 0 is not scheduled: it has no parameters.")
+    name = policy_of(rec.host).name.decode()
+    everything = {
+        "weight": u.params.weight,
+        "cap": u.params.cap,
+        "period": u.params.period,
+        "slice": u.params.slice,
+        "latency": u.params.latency,
+        "extratime": u.params.extratime,
+        "mcuadv": u.params.mcuadv,
+        "warpback": u.params.warpback,
+        "warpvalue": u.params.warpvalue,
+        "warpl": u.params.warpl,
+        "warpu": u.params.warpu,
+    }
+    return {key: everything[key] for key in DOMAIN_LIMITS[name]}
+
+
+def sched_set(domain: Domain, values: dict) -> None:
+    """Change a domain's parameters; they act at once.
+
+    Raises:
+        UserError: the policy has no such parameter, or not with that value.
+    """
+    rec: DomainPtr = domain.rec
+    wanted: dict = {**sched_get(domain), **values}
+    u: UnitPtr = unit_of(rec)
+    name: str = policy_of(rec.host).name.decode()
+    _check(name, DOMAIN_LIMITS[name], values)
+    if name == "sedf":
+        if wanted["slice"] > wanted["period"] or wanted["latency"] > wanted["period"]:
+            raise UserError("A slice, and a latency, are no longer than the period.")
+        if wanted["latency"] and wanted["latency"] < 10_000:
+            raise UserError("A latency is 0, or 10000 ns and more.")
+        u.params.period = wanted["period"]
+        u.params.slice = wanted["slice"]
+        u.params.latency = wanted["latency"]
+        u.params.extratime = wanted["extratime"]
+        u.params.weight = wanted["weight"]
+    elif name == "credit":
+        u.params.weight = wanted["weight"]
+        u.params.cap = wanted["cap"]
+    elif name == "bvt":
+        u.params.mcuadv = wanted["mcuadv"]
+        u.params.warpback = wanted["warpback"]
+        u.params.warpvalue = wanted["warpvalue"]
+        u.params.warpl = wanted["warpl"]
+        u.params.warpu = wanted["warpu"]
+    policy_of(rec.host).adjusted(u, now(rec.host))
+    force_reschedule(u.home)
+
+
+def run_time(domain: Domain) -> int:
+    """For how long, in ns, the domain had a physical CPU, up to the last time that one was given to somebody."""
+    u: UnitPtr = unit_of(domain.rec)
+    return u.run_ns if u != cython.NULL else 0
