@@ -12,7 +12,7 @@ from .xenrun import Setting, settings
 GUESTS = Path(__file__).resolve().parent.parent.parent / "guests"
 # `hello` tells about its machine, `launch` is the oracle's own control domain, and `fuzz` does something else each
 # time: they have no transcripts.
-WITHOUT_TRANSCRIPT = ("fuzz", "hello", "launch")
+WITHOUT_TRANSCRIPT = ("burn", "fuzz", "hello", "launch")
 
 
 def _load() -> ModuleType:
