@@ -87,6 +87,18 @@ def test_too_much_memory_is_refused_in_a_sentence(user: User) -> None:
     assert user.names() == []
 
 
+def test_a_domain_has_a_weight_and_a_cap(user: User) -> None:
+    user.xl("create", "-p", user.config("one"))
+    user.xl("sched-credit", "-d", "one", "-w", "512", "--cap=50")
+    table = ["Name                                ID Weight  Cap", "one                                  1    512   50"]
+    assert user.xl("sched-credit", "-d", "one").splitlines() == table
+    assert user.xl("sched-credit").splitlines()[1:] == table
+    done = user.run("sched-credit", "-d", "one", "-w", "0")
+    assert done.returncode == 1 and "weight" in done.stderr
+    assert user.run("sched-credit", "-w", "3").returncode == 1
+    assert user.run("sched-credit", "-d", "two").returncode == 1
+
+
 def test_pause_and_unpause(user: User) -> None:
     user.xl("create", "-p", user.config("hello"))
     user.xl("pause", "hello")
