@@ -25,7 +25,7 @@ from paravirt.abi.grant_table import (
     GrantEntryV2,
 )
 from paravirt.abi.xen import HYPERCALLS
-from paravirt.hypervisor.hypercalls.registry import PREEMPT_AFTER
+from paravirt.hypervisor.hypercalls.grant_table import BATCH
 
 from .fakes import BAD, FREE, L1, SELF, FakeDomain, FakeFrame, FakeHost, FakeVcpu, nothing_kept
 
@@ -698,7 +698,7 @@ def test_requests_before_an_unreadable_one_are_done(vcpu: FakeVcpu, operation: i
 
 @pytest.mark.parametrize(("operation", "size"), LISTS.items())
 def test_long_lists_are_preempted_and_go_on(vcpu: FakeVcpu, operation: int, size: int) -> None:
-    count = 2 * PREEMPT_AFTER + 1
+    count = 2 * BATCH + 1
     where = vcpu.put(b"\xff" * (count * size))
     assert vcpu.call(GRANT_TABLE_OP, operation, where, count) == 0
     assert vcpu.continuations == 2

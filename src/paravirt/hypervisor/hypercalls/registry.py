@@ -33,7 +33,7 @@ MODULES = (
     "version",
 )
 
-PREEMPT_AFTER = 512
+PREEMPT_AFTER = 256
 """Units of work (a frame, an entry of a list) after which a handler lets the rest of the machine go on."""
 
 _handlers: dict[int, Handler] = {}
