@@ -86,48 +86,68 @@ def test_a_panic_leaves_a_report(machine: Machine, kernel: Path, ramdisk: bytes)
     assert "\n42\n" in _boot(machine, kernel, ramdisk)("echo $((6*7))")
 
 
-def test_the_balloon_gives_memory_back_and_takes_it_again(machine: Machine, kernel: Path, ramdisk: bytes) -> None:
-    shell = _boot(machine, kernel, ramdisk)
-    domain = shell.domain
+class Balloon:
+    """What a guest and the hypervisor say of the guest's memory."""
 
-    def pages() -> int:
-        return domain.control(lambda view: view.tot_pages)
+    def __init__(self, shell: Shell) -> None:
+        self.shell = shell
 
-    def settle(target: int) -> None:
-        """Until the guest has as many pages as it was asked for; it takes its time."""
-        end = time.monotonic() + PATIENCE
-        while pages() != target and time.monotonic() < end:
-            shell("sleep 0.2")
+    @property
+    def pages(self) -> int:
+        """As the hypervisor counts them."""
+        return self.shell.domain.control(lambda view: view.tot_pages)
 
-    def total() -> int:
+    @property
+    def total(self) -> int:
         """What the guest says that it has, in KiB."""
-        found = re.search(r"MemTotal: +(\d+) kB", shell("cat /proc/meminfo"))
+        found = re.search(r"MemTotal: +(\d+) kB", self.shell("cat /proc/meminfo"))
         assert found
         return int(found[1])
 
-    full, said, free = pages(), total(), machine.host.free_frames
-    assert full == 256 * 256
-    domain.set_memory_target(160)
-    settle(full - 96 * 256)
-    assert pages() == full - 96 * 256
-    assert said - total() == 96 * 1024
+    def settle(self, target: int) -> None:
+        """Ask for so many MiB, and wait until the guest has them; it takes its time."""
+        self.shell.domain.set_memory_target(target)
+        end = time.monotonic() + PATIENCE
+        while self.pages != target * 256 and time.monotonic() < end:
+            self.shell("sleep 0.2")
+        assert self.pages == target * 256
+
+
+def test_the_balloon_gives_memory_back_and_takes_it_again(machine: Machine, kernel: Path, ramdisk: bytes) -> None:
+    shell = _boot(machine, kernel, ramdisk)
+    balloon = Balloon(shell)
+    said, free = balloon.total, machine.host.free_frames
+    assert balloon.pages == 256 * 256
+    balloon.settle(160)
+    assert said - balloon.total == 96 * 1024
     assert machine.host.free_frames == free + 96 * 256
     check(machine, "when the guest has given memory back")
-    # It works with less, and what it gave back is zero for whoever is next.
+    # It works with less.
     assert "\n0\n" in shell("dd if=/dev/urandom of=/tmp/b bs=1000 count=20000 2>/dev/null; sync; echo $?")
-    domain.set_memory_target(224)
-    settle(full - 32 * 256)
-    assert pages() == full - 32 * 256
-    assert said - total() == 32 * 1024
-    domain.set_memory_target(256)
-    settle(full)
-    assert (pages(), total()) == (full, said)
+    balloon.settle(224)
+    assert said - balloon.total == 32 * 1024
+    balloon.settle(256)
+    assert balloon.total == said
     for wrong in (0, 257):
         with pytest.raises(UserError, match="1 to 256 MiB"):
-            domain.set_memory_target(wrong)
+            shell.domain.set_memory_target(wrong)
     check(machine, "when the guest has its memory back")
-    domain.console.send("poweroff\n")
-    assert domain.wait(PATIENCE) is ShutdownReason.POWEROFF
+    shell.domain.console.send("poweroff\n")
+    assert shell.domain.wait(PATIENCE) is ShutdownReason.POWEROFF
+
+
+def test_a_domain_grows_beyond_what_it_was_made_with(machine: Machine, kernel: Path, ramdisk: bytes) -> None:
+    domain = machine.create(kernel=kernel, ramdisk=ramdisk, cmdline="console=hvc0", memory=160, max_memory=256)
+    balloon = Balloon(Shell(domain))
+    said = balloon.total
+    balloon.settle(240)
+    assert balloon.total - said == 80 * 1024
+    # All of it can be used, and then given back.
+    balloon.shell("mkdir /t; mount -t tmpfs -o size=160m none /t")
+    assert "\n0\n" in balloon.shell("dd if=/dev/zero of=/t/b bs=1000000 count=140 2>/dev/null; echo $?")
+    balloon.shell("umount /t")
+    balloon.settle(150)
+    check(machine, "when the guest has grown and shrunk")
 
 
 @contextlib.contextmanager
