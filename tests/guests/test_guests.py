@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from paravirt import Machine
+from paravirt.errors import UserError
+from paravirt.machine.choice import choose
 
 from ..hypervisor.audited import audited
 from ..oracle import kernels, transcript
@@ -92,6 +94,34 @@ def test_kernel_answers_as_on_real_xen(run: kernels.Run, machine: Machine, built
     expected = replace(expected, lines=known.expected(run.name, expected.lines))
     differences = expected.differences(answer, "real Xen", "paravirt")
     assert not differences, "\n" + "\n".join(differences)
+
+
+@pytest.fixture
+def kvm_machine() -> Iterator[Machine]:
+    try:
+        choose("kvm")
+    except UserError as error:
+        pytest.skip(str(error))
+    with Machine(memory=256, engine="kvm") as made, audited(made):
+        yield made
+
+
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS.keys())
+def test_kernel_answers_as_on_real_xen_on_kvm(run: kernels.Run, kvm_machine: Machine, built: Path) -> None:
+    expected = transcript.load(run.name)
+    assert expected is not None
+    answer = _run(kvm_machine, run, _kernel(run.kernel, built))
+    if run.name not in known.ON_KVM:
+        expected = replace(expected, lines=known.expected(run.name, expected.lines))
+    differences = expected.differences(answer, "real Xen", "paravirt on KVM")
+    reason = known.ON_KVM.get(run.name)
+    if differences and reason:
+        pytest.xfail(reason)
+    assert not differences, "\n" + "\n".join(differences)
+
+
+def test_every_difference_on_kvm_is_of_a_kernel() -> None:
+    assert set(known.ON_KVM) <= set(RUNS)
 
 
 def test_hello_says_who_it_is(machine: Machine, built: Path) -> None:

@@ -10,6 +10,7 @@ import click
 
 from paravirt.cli.steps import Expect, Send, Step
 from paravirt.initramfs import MARKER
+from paravirt.machine.choice import ENGINES
 
 CMDLINE = "console=hvc0"
 MEMORY_MIB = 512
@@ -45,7 +46,9 @@ def _kernel_cmdline() -> str:
 
 @click.command()
 @click.option("--tiny", is_flag=True, help="Boot paravirt's own small kernel, which needs no download.")
-def demo(tiny: bool) -> int:
+@click.option("--engine", type=click.Choice(ENGINES), default="auto", show_default=True,
+              help="CPU engine; kvm is experimental.")  # fmt: skip
+def demo(tiny: bool, engine: str) -> int:
     """Boot Debian's stock cloud kernel to a shell.
 
     The kernel and busybox are fetched with apt the first time. Without a terminal on standard input a few
@@ -56,10 +59,10 @@ def demo(tiny: bool) -> int:
     from paravirt.guestkernels import obtain
 
     if tiny:
-        return Session([], listen=sys.stdin.isatty()).run(obtain("tiny").path, None, "", 64, 1, "tiny")
+        return Session([], listen=sys.stdin.isatty()).run(obtain("tiny").path, None, "", 64, 1, "tiny", engine)
     kernel = obtain("debian-cloud", progress)
     ramdisk = initramfs_path()
     interactive = sys.stdin.isatty()
     progress(f"booting {kernel.package} {kernel.version}" + ("; Ctrl-] leaves" if interactive else ""))
     session = Session([] if interactive else CONVERSATION, listen=interactive)
-    return session.run(kernel.path, ramdisk, _kernel_cmdline(), MEMORY_MIB, 1, "debian")
+    return session.run(kernel.path, ramdisk, _kernel_cmdline(), MEMORY_MIB, 1, "debian", engine)

@@ -23,6 +23,14 @@ MEANINGS = {
     "honours_slot_256": "the machine-to-phys table is at its usual address",
 }
 
+# What the KVM engine's self-test finds out about the host.
+FINDINGS = {
+    "shadow_tables": "KVM keeps shadow page tables",
+    "user_stubs": "system calls enter the trampoline in ring 3",
+    "real_selectors": "segment selectors read back as they were loaded",
+    "rip_after_out": "KVM reports a port access behind the instruction",
+}
+
 
 def require_platform() -> None:
     """Refuse what paravirt cannot run on.
@@ -52,8 +60,24 @@ def engines() -> list[dict[str, Any]]:
     except UserError as error:
         unicorn.update(usable=False, why_not=str(error))
     unicorn["capabilities"] = dataclasses.asdict(CAPABILITIES)
-    missing = "This version of paravirt has no engine for /dev/kvm yet."
-    return [unicorn, {"name": "kvm", "version": "", "usable": False, "why_not": missing, "capabilities": {}}]
+    return [unicorn, _kvm()]
+
+
+def _kvm() -> dict[str, Any]:
+    from paravirt.machine.kvm.selftest import probe
+
+    try:
+        findings, capabilities = probe()
+    except UserError as error:
+        return {"name": "kvm", "version": "", "usable": False, "why_not": str(error), "capabilities": {}}
+    return {
+        "name": "kvm",
+        "version": "(experimental, by --engine kvm)",
+        "usable": True,
+        "why_not": "",
+        "capabilities": dataclasses.asdict(capabilities),
+        "findings": {name: bool(value) for name, value in findings.items()},
+    }
 
 
 @click.command()
@@ -76,3 +100,5 @@ def info(as_json: bool) -> None:
         click.echo(f"engine {row['name']} {row['version']}: usable")
         for name, value in row["capabilities"].items():
             click.echo(f"  {'yes' if value else 'no ':3}  {MEANINGS.get(name, name)}")
+        for name, value in row.get("findings", {}).items():
+            click.echo(f"  {'yes' if value else 'no ':3}  this host: {FINDINGS.get(name, name)}")

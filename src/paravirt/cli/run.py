@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from paravirt.cli.steps import SendType, StepsCommand, ordered
+from paravirt.machine.choice import ENGINES
 
 MEMORY_MIB = 512
 
@@ -20,6 +21,8 @@ MEMORY_MIB = 512
 @click.option("--vcpus", metavar="N", type=click.IntRange(min=1), default=1, show_default=True,
               help="Virtual CPUs of the guest.")  # fmt: skip
 @click.option("--name", metavar="NAME", default="guest", show_default=True, help="Name of the guest.")
+@click.option("--engine", type=click.Choice(ENGINES), default="auto", show_default=True,
+              help="CPU engine; kvm is experimental.")  # fmt: skip
 @click.option("--timeout", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True),
               help="Give up after this time, with exit status 124.")  # fmt: skip
 @click.option("--stats", metavar="FILE.json", type=click.Path(path_type=Path),
@@ -37,6 +40,7 @@ def run(
     memory: int,
     vcpus: int,
     name: str,
+    engine: str,
     timeout: float | None,
     stats: Path | None,
     expect: tuple[str, ...],
@@ -62,4 +66,4 @@ def run(
     if stats is not None:
         prepare_stats(stats)
     session = Session(ordered(ctx, expect, send), timeout=timeout, stats=stats)
-    return session.run(kernel, ramdisk, append, memory, vcpus, name)
+    return session.run(kernel, ramdisk, append, memory, vcpus, name, engine)

@@ -74,6 +74,7 @@ class Session:
         memory: int,
         vcpus: int,
         name: str,
+        engine: str = "auto",
     ) -> int:
         """Boot a guest with ``memory`` MiB, stay with it, and return the exit status.
 
@@ -81,7 +82,7 @@ class Session:
             UserError: a file or a number cannot be used, or standard output cannot be written.
         """
         require_platform()
-        with interruptible(), Machine(memory=memory) as machine:
+        with interruptible(), Machine(memory=memory, engine=engine) as machine:
             self.milestones.reached("machine")
             domain = machine.create(
                 kernel, ramdisk, cmdline, memory=memory, vcpus=vcpus, name=name, paused=True

@@ -35,14 +35,14 @@ from paravirt.domain0.store.socket import StoreSocket
 from paravirt.errors import HypervisorBug, UserError
 from paravirt.hypervisor.audit import audit
 from paravirt.hypervisor.audit_report import AuditReport
+from paravirt.hypervisor.cpuid import POLICY
 from paravirt.hypervisor.hypercalls.grant_frames import Entry, grants_of
 from paravirt.hypervisor.hypercalls.state import MemoryRange
 from paravirt.hypervisor.views import Domain as DomainView
 from paravirt.hypervisor.views import Host
 from paravirt.hypervisor.views import scheduler as policies
+from paravirt.machine.choice import choose, set_cpuid
 from paravirt.machine.memory import FRAME_SIZE, Memory
-from paravirt.machine.unicorn.engine import UnicornEngine
-from paravirt.machine.unicorn.selftest import self_test
 
 T = TypeVar("T")
 MIB = 1 << 20
@@ -214,6 +214,8 @@ class Machine:
         memory: MiB for all domains together.
         deterministic: the same inputs give the same run, event for event; time is what the guest executes.
         scheduler: which policy shares the CPU among domains: credit, sedf, bvt or null.
+        engine: "unicorn", "kvm" (experimental: guests run on the processor itself, by /dev/kvm), or "auto", which is
+            the former.
 
     Attributes:
         grants: the domains' grants, as Domain 0's backends use them.
@@ -223,7 +225,14 @@ class Machine:
         UserError: no CPU engine is usable here, or the host has not that much memory.
     """
 
-    def __init__(self, memory: int = 1024, *, deterministic: bool = False, scheduler: str = "credit") -> None:
+    def __init__(
+        self,
+        memory: int = 1024,
+        *,
+        deterministic: bool = False,
+        scheduler: str = "credit",
+        engine: str = "auto",
+    ) -> None:
         if scheduler not in policies.POLICIES:
             raise UserError(f"There is no scheduler {scheduler!r}: {', '.join(policies.POLICIES)} are.")
         if not 1 <= memory <= MAX_MEMORY_MIB:
@@ -234,11 +243,11 @@ class Machine:
         if memory > available:
             raise UserError(f"A machine of {memory} MiB cannot be made: the host itself has {available} MiB.")
         self.started_ns = time.monotonic_ns()
-        self_test()
+        open_engine = choose(engine, deterministic=deterministic)
         total = memory + OVERHEAD_MIB + memory // 256
         self.memory = Memory(total * FRAMES_PER_MIB)
         self.deterministic = deterministic
-        self.engine = UnicornEngine(self.memory.address, self.memory.size, deterministic)
+        self.engine = open_engine(self.memory)
         self._services = Services(threaded=not deterministic)
         wall = 1_000_000_000 * 1_000_000_000 if deterministic else time.time_ns()
         self.host = Host(
@@ -249,6 +258,7 @@ class Machine:
             service_fd=self._services.event_fd,
         )
         policies.choose_scheduler(self.host, scheduler)
+        set_cpuid(self.engine, POLICY, self.host.time_scale)
         self.memory.on_write(self.host.invalidate_code)
         self.store = Store()
         self.grants = Grants(self.host)

@@ -322,7 +322,7 @@ class _Audit:
             self.find("machine-to-phys", "slot 256 shows more than the table", self.roots.m2p_l3_mfn)
 
     def check_slots(self) -> None:
-        """The hypervisor's slots of every L4 table: the machine-to-phys table or, as the guest asked, nothing."""
+        """The hypervisor's slots of every L4: the machine-to-phys table or, as the guest asked, not; the engine's."""
         frames = self.frames
         tables = np.flatnonzero(
             (frames["type"] == L4) & (frames["type_refs"] > 0) & ((frames["flags"] & VALIDATED) != 0)
@@ -330,8 +330,11 @@ class _Audit:
         shown = np.uint64(self.roots.m2p_l3_mfn << 12 | M2P_ENTRY)
         ignored = ~np.uint64(ACCESSED_DIRTY)
         slots = self.words[tables][:, FIRST_XEN_SLOT:PAST_XEN_SLOTS]
-        first_bad = (slots[:, 0] != 0) & ((slots[:, 0] & ignored) != (shown & ignored))
-        for mfn in tables[first_bad | slots[:, 1:].any(axis=1)]:
+        expected = np.array(self.roots.reserved_l4, dtype=np.uint64)
+        bad = (slots & ignored) != (expected & ignored)
+        m2p = slots[:, self.roots.m2p_slot - FIRST_XEN_SLOT]
+        bad[:, self.roots.m2p_slot - FIRST_XEN_SLOT] = (m2p != 0) & ((m2p & ignored) != (shown & ignored))
+        for mfn in tables[bad.any(axis=1)]:
             self.find("reserved slots", "slots 256 to 271 hold something else than the hypervisor put there", int(mfn))
         for label, mfn, cr3 in self.roots.processor_tables:
             if cr3 != mfn << 12:

@@ -47,13 +47,15 @@ def frame_table(host: Host) -> object:
 
 
 def machine_record(host: Host) -> dict:
-    """What the machine as a whole has: m2p_mfn, m2p_frames, m2p_l3_mfn, free_frames, flush clocks."""
+    """What the machine as a whole has: m2p_mfn, m2p_l3_mfn, m2p_slot, reserved_l4, ..."""
     first: u64 = (cython.cast(uintptr_t, host.rec.m2p) - cython.cast(uintptr_t, host.rec.memory)) >> 12
     return {
         "nr_frames": host.rec.nr_frames,
         "free_frames": host.rec.free_frames,
         "m2p_mfn": first,
         "m2p_l3_mfn": host.rec.m2p_l3_mfn,
+        "m2p_slot": 256 + host.rec.m2p_index,
+        "reserved_l4": [host.rec.reserved_l4[i] for i in range(16)],
         "flush_clock": host.rec.flush_clock,
         "pcpu_flush_clocks": [host.rec.pcpus[i].flush_clock for i in range(host.rec.nr_pcpus)],
     }

@@ -45,6 +45,8 @@ class Roots:
     free_frames: int
     m2p_mfn: int
     m2p_l3_mfn: int
+    m2p_slot: int
+    reserved_l4: list[int]
     frames: list[Root] = field(default_factory=list)
     processor_tables: list[tuple[str, int, int]] = field(default_factory=list)
     totals: dict[int, int] = field(default_factory=dict)
@@ -81,6 +83,8 @@ def collect(host: Host) -> Roots:
         free_frames=machine["free_frames"],
         m2p_mfn=machine["m2p_mfn"],
         m2p_l3_mfn=machine["m2p_l3_mfn"],
+        m2p_slot=machine["m2p_slot"],
+        reserved_l4=machine["reserved_l4"],
     )
     for domain in host.domains.values():
         _collect_domain(roots, domain)

@@ -196,7 +196,7 @@ def load_fpu(v: VcpuPtr, c: ContextPtr) -> cython.void:
         cython.cast(U16Ptr, cython.address(image[0]))[0] = 0x37F
         mxcsr[0] = 0x1F80
     if v.cpu.engine_state == cython.NULL:
-        v.cpu.engine_state = v.pcpu.ops.new_state(v.pcpu.engine)
+        v.cpu.engine_state = v.pcpu.ops.new_state(v.pcpu.engine, cython.address(v.cpu))
     v.pcpu.ops.set_fxsave(v.pcpu.engine, cython.address(v.cpu), image)
 
 

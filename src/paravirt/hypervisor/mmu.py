@@ -131,17 +131,17 @@ def put_l1_entry(host: HostPtr, value: u64) -> cython.void:
 
 
 def clear_reserved_slots(host: HostPtr, l4_mfn: u64) -> cython.void:
-    """A new L4 table: nothing that a guest wrote stays in the hypervisor's slots."""
+    """A new L4 table: in the hypervisor's slots is what the engine needs, and nothing that a guest wrote."""
     table: U64Ptr = cython.cast(U64Ptr, frame_ptr(host, l4_mfn))
     slot: u64
     for slot in range(FIRST_RESERVED_SLOT, LAST_RESERVED_SLOT + 1):
-        table[slot] = 0
+        table[slot] = host.reserved_l4[slot - FIRST_RESERVED_SLOT]
 
 
 def show_machine_to_phys(v: VcpuPtr, l4_mfn: u64, shown: cython.bint) -> cython.void:
-    """The table is about to be used: the machine-to-phys table appears in slot 256, read-only, or is hidden."""
+    """The table is about to be used: the machine-to-phys table appears in its slot, read-only, or is hidden."""
     host: HostPtr = v.domain.host
-    pte: U64Ptr = cython.cast(U64Ptr, frame_ptr(host, l4_mfn)) + FIRST_RESERVED_SLOT
+    pte: U64Ptr = cython.cast(U64Ptr, frame_ptr(host, l4_mfn)) + FIRST_RESERVED_SLOT + host.m2p_index
     value: u64 = (host.m2p_l3_mfn << 12) | 0x65 if shown else 0
     if pte[0] != value:
         v.pcpu.ops.store_pte(v.pcpu.engine, pte, value)

@@ -252,7 +252,9 @@ ctypedef struct Host:
     u64 nr_frames
     Frame* frames
     u64* m2p             # host address of the machine-to-phys table
-    u64 m2p_l3_mfn       # the table that every L4's slot 256 points to
+    u64 m2p_l3_mfn       # the table that shows it in every L4
+    u64 m2p_index        # in which of slots 256 to 271: the first, but on an engine whose guests cannot use that
+    u64 reserved_l4[16]  # what the engine needs in slots 256 to 271 of every L4
     Domain** domains     # by domid
     u32 max_domains
     Pcpu** pcpus

@@ -68,6 +68,8 @@ struct cpu {
     uint64_t dr[8];
     uint64_t blocks;         /* translation blocks executed, when the engine counts them */
     void *engine_state;      /* the engine's own: floating point, vector registers, ... */
+    const void *space;       /* whose memory it sees: equal for the vcpus of one domain, and never NULL */
+    uint32_t number;         /* among these */
 };
 
 /* What a handler answers. */
@@ -98,7 +100,8 @@ struct cpu_ops {
     void (*commit)(void *engine);
     /* The host wrote machine bytes [start, end): drop code translated from them. */
     void (*invalidate_code)(void *engine, uint64_t start, uint64_t end);
-    void *(*new_state)(void *engine);
+    /* The state of a new vcpu, whose space and number are set; NULL when the engine can have no more. */
+    void *(*new_state)(void *engine, const struct cpu *cpu);
     void (*free_state)(void *engine, void *state);
     /* Copy floating-point and vector state as a 512-byte FXSAVE image (into, or out of, an idle cpu). */
     void (*get_fxsave)(void *engine, struct cpu *cpu, uint8_t *image);
@@ -108,6 +111,8 @@ struct cpu_ops {
      * instructions are atomic for other threads too. */
     void (*hold)(void *engine);
     void (*unhold)(void *engine);
+    /* Fill in those of the entries for L4 slots 256 to 271 that the engine needs in every L4 table. */
+    void (*reserved_entries)(void *engine, uint64_t *entries);
 };
 
 #endif

@@ -50,6 +50,8 @@ cdef extern from "paravirt/machine/cpu.h":
         u64 dr[8]
         u64 blocks
         void* engine_state
+        const void* space
+        u32 number
 
     ctypedef int (*cpu_handler)(void* owner, Cpu* cpu, const CpuExit* exit) noexcept nogil
 
@@ -65,12 +67,13 @@ cdef extern from "paravirt/machine/cpu.h":
         void (*flush_page)(void* engine, u64 address) noexcept nogil
         void (*commit)(void* engine) noexcept nogil
         void (*invalidate_code)(void* engine, u64 start, u64 end) noexcept nogil
-        void* (*new_state)(void* engine) noexcept nogil
+        void* (*new_state)(void* engine, const Cpu* cpu) noexcept nogil
         void (*free_state)(void* engine, void* state) noexcept nogil
         void (*get_fxsave)(void* engine, Cpu* cpu, u8* image) noexcept nogil
         void (*set_fxsave)(void* engine, Cpu* cpu, const u8* image) noexcept nogil
         void (*hold)(void* engine) noexcept nogil
         void (*unhold)(void* engine) noexcept nogil
+        void (*reserved_entries)(void* engine, u64* entries) noexcept nogil
 
 ctypedef Cpu* CpuPtr
 ctypedef CpuOps* CpuOpsPtr

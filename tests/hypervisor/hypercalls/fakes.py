@@ -61,6 +61,7 @@ class FakeHost:
         self.domains: dict[int, FakeDomain] = {}
         self.zombies: dict[int, FakeDomain] = {}
         self.m2p_mfn = frames - 4
+        self.m2p_slot = 256
         self.time = 123_456_789
 
     def now(self) -> int:

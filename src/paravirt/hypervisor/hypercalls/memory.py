@@ -126,7 +126,9 @@ def _machphys_compat_mfn_list(vcpu: Vcpu, start: int, arg: int) -> int:
 
 def _machphys_mapping(vcpu: Vcpu, start: int, arg: int) -> int:
     highest = (MACH2PHYS_END - MACH2PHYS_START) // 8 - 1
-    vcpu.write_struct(arg, XenMachphysMapping(v_start=MACH2PHYS_START, v_end=MACH2PHYS_END, max_mfn=highest))
+    offset = (vcpu.domain.host.m2p_slot - 256) << 39
+    start_address, end_address = MACH2PHYS_START + offset, MACH2PHYS_END + offset
+    vcpu.write_struct(arg, XenMachphysMapping(v_start=start_address, v_end=end_address, max_mfn=highest))
     return 0
 
 

@@ -23,6 +23,7 @@ cdef class Host:
     cdef public object service_step
     cdef public object trace_sink
     cdef void _set_up_m2p(self)
+    cdef void _reserve_slots(self)
     cdef void _add_pcpu(self, object engine)
 
 cdef void run_service_step(HostRec* host) noexcept nogil

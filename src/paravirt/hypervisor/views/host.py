@@ -146,6 +146,7 @@ class Host:
         for engine in engines:
             self._add_pcpu(engine)
         self._set_up_m2p()
+        self._reserve_slots()
         calibrate(rec)
         register_native(rec)
         for number in self.families:
@@ -166,7 +167,7 @@ class Host:
         self.engines.append(engine)
 
     def _set_up_m2p(self) -> cython.void:
-        """The machine-to-phys table, and the page tables that show it, read-only, in every guest's L4 slot 256."""
+        """The machine-to-phys table, and the page tables that show it, read-only, for a slot of every guest's L4."""
         rec: HostPtr = self.rec
         table_frames: u64 = (rec.nr_frames * 8 + 4095) // 4096
         l1_frames: u64 = (table_frames + 511) // 512
@@ -189,6 +190,13 @@ class Host:
         cython.cast(U64Ptr, rec.memory + ((l2 + 1) << 12))[0] = (l2 << 12) | 0x27
         rec.m2p_l3_mfn = l2 + 1
 
+    def _reserve_slots(self) -> cython.void:
+        """What stands in the hypervisor's slots of every L4 table: the engine's own, and the machine-to-phys table."""
+        pcpu: PcpuPtr = self.rec.pcpus[0]
+        self.rec.m2p_index = 0 if self.engines[0].capabilities.honours_slot_256 else 1
+        if pcpu.ops.reserved_entries != cython.NULL:
+            pcpu.ops.reserved_entries(pcpu.engine, self.rec.reserved_l4)
+
     @property
     def nr_frames(self) -> int:
         """Frames in the machine."""
@@ -207,6 +215,16 @@ class Host:
     def m2p_mfn(self) -> int:
         """The first frame of the machine-to-phys table; the others follow it."""
         return (cython.cast(uintptr_t, self.rec.m2p) - cython.cast(uintptr_t, self.rec.memory)) >> 12
+
+    @property
+    def m2p_slot(self) -> int:
+        """The slot of every L4 table that shows the machine-to-phys table to its guest."""
+        return 256 + self.rec.m2p_index
+
+    @property
+    def time_scale(self) -> tuple[int, int]:
+        """Multiplier and shift by which guests turn ticks of the time-stamp counter into ns."""
+        return self.rec.tsc_mul, self.rec.tsc_shift
 
     def now(self) -> int:
         """System time: ns since the machine's boot."""

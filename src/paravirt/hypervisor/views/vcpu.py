@@ -29,6 +29,7 @@ from cython.cimports.paravirt.hypervisor.timekeeping import RunstateRecord, get_
 from cython.cimports.paravirt.machine.cpu import U64Ptr
 
 from paravirt.abi.errno import EFAULT
+from paravirt.errors import UserError
 from paravirt.hypervisor.hypercalls.registry import HypercallError
 
 
@@ -244,7 +245,13 @@ def new_vcpu(domain: object, domain_rec: DomainPtr, number: u32) -> Vcpu:
     rec.domain = domain_rec
     rec.id = number
     rec.pcpu = domain_rec.host.pcpus[0]
-    rec.cpu.engine_state = rec.pcpu.ops.new_state(rec.pcpu.engine)
+    rec.cpu.space = domain_rec
+    rec.cpu.number = number
+    rec.cpu.engine_state = rec.pcpu.ops.new_state(rec.pcpu.engine, cython.address(rec.cpu))
+    if rec.cpu.engine_state == cython.NULL:
+        free(rec)
+        vcpu.rec = cython.NULL
+        raise UserError("The CPU engine has no room for another virtual CPU.")
     rec.cpu.rflags = 0x202
     rec.cpu.dr[6] = 0xFFFF0FF0
     rec.cpu.dr[7] = 0x400

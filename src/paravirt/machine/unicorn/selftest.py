@@ -121,7 +121,7 @@ def self_test() -> None:
         memset(cython.address(cpu), 0, cython.sizeof(cpu))
         probe.ops = cython.cast(CpuOpsPtr, ops_address)
         probe.engine = cython.cast(cython.p_void, handle)
-        state = probe.ops.new_state(probe.engine)
+        state = probe.ops.new_state(probe.engine, cython.address(cpu))
         cpu.engine_state = state
         cpu.kernel_cr3 = 16 << 12
         cpu.user_cr3 = 16 << 12

@@ -695,7 +695,7 @@ static void engine_release_table(void *engine, uint64_t mfn)
     engine_invalidate_code(engine, mfn << 12, (mfn + 1) << 12);
 }
 
-static void *engine_new_state(void *engine)
+static void *engine_new_state(void *engine, const struct cpu *cpu)
 {
     struct unicorn_engine *e = engine;
     struct fpu_state *state = malloc(sizeof(*state));

@@ -1,0 +1,116 @@
+/* The native half of the KVM engine.
+ *
+ * space.c   virtual machines: one for each domain, with the machine's memory and a trampoline, and their vcpus
+ * run.c     the inner loop behind the Cpu protocol
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef PARAVIRT_KVM_KVM_H
+#define PARAVIRT_KVM_KVM_H
+
+#include <linux/kvm.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <time.h>
+
+#include "paravirt/machine/cpu.h"
+#include "trampoline.h"
+
+/* What the self-test finds out about the host (selftest.py says how).  Until then each is what is safe everywhere. */
+struct kvm_findings {
+    uint8_t shadow_tables;   /* a store into a live page table must be repaired from inside */
+    uint8_t user_stubs;      /* `syscall` enters its stub in ring 3 */
+    uint8_t real_selectors;  /* selectors that ring 3 reads are those of the virtual machine */
+    uint8_t rip_after_out;   /* KVM_EXIT_IO leaves rip past the `out` */
+};
+
+struct kvm_cpuid_leaf {
+    uint32_t leaf, subleaf, any_subleaf;
+    uint32_t eax, ebx, ecx, edx;
+};
+
+#define MAX_CPUID_LEAVES 64
+
+/* One domain's virtual machine. */
+struct kvm_space {
+    struct kvm_space *next;
+    const void *key;        /* whose it is: cpu.space */
+    int vm;
+    uint8_t *trampoline;
+    unsigned vcpus;         /* made so far */
+    unsigned users;         /* of these, not yet freed */
+    uint64_t flushes;       /* how many times all its translations were dropped */
+    uint32_t nr_repairs;    /* more than MAX_REPAIRS: drop everything */
+    uint64_t repairs[MAX_REPAIRS];
+};
+
+/* One vcpu: cpu.engine_state. */
+struct kvm_state {
+    struct kvm_space *space;
+    struct kvm_machine *machine;
+    int fd;
+    unsigned index;
+    struct kvm_run *run;
+    size_t run_bytes;
+    uint8_t *page;           /* its task state segment and stack */
+    struct repairs *repairs; /* the page behind it */
+    uint64_t flushes_seen, flushes_next;
+    uint32_t nr_repairs;     /* in that list, for the entry in progress */
+    struct kvm_sregs sregs;  /* what never changes */
+    uint64_t loaded_cr3;
+};
+
+/* One machine: what all its engines share. */
+struct kvm_machine {
+    int fd;
+    uint8_t *memory;
+    uint64_t memory_bytes;
+    uint64_t trampoline_base; /* machine address of the trampoline's pages */
+    int run_bytes;
+    struct kvm_findings findings;
+    struct kvm_space *spaces;
+    pthread_mutex_t lock;     /* leaf lock, for the list of spaces */
+    struct kvm_cpuid_leaf cpuid[MAX_CPUID_LEAVES];
+    unsigned nr_cpuid;
+    uint64_t memslot_resets;
+};
+
+/* One physical CPU. */
+struct kvm_engine {
+    struct kvm_machine *machine;
+    struct cpu *cur;
+    struct kvm_state *running;
+    cpu_handler handler;
+    void *owner;
+    pthread_t thread;
+    volatile int on_thread;
+    volatile int kicked;
+    struct kvm_run *volatile entered; /* where a kick has to set immediate_exit */
+    timer_t timer;
+    int have_timer;
+    volatile uint64_t deadline;
+    uint64_t entries, repaired, interrupted;
+};
+
+/* Open /dev/kvm for a machine; on failure NULL, and a sentence in error[]. */
+struct kvm_machine *kvm_machine_open(void *memory, uint64_t size, const struct kvm_findings *findings, char *error,
+                                     size_t error_size);
+void kvm_machine_close(struct kvm_machine *machine);
+void kvm_machine_cpuid(struct kvm_machine *machine, const struct kvm_cpuid_leaf *leaves, unsigned count);
+
+struct kvm_engine *kvm_engine_open(struct kvm_machine *machine);
+void kvm_engine_close(struct kvm_engine *engine);
+
+/* A vcpu for the holder of `key`, in that holder's virtual machine; NULL and errno when KVM refuses. */
+struct kvm_state *kvm_state_open(struct kvm_machine *machine, const void *key);
+void kvm_state_close(struct kvm_state *state);
+
+/* As KVM showed them at the last exit, for the self-test: the selector in DS, and RIP. */
+uint16_t kvm_state_data_selector(const struct kvm_state *state);
+uint64_t kvm_state_rip(const struct kvm_state *state);
+
+extern const struct cpu_ops kvm_ops;
+
+#endif

@@ -1,0 +1,240 @@
+# cython: language_level=3, cdivision=True
+# mypy: ignore-errors
+# ruff: noqa: F821
+"""What kind of host this is, found out at start by programs of a few instructions in a scratch virtual machine.
+
+KVM differs from host to host: some translate guest addresses in hardware and some keep shadow page tables, which
+learn of changes only from the guest's own writes; some run what the processor cannot virtualise by emulation, with
+its gaps.  Each finding picks a method in run.c, or a capability.  What no method makes right refuses the engine.
+"""
+
+import cython
+from cython.cimports.libc.stdint import uintptr_t
+from cython.cimports.libc.string import memset
+from cython.cimports.paravirt.machine.cpu import (
+    CPU_LEAVE,
+    EXIT_EXCEPTION,
+    EXIT_SOFTINT,
+    EXIT_SYSCALL,
+    Cpu,
+    CpuExitPtr,
+    CpuOpsPtr,
+    CpuPtr,
+    U64Ptr,
+    u64,
+)
+from cython.cimports.paravirt.machine.kvm.selftest import StopPtr
+
+from paravirt.errors import UserError
+from paravirt.machine.cpu import Capabilities
+from paravirt.machine.kvm.engine import KvmEngine
+from paravirt.machine.memory import Memory
+
+CODE = 0x1000
+FRAMES = 512
+L4, L3, L2, L1, HIGH_L3 = 16, 17, 18, 19, 20
+ONE, TWO = 5, 6
+UNMAPPED = 0x20000
+HIGH_256, HIGH_257 = 0xFFFF_8000_0000_1000, 0xFFFF_8080_0000_1000
+
+READ_PAGE = b"\x48\x8b\x04\x25\x00\x50\x00\x00\x0f\x05"  # mov 0x5000, %rax; syscall
+READ_RDI = b"\x48\x8b\x07\x0f\x05"  # mov (%rdi), %rax; syscall
+SYSCALL = b"\x0f\x05"
+MOVE_DS = b"\x8e\xd8\x8c\xde\x0f\x05"  # mov %eax, %ds; mov %ds, %esi; syscall
+OUT = b"\xe6\x10\x0f\x05"
+INTERRUPT = b"\xcd\x20"
+FLOAT = b"\x0f\x28\xc0\x0f\x05"  # movaps %xmm0, %xmm0; syscall
+HALT = b"\xf4"
+UNDEFINED = b"\x0f\x0b"
+
+# A plain 64-bit processor: FPU TSC MSR PAE CX8 CMOV FXSR SSE SSE2; SYSCALL NX LM.
+PROCESSOR = {
+    (0, None): (1, 0x756E6547, 0x6C65746E, 0x49656E69),
+    (1, None): (0x000106CA, 0, 0, 0x07008171),
+    (0x80000000, None): (0x80000008, 0, 0, 0),
+    (0x80000001, None): (0, 0, 0, 0x20100800),
+    (0x80000008, None): (48 << 8 | 40, 0, 0, 0),
+}
+
+SAFE = {"shadow_tables": 0, "user_stubs": 0, "real_selectors": 0, "rip_after_out": 0}
+
+
+def on_stop(owner: cython.p_void, cpu: CpuPtr, exit: CpuExitPtr) -> cython.int:
+    """Write down what arrived, and leave."""
+    stop: StopPtr = cython.cast(StopPtr, owner)
+    stop.kind = exit.kind
+    stop.vector = exit.vector
+    stop.error = exit.error_code
+    stop.address = exit.address
+    stop.rip = cpu.rip
+    return CPU_LEAVE
+
+
+class Bench:
+    """A scratch machine of one vcpu."""
+
+    def __init__(self, findings: dict) -> None:
+        self.memory = Memory(FRAMES)
+        self.engine = KvmEngine(self.memory.address, self.memory.size, findings, None)
+        self.engine.set_cpuid(PROCESSOR)
+        ops_address: uintptr_t = self.engine.ops_address
+        handle: uintptr_t = self.engine.handle
+        self.ops = cython.cast(CpuOpsPtr, ops_address)
+        self.handle = cython.cast(cython.p_void, handle)
+        for level, table in enumerate((L4, L3, L2)):
+            self.memory.write(table << 12, ((L3 + level) << 12 | 7).to_bytes(8, "little"))
+        for page in range(16):
+            self.memory.write((L1 << 12) + page * 8, (page << 12 | 7).to_bytes(8, "little"))
+        self.memory.write(HIGH_L3 << 12, (L2 << 12 | 7).to_bytes(8, "little"))
+        self.memory.write((L4 << 12) + 256 * 8, (HIGH_L3 << 12 | 7).to_bytes(8, "little"))
+        self.memory.write((L4 << 12) + 257 * 8, (HIGH_L3 << 12 | 7).to_bytes(8, "little"))
+        self.memory.write(ONE << 12, b"\x01")
+        self.memory.write(TWO << 12, b"\x02")
+        self._reserve()
+        memset(cython.address(self.cpu), 0, cython.sizeof(Cpu))
+        self.cpu.space = self.handle
+        self.cpu.kernel_cr3 = L4 << 12
+        self.cpu.user_cr3 = L4 << 12
+        self.cpu.rflags = 0x202
+        self.cpu.seg[1].flags = 0x00A0FB00
+        self.cpu.seg[1].selector = 0xE033
+        self.cpu.seg[1].limit = 0xFFFFFFFF
+        self.cpu.seg[2].flags = 0x00C0F300
+        self.cpu.seg[2].selector = 0xE02B
+        self.cpu.seg[2].limit = 0xFFFFFFFF
+        self.cpu.engine_state = self.ops.new_state(self.handle, cython.address(self.cpu))
+        if self.cpu.engine_state == cython.NULL:
+            self.engine.close()
+            raise UserError("The KVM engine cannot be used: the host refuses to make a virtual machine.")
+
+    def _reserve(self) -> None:
+        entries: u64[16]
+        i: cython.int
+        memset(entries, 0, 128)
+        self.ops.reserved_entries(self.handle, entries)
+        for i in range(16):
+            if entries[i]:
+                self.memory.write((L4 << 12) + (256 + i) * 8, int(entries[i]).to_bytes(8, "little"))
+
+    def run(self, code: bytes, rax: int = 0, rdi: int = 0, ts: int = 0) -> tuple:
+        """Run a program until its first stop: (kind, vector, error code, address, how far rip is past its start)."""
+        self.memory.write(CODE, code)
+        memset(cython.address(self.stop), 0, cython.sizeof(self.stop))
+        self.cpu.gpr[0] = rax
+        self.cpu.gpr[7] = rdi
+        self.cpu.rip = CODE
+        self.cpu.ts = ts
+        with cython.nogil:
+            self.ops.run(self.handle, cython.address(self.cpu), on_stop, cython.address(self.stop))
+        stop = self.stop
+        return stop.kind, stop.vector, stop.error, stop.address, stop.rip - CODE
+
+    def store(self, index: int, value: int) -> None:
+        """Change an entry of the L1 table, and flush, as the hypervisor does."""
+        address: uintptr_t = self.memory.address + (L1 << 12) + index * 8
+        new: u64 = value
+        self.ops.store_pte(self.handle, cython.cast(U64Ptr, address), new)
+        self.ops.flush_tlb(self.handle, 3)
+
+    @property
+    def rax(self) -> int:
+        return self.cpu.gpr[0]
+
+    @property
+    def rsi(self) -> int:
+        return self.cpu.gpr[6]
+
+    @property
+    def data_selector(self) -> int:
+        return self.engine.raw_state(cython.cast(uintptr_t, self.cpu.engine_state))[0]
+
+    @property
+    def raw_rip(self) -> int:
+        return self.engine.raw_state(cython.cast(uintptr_t, self.cpu.engine_state))[1] - CODE
+
+    def close(self) -> None:
+        if self.cpu.engine_state != cython.NULL:
+            self.ops.free_state(self.handle, self.cpu.engine_state)
+            self.cpu.engine_state = cython.NULL
+        self.engine.close()
+        self.memory.close()
+
+
+def trial(findings: dict, action: object) -> object:
+    """Do something with a scratch machine of its own."""
+    bench = Bench(findings)
+    try:
+        return action(bench)
+    finally:
+        bench.close()
+
+
+def remapped(bench: Bench) -> int:
+    """What a page reads as after its entry, which was in use, leads elsewhere."""
+    bench.run(READ_PAGE)
+    bench.store(ONE, TWO << 12 | 7)
+    bench.run(READ_PAGE)
+    return bench.rax
+
+
+def shows_selectors(bench: Bench) -> bool:
+    """Whether a selector that the guest loads is the one that it, and we, then read."""
+    for selector in (0xE02B, 0, 0xE02B):
+        bench.run(MOVE_DS, selector)
+        if bench.data_selector != selector or bench.rsi != selector:
+            return False
+    return True
+
+
+def refuse(what: str) -> None:
+    raise UserError(f"The KVM engine cannot be used: {what}.")
+
+
+def probe() -> tuple:
+    """Find out what kind of host this is: (findings for the engine, its capabilities).
+
+    Raises:
+        UserError: there is no usable /dev/kvm, or something cannot be made right here.
+    """
+    found = dict(SAFE)
+    past_syscall = (EXIT_SYSCALL, 0, 0, 0, 2)
+    if trial(found, lambda bench: bench.run(SYSCALL)) != past_syscall:
+        found["user_stubs"] = 1
+        if trial(found, lambda bench: bench.run(SYSCALL)) != past_syscall:
+            refuse("a system call of the guest does not arrive")
+    if trial(found, remapped) != 2:
+        found["shadow_tables"] = 1
+        if trial(found, remapped) != 2:
+            refuse("a change of a page table does not reach the guest")
+    found["rip_after_out"] = trial(found, lambda bench: (bench.run(OUT), bench.raw_rip)[1]) == 2
+    found["real_selectors"] = trial(found, shows_selectors)
+    bench = Bench(found)
+    try:
+        check_exceptions(bench)
+        ts = bench.run(FLOAT, ts=1)[:2] == (EXIT_EXCEPTION, 7)
+        low = bench.run(READ_RDI, rdi=HIGH_256 + 0x4000) == (EXIT_SYSCALL, 0, 0, 0, 5) and bench.rax == 1
+        if not low and bench.run(READ_RDI, rdi=HIGH_257 + 0x4000) != (EXIT_SYSCALL, 0, 0, 0, 5):
+            refuse("neither L4 slot 256 nor 257 can be shown to the guest")
+    finally:
+        bench.close()
+    return found, Capabilities(
+        parallel_vcpus=False,
+        atomics=False,
+        deterministic=False,
+        honours_ts=ts,
+        honours_debug_registers=False,
+        honours_slot_256=low,
+    )
+
+
+def check_exceptions(bench: Bench) -> None:
+    """One exception of each kind must arrive with its vector, error code, address and instruction pointer."""
+    for name, code, rdi, expected in (
+        ("a page fault", READ_RDI, UNMAPPED, (EXIT_EXCEPTION, 14, 4, UNMAPPED, 0)),
+        ("a privileged instruction", HALT, 0, (EXIT_EXCEPTION, 13, 0, 0, 0)),
+        ("an undefined instruction", UNDEFINED, 0, (EXIT_EXCEPTION, 6, 0, 0, 0)),
+        ("a software interrupt", INTERRUPT, 0, (EXIT_SOFTINT, 0x20, 0, 0, 2)),
+        ("a port access", OUT, 0, (EXIT_EXCEPTION, 13, 0, 0, 0)),
+    ):
+        if bench.run(code, rdi=rdi) != expected:
+            refuse(f"{name} of the guest does not arrive as it should")

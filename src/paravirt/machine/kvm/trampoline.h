@@ -1,0 +1,90 @@
+/* The trampoline: what has to be in a guest's address space so that its exceptions and system calls end KVM_RUN.
+ *
+ * Guest code, kernel and processes alike, runs at CPL 3.  Ring 0 of the virtual machine belongs to a few stubs:
+ * each gate of the interrupt table, and each entry of `syscall` and `sysenter`, leads to an `out` to one port, which
+ * ends KVM_RUN; the processor's frame is then on a stack that the host can read.  The stubs, tables and stacks are
+ * pages above the machine's memory, and appear in two of the sixteen L4 slots that Xen reserves, for the
+ * supervisor only; so no guest entry can name them.
+ *
+ *   slot 258   the trampoline's pages (struct below gives their order)
+ *   slot 259   all of the machine's memory, linearly: through it ring 0 repairs shadow page tables (see run.c)
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef PARAVIRT_KVM_TRAMPOLINE_H
+#define PARAVIRT_KVM_TRAMPOLINE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define PAGE 4096u
+
+#define TRAMPOLINE_SLOT 258
+#define LINEAR_SLOT 259
+#define TRAMPOLINE_BASE 0xffff810000000000ull
+#define LINEAR_BASE 0xffff818000000000ull
+
+/* Pages of the trampoline, by index. */
+enum {
+    PAGE_L3,          /* of slot 258 */
+    PAGE_L2,
+    PAGE_L1,
+    PAGE_STUBS,
+    PAGE_IDT,
+    PAGE_ZERO,        /* stands for the pages of a descriptor table that are empty */
+    PAGE_DESCRIPTORS, /* page 14 of the descriptor table: the selectors that Xen offers, 0xe008 and on */
+    PAGE_LINEAR_L3,   /* of slot 259 */
+    PAGE_GDT,         /* sixteen addresses, not pages: the table as the processor sees it */
+    PAGE_VCPUS = PAGE_GDT + 16,
+    PAGES_PER_VCPU = 2,
+    MAX_VCPUS_PER_SPACE = 64,
+    TRAMPOLINE_PAGES = PAGE_VCPUS + PAGES_PER_VCPU * MAX_VCPUS_PER_SPACE
+};
+
+/* A vcpu's first page: its task state segment below, its exception stack above.  Its second page is the list of
+ * repairs. */
+#define TSS_LIMIT 107u
+#define STACK_TOP PAGE
+#define MAX_REPAIRS 500u
+
+struct repairs {
+    uint32_t count;
+    uint32_t flush;     /* reload CR3 after the repairs */
+    uint64_t address[MAX_REPAIRS]; /* linear addresses of entries; bit 0: drop all that was derived from the page */
+};
+
+/* The port that the stubs write to; the only one that the task state segment opens. */
+#define STUB_PORT 0x10
+
+/* Offsets into PAGE_STUBS. */
+#define STUB_BYTES 16u
+#define STUB_EXCEPTIONS 0u
+#define STUB_SYSCALL 0x200u
+#define STUB_SYSCALL32 0x210u
+#define STUB_SYSENTER 0x220u
+#define STUB_REPAIR 0x300u
+#define STUB_REPAIR_END 0x380u
+
+#define SELECTOR_RING0_CODE 0xe008
+#define SELECTOR_RING0_DATA 0xe010
+
+static inline uint64_t trampoline_address(unsigned page)
+{
+    return TRAMPOLINE_BASE + (uint64_t)page * PAGE;
+}
+
+/* Bytes of the region above the machine's memory: the trampoline's pages and the linear map's L2 tables. */
+size_t trampoline_bytes(uint64_t memory_bytes);
+
+/* Fill a region of that size, which the guest will have at machine address `base`.  user_stubs: ring 3 must be
+ * able to execute the stubs (a host whose `syscall` arrives there). */
+void trampoline_build(uint8_t *region, uint64_t base, uint64_t memory_bytes, int user_stubs);
+
+/* The pages of one vcpu, in a region. */
+void trampoline_add_vcpu(uint8_t *region, unsigned vcpu);
+
+/* Entries for L4 slots 258 and 259. */
+uint64_t trampoline_l4_entry(uint64_t base);
+uint64_t linear_l4_entry(uint64_t base);
+
+#endif
