@@ -24,6 +24,10 @@ def crash_report(domain: Domain, image: KernelImage, console_tail: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+# General registers in the order in which a crash shows them; rsp stands with the stack.
+_SHOWN = (*("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp"), *(f"r{number}" for number in range(8, 16)))
+
+
 def _where(address: int, image: KernelImage) -> str:
     found = image.symbol(address)
     return f"{address:016x}" + (f" ({found[0]}+{found[1]:#x})" if found else "")
@@ -37,26 +41,9 @@ def _vcpu_lines(vcpu: Vcpu, image: KernelImage) -> list[str]:
         f"  rsp {registers['ss']:04x}:{registers['rsp']:016x}  rflags {registers['rflags']:08x}  "
         f"cr2 {vcpu.cr2:016x}  cr3 {registers['cr3']:016x}",
     ]
-    names = (
-        "rax",
-        "rbx",
-        "rcx",
-        "rdx",
-        "rsi",
-        "rdi",
-        "rbp",
-        "r8",
-        "r9",
-        "r10",
-        "r11",
-        "r12",
-        "r13",
-        "r14",
-        "r15",
-    )
-    for start in range(0, len(names), 4):
+    for start in range(0, len(_SHOWN), 4):
         lines.append(
-            "  " + "  ".join(f"{name:>3} {registers[name]:016x}" for name in names[start : start + 4])
+            "  " + "  ".join(f"{name:>3} {registers[name]:016x}" for name in _SHOWN[start : start + 4])
         )
     lines.append(f"  fs base {registers['fs_base']:016x}  gs base {registers['gs_base']:016x}")
     return lines + _stack_lines(registers["rsp"], _stack(vcpu, registers["rsp"]), image)

@@ -3,6 +3,8 @@ from paravirt.hypervisor.records cimport Callback, Domain, Host, Pcpu, TrapEntry
 
 cdef void toggle_mode(Vcpu* v) noexcept nogil
 cdef bint push_frame(Vcpu* v, u64* words, u32 count) noexcept nogil
+cdef bint finish_frame(Vcpu* v, u64* words, u32 n) noexcept nogil
+cdef void enter_handler(Vcpu* v, u64 address, bint mask_events) noexcept nogil
 cdef void enter_kernel(Vcpu* v, u64 address, bint mask_events, bint has_error, u32 error) noexcept nogil
 cdef void inject_exception(Vcpu* v, u32 vector, u32 error, u64 cr2) noexcept nogil
 cdef void inject_gp(Vcpu* v, u32 error) noexcept nogil

@@ -39,6 +39,9 @@ from cython.cimports.paravirt.machine.cpu import (
     GPR_RCX,
     GPR_RSP,
     SEG_CS,
+    SEG_DS,
+    SEG_ES,
+    SEG_FS,
     SEG_GS,
     SEG_SS,
     U64Ptr,
@@ -62,6 +65,8 @@ CLEARED_ON_ENTRY = cython.declare(u64, 0x74100)
 
 DR6_SINGLE_STEP = cython.declare(u64, 0x4000)
 DR6_FIXED = cython.declare(u64, 0xFFFF0FF0)
+# vm_assist: flags show and take the guest kernel's I/O privilege level.
+ARCHITECTURAL_IOPL = cython.declare(u64, 1 << 4)
 VGCF_IN_SYSCALL = cython.declare(u64, 256)
 SHUTDOWN_CRASH = cython.declare(u32, 3)
 
@@ -114,49 +119,59 @@ def push_frame(v: VcpuPtr, words: U64Ptr, count: u32) -> cython.bint:
     return True
 
 
-def enter_kernel(
-    v: VcpuPtr, address: u64, mask_events: cython.bint, has_error: cython.bint, error: u32
-) -> cython.void:
-    """Build the bounce frame and continue at the guest kernel's handler at ``address``."""
-    words: u64[8]
-    n: u32 = 0
+def finish_frame(v: VcpuPtr, words: U64Ptr, n: u32) -> cython.bint:
+    """Switch to the guest kernel's mode and stack, and push the bounce frame.
+
+    Its first ``n`` words are there; what an ``iretq`` pops follows: RIP, CS with the event mask, flags, RSP and SS.
+    """
     sp: u64 = v.cpu.gpr[GPR_RSP]
     cs: u64 = v.cpu.seg[SEG_CS].selector
     ss: u64 = v.cpu.seg[SEG_SS].selector
-    mask: u8
-    if address == 0:
-        domain_crash(v.domain, "no handler is registered for the trap", 0)
-        return
+    mask: u8 = v.info[UPCALL_MASK]
     if v.cpu.user:
         toggle_mode(v)
         v.cpu.gpr[GPR_RSP] = v.kernel_sp
     else:
         cs &= ~cython.cast(u64, 3)
     v.cpu.gpr[GPR_RSP] &= ~cython.cast(u64, 15)
-    mask = v.info[UPCALL_MASK]
-    words[0] = v.cpu.gpr[GPR_RCX]
-    words[1] = v.cpu.gpr[GPR_R11]
-    n = 2
-    if has_error:
-        words[n] = error
-        n += 1
     words[n] = v.cpu.rip
     words[n + 1] = cs | cython.cast(u64, mask) << 32
     words[n + 2] = v.cpu.rflags & ~(RFLAGS_IF | RFLAGS_IOPL)
     if not mask:
         words[n + 2] |= RFLAGS_IF
-    if v.domain.arch_vm_assist & 16:
+    if v.domain.arch_vm_assist & ARCHITECTURAL_IOPL:
         words[n + 2] |= cython.cast(u64, v.iopl) << 12
     words[n + 3] = sp
     words[n + 4] = ss
-    if not push_frame(v, words, n + 5):
-        return
+    return push_frame(v, words, n + 5)
+
+
+def enter_handler(v: VcpuPtr, address: u64, mask_events: cython.bint) -> cython.void:
+    """Continue at the guest kernel's handler at ``address``, whose frame is built."""
     if mask_events:
         v.info[UPCALL_MASK] = 1
     v.cpu.rflags &= ~CLEARED_ON_ENTRY
     v.cpu.rip = address
     set_flat(v, SEG_CS, FLAT_KERNEL_CS, CODE64_FLAGS)
     set_flat(v, SEG_SS, FLAT_KERNEL_SS, DATA_FLAGS)
+
+
+def enter_kernel(
+    v: VcpuPtr, address: u64, mask_events: cython.bint, has_error: cython.bint, error: u32
+) -> cython.void:
+    """Build the bounce frame and continue at the guest kernel's handler at ``address``."""
+    words: u64[8]
+    n: u32 = 2
+    if address == 0:
+        domain_crash(v.domain, "no handler is registered for the trap", 0)
+        return
+    words[0] = v.cpu.gpr[GPR_RCX]
+    words[1] = v.cpu.gpr[GPR_R11]
+    if has_error:
+        words[n] = error
+        n += 1
+    if finish_frame(v, words, n):
+        enter_handler(v, address, mask_events)
 
 
 def inject_exception(v: VcpuPtr, vector: u32, error: u32, cr2: u64) -> cython.void:
@@ -183,40 +198,21 @@ def inject_gp(v: VcpuPtr, error: u32) -> cython.void:
 def inject_failsafe(v: VcpuPtr) -> cython.void:
     """A segment register of the guest cannot be loaded: enter its failsafe callback, which finds the selectors."""
     words: u64[11]
-    sp: u64 = v.cpu.gpr[GPR_RSP]
-    cs: u64 = v.cpu.seg[SEG_CS].selector
-    mask: u8
     if v.failsafe_callback.address == 0:
-        domain_crash(v.domain, "a segment register cannot be loaded, and there is no failsafe callback", cs)
+        domain_crash(
+            v.domain,
+            "a segment register cannot be loaded, and there is no failsafe callback",
+            v.cpu.seg[SEG_CS].selector,
+        )
         return
     words[0] = v.cpu.gpr[GPR_RCX]
     words[1] = v.cpu.gpr[GPR_R11]
-    words[2] = v.cpu.seg[3].selector
-    words[3] = v.cpu.seg[0].selector
-    words[4] = v.cpu.seg[4].selector
-    words[5] = v.cpu.seg[5].selector
-    words[9] = sp
-    words[10] = v.cpu.seg[SEG_SS].selector
-    if v.cpu.user:
-        toggle_mode(v)
-        v.cpu.gpr[GPR_RSP] = v.kernel_sp
-    else:
-        cs &= ~cython.cast(u64, 3)
-    v.cpu.gpr[GPR_RSP] &= ~cython.cast(u64, 15)
-    mask = v.info[UPCALL_MASK]
-    words[6] = v.cpu.rip
-    words[7] = cs | cython.cast(u64, mask) << 32
-    words[8] = v.cpu.rflags & ~(RFLAGS_IF | RFLAGS_IOPL)
-    if not mask:
-        words[8] |= RFLAGS_IF
-    if not push_frame(v, words, 11):
-        return
-    if v.failsafe_callback.mask_events:
-        v.info[UPCALL_MASK] = 1
-    v.cpu.rflags &= ~CLEARED_ON_ENTRY
-    v.cpu.rip = v.failsafe_callback.address
-    set_flat(v, SEG_CS, FLAT_KERNEL_CS, CODE64_FLAGS)
-    set_flat(v, SEG_SS, FLAT_KERNEL_SS, DATA_FLAGS)
+    words[2] = v.cpu.seg[SEG_DS].selector
+    words[3] = v.cpu.seg[SEG_ES].selector
+    words[4] = v.cpu.seg[SEG_FS].selector
+    words[5] = v.cpu.seg[SEG_GS].selector
+    if finish_frame(v, words, 6):
+        enter_handler(v, v.failsafe_callback.address, v.failsafe_callback.mask_events)
 
 
 def deliver_events(v: VcpuPtr) -> cython.bint:
@@ -364,7 +360,7 @@ def iret(v: VcpuPtr) -> i64:
             domain_crash(v.domain, "iret to user mode without a user page table", frame[4])
             return 0
         toggle_mode(v)
-    if v.domain.arch_vm_assist & 16:
+    if v.domain.arch_vm_assist & ARCHITECTURAL_IOPL:
         v.iopl = (frame[6] >> 12) & 3
     v.cpu.rip = frame[4]
     v.cpu.rflags = (frame[6] & IRET_FLAGS) | RFLAGS_IF | 2
