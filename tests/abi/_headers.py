@@ -73,6 +73,8 @@ HEADERS = {
     "io.xs_wire": Header("io/xs_wire.h"),
     "io.xenbus": Header("io/xenbus.h"),
     "io.ring": Header("io/ring.h"),
+    "io.blkif": Header("io/blkif.h"),
+    "io.netif": Header("io/netif.h", optional=r"_?XEN_NETIF_CTRL\w*|_(NET[TR]XF|XEN_NETIF)_\w+"),
 }
 
 

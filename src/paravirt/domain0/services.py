@@ -7,6 +7,8 @@ hypervisor.  In deterministic mode there is no thread: the machine's own loop ca
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import os
 import select
 import threading
@@ -16,9 +18,33 @@ from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
 
+from paravirt.domain0.ring import GuestProtocolError
+from paravirt.errors import HypervisorBug
 from paravirt.hypervisor.views import Domain, Host
 
 T = TypeVar("T")
+
+
+class Channel:
+    """An event channel between Domain 0 and another domain; made by :meth:`Services.bind`."""
+
+    def __init__(self, services: Services, domain: Domain, remote_domid: int, port: int) -> None:
+        self._services = services
+        self._domain = domain
+        self._host = domain.host
+        self.remote_domid = remote_domid
+        self.port = port
+        self.is_open = True
+
+    def notify(self) -> None:
+        """Send the other domain an event; nothing happens when the channel has been closed."""
+        with self._host.lock:
+            if self.is_open:
+                self._domain.notify(self.port)
+
+    def close(self) -> None:
+        """Its events are not handled any more; once is enough."""
+        self._services.release(self)
 
 
 class Services:
@@ -33,8 +59,10 @@ class Services:
         self._host: Host | None = None
         self._domain: Domain | None = None
         self._handlers: dict[int, Callable[[], None]] = {}
-        self._ports_of: dict[int, list[int]] = {}
+        self._channels_of: dict[int, list[Channel]] = {}
         self._calls: deque[Callable[[], None]] = deque()
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._timer_numbers = itertools.count()
         self._poll = select.poll()
         self._poll.register(self.event_fd, select.POLLIN)
         self._watched: dict[int, Callable[[int], None]] = {}
@@ -63,28 +91,38 @@ class Services:
         os.close(self.event_fd)
         self.event_fd = -1
 
-    def listen(self, remote_domid: int, remote_port: int, handler: Callable[[], None]) -> Callable[[], None]:
-        """Bind to a domain's unbound port; ``handler`` is called for its events.  Returns how to notify it."""
+    def bind(self, remote_domid: int, remote_port: int, handler: Callable[[], None]) -> Channel:
+        """Bind to a domain's unbound port; ``handler`` is called for its events, until the channel is closed or the
+        domain has ended.
+
+        Raises:
+            GuestProtocolError: the domain has no such port, or not for Domain 0.
+        """
         assert self._host is not None and self._domain is not None
-        host, domain = self._host, self._domain
-        with host.lock:
-            port = domain.bind_interdomain(remote_domid, remote_port)
+        with self._host.lock:
+            port = self._domain.bind_interdomain(remote_domid, remote_port)
+        if port < 0:
+            raise GuestProtocolError(f"event channel {remote_port} of domain {remote_domid} cannot be bound: {port}")
+        channel = Channel(self, self._domain, remote_domid, port)
         self._handlers[port] = handler
-        self._ports_of.setdefault(remote_domid, []).append(port)
+        self._channels_of.setdefault(remote_domid, []).append(channel)
+        return channel
 
-        def notify() -> None:
-            with host.lock:
-                domain.notify(port)
-
-        return notify
+    def release(self, channel: Channel) -> None:
+        """Close a channel, if it is not closed yet."""
+        assert self._host is not None and self._domain is not None
+        if channel.is_open:
+            self._channels_of[channel.remote_domid].remove(channel)
+            del self._handlers[channel.port]
+            with self._host.lock:
+                channel.is_open = False
+                self._domain.close_port(channel.port)
 
     def forget(self, remote_domid: int) -> None:
-        """Close the ports that are bound to a domain's: it has ended."""
-        assert self._host is not None and self._domain is not None
-        for port in self._ports_of.pop(remote_domid, []):
-            del self._handlers[port]
-            with self._host.lock:
-                self._domain.close_port(port)
+        """Close all channels to a domain: it has ended."""
+        for channel in list(self._channels_of.get(remote_domid, [])):
+            self.release(channel)
+        self._channels_of.pop(remote_domid, None)
 
     def call(self, function: Callable[[], T]) -> T:
         """Run ``function`` in Domain 0's thread (at once if this is it, or there is none) and return its result."""
@@ -112,6 +150,16 @@ class Services:
         """Run ``function`` in Domain 0's thread soon."""
         self._calls.append(function)
         self._wake()
+
+    def call_later(self, delay: float, function: Callable[[], None]) -> None:
+        """Run ``function`` in Domain 0's thread, from which this is called, ``delay`` seconds from now.
+
+        Raises:
+            HypervisorBug: in deterministic mode, where Domain 0 has no time of its own.
+        """
+        if not self._threaded:
+            raise HypervisorBug("a timer of Domain 0 in deterministic mode")
+        heapq.heappush(self._timers, (time.monotonic() + delay, next(self._timer_numbers), function))
 
     def watch(self, fd: int, events: int, handler: Callable[[int], None]) -> None:
         """Call ``handler`` with what is ready (POLLIN, ...) whenever ``fd`` is, or until other ``events`` are named.
@@ -163,7 +211,7 @@ class Services:
 
     def _run(self) -> None:
         while not self._stopping:
-            for fd, events in self._poll.poll():
+            for fd, events in self._poll.poll(self._until_timer()):
                 handler = self._watched.get(fd)
                 if fd == self.event_fd:
                     os.eventfd_read(fd)
@@ -171,3 +219,9 @@ class Services:
                         self.step()
                 elif handler is not None:  # the one before it may have ended it
                     self._guarded(handler, events)
+            while self._timers and self._timers[0][0] <= time.monotonic():
+                self._guarded(heapq.heappop(self._timers)[2])
+
+    def _until_timer(self) -> float | None:
+        """Milliseconds to wait at most, for the next timer."""
+        return max(0.0, self._timers[0][0] - time.monotonic()) * 1000 if self._timers else None

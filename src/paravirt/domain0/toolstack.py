@@ -439,7 +439,7 @@ class Machine:
         domain = Domain(self, view, name, wanted.image, wanted.keep)
         self.domains[domid] = domain
         view.console_sink = domain.console.emit
-        notify = self._services.listen(domid, console_port, domain.console.on_event)
+        notify = self._services.bind(domid, console_port, domain.console.on_event).notify
         domain._pages.append(GuestPage(view, built.console_mfn))
         domain.console.attach(domain._pages[-1], notify)
         domain.console.wake = lambda: self._services.post(domain.console.on_event)
@@ -471,7 +471,7 @@ class Machine:
         connection = self.store.connect(domain.domid)
         # The service exists before its notifier does: bind late.
         service: list[StoreService] = []
-        notify = self._services.listen(domain.domid, store_port, lambda: service[0].on_event())
+        notify = self._services.bind(domain.domid, store_port, lambda: service[0].on_event()).notify
         assert domain._view is not None
         domain._pages.append(GuestPage(domain._view, store_mfn))
         service.append(StoreService(domain._pages[-1], connection, notify, self._services.post))

@@ -1,0 +1,1 @@
+"""What the backends of all kinds of split devices have in common."""
