@@ -33,7 +33,7 @@ DONE_LINE = "PVBENCH DONE"
 KERNEL_OPTIONS = "quiet panic=-1"
 """For every contender's kernel, after its own console=: messages cost more where consoles are slow."""
 
-MODES = ("boot", "micro")
+MODES = ("boot", "micro", "clocks")
 
 _FLAGS = ("-std=gnu11", "-O2", "-static", "-Wall", "-Wextra")
 _ROW = re.compile(r"PVBENCH ROW (\w+) ([0-9.]+) (us|MB/s)\s")
@@ -52,6 +52,11 @@ echo '{INIT_LINE}'
 echo 1 > /proc/sys/kernel/printk
 /bin/pvbench
 exec /bin/busybox poweroff -f
+"""
+_CLOCKS = f"""#!/bin/busybox sh
+echo '{INIT_LINE}'
+/bin/busybox mount -t devtmpfs devtmpfs /dev
+exec /bin/pvbench --clocks
 """
 
 
@@ -113,7 +118,8 @@ def ramdisk(mode: str) -> Path:
     """An initial ramdisk that benchmarks its guest.
 
     In mode ``boot`` the guest powers off as soon as /init has printed :data:`INIT_LINE`; in mode ``micro`` it
-    runs the program in between. busybox is fetched when it is not in the cache.
+    runs the program in between; in mode ``clocks`` it tells its clocks for each line on its console. busybox is
+    fetched when it is not in the cache.
 
     Raises:
         UserError: as for :func:`program`; or busybox cannot be had.
@@ -124,7 +130,7 @@ def ramdisk(mode: str) -> Path:
     if mode == "boot":
         data = build(busybox, init=_BOOT)
     else:
-        data = build(busybox, {"bin/pvbench": program()}, init=_MICRO)
+        data = build(busybox, {"bin/pvbench": program()}, init=_MICRO if mode == "micro" else _CLOCKS)
     name = f"bench/{mode}-{hashlib.sha256(data).hexdigest()[:16]}"
 
     def fill(folder: Path) -> None:

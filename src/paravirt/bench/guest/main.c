@@ -95,9 +95,30 @@ static int wanted(const char *name)
     return 0;
 }
 
+static long long ns_of(clockid_t clock)
+{
+    struct timespec now;
+    clock_gettime(clock, &now);
+    return now.tv_sec * 1000000000LL + now.tv_nsec;
+}
+
+/* For each line that is sent: what the clocks say. Until there are no more lines. */
+static int tell_time(void)
+{
+    char line[64];
+
+    puts("PVBENCH CLOCKS");
+    fflush(stdout);
+    while (fgets(line, sizeof(line), stdin)) {
+        printf("PVBENCH CLOCK %lld %lld ;\n", ns_of(CLOCK_REALTIME), ns_of(CLOCK_MONOTONIC_RAW));
+        fflush(stdout);
+    }
+    return 0;
+}
+
 static int usage(void)
 {
-    fprintf(stderr, "usage: pvbench [--shell FILE] [--scratch FOLDER] [--only NAME,...] [--row-ms N] [--list]\n");
+    fprintf(stderr, "usage: pvbench [--shell FILE] [--scratch FOLDER] [--only NAME,...] [--row-ms N] [--list] [--clocks]\n");
     return 2;
 }
 
@@ -109,6 +130,8 @@ int main(int argc, char **argv)
 
     if (argc == 2 && !strcmp(argv[1], "--exit"))
         _exit(0); /* what the exec rows execute */
+    if (argc == 2 && !strcmp(argv[1], "--clocks"))
+        return tell_time();
     for (i = 1; i < argc; i++) {
         const char *option = argv[i];
         if (!strcmp(option, "--list")) {

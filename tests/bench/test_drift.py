@@ -1,0 +1,36 @@
+"""A guest's clocks beside the host's, over some seconds and a pause of the guest."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from paravirt.bench.drift import PATIENCE_S, ask, follow
+from paravirt.bench.guestprogram import KERNEL_OPTIONS, ramdisk
+from paravirt.domain0.toolstack import Machine
+from paravirt.guestkernels import obtain
+
+# What a host's clocks may be slewed by meanwhile (500 ppm, and each of both), and rounding.
+SLEWED_NS = 100_000 + 6_000_000_000 * 1000 // 1_000_000
+
+
+@pytest.mark.network
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc here")
+def test_clocks_stay_right_also_over_a_pause() -> None:
+    with Machine(memory=320) as machine:
+        domain = machine.create(
+            kernel=obtain("debian-cloud").path,
+            ramdisk=ramdisk("clocks"),
+            memory=256,
+            cmdline=f"console=hvc0 {KERNEL_OPTIONS}",
+        )
+        domain.console.expect("PVBENCH CLOCKS", timeout=PATIENCE_S)
+        first = ask(domain)
+        readings = follow(domain, 0.04, every=1.0, pause=True)
+        assert len(readings) >= 2
+        for reading in readings:
+            # However slow this machine is: a right clock is off by no more than what the question took.
+            unsure = first.uncertainty + reading.uncertainty + SLEWED_NS
+            assert abs(reading.raw - first.raw) <= unsure
+            assert abs(reading.wall - first.wall) <= unsure
