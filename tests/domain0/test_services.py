@@ -12,10 +12,10 @@ import paravirt
 from paravirt import Machine, ShutdownReason
 from paravirt.abi.grant_table import GNTTAB_RESERVED_CONSOLE, GNTTAB_RESERVED_XENSTORE, GTF_permit_access
 from paravirt.abi.io import xs_wire
-from paravirt.domain0 import toolstack
 from paravirt.domain0.ring import STORE_REPLIES, STORE_REQUESTS
 from paravirt.domain0.store.wire import Message
-from paravirt.domain0.toolstack import Domain, GuestPage
+from paravirt.domain0.toolstack import Domain, building
+from paravirt.domain0.toolstack.guestpage import GuestPage
 from paravirt.hypervisor.hypercalls.grant_frames import Entry, grants_of
 
 from ..hypervisor.audited import check
@@ -45,7 +45,7 @@ class FloodingPage(GuestPage):
 def test_one_guests_flood_does_not_starve_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     assert STORE_REQUESTS.size % len(REQUEST) == 0
     with Machine(memory=16) as machine:
-        monkeypatch.setattr(toolstack, "GuestPage", FloodingPage)
+        monkeypatch.setattr(building, "GuestPage", FloodingPage)
         flooding = machine.create(kernel=HELLO, memory=4, paused=True)
         monkeypatch.undo()
         connection = machine.call(lambda: machine.store.connection_of(flooding.domid))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from paravirt.domain0.xlcfg.config import EVENTS, DomainConfig, cpu_set
+from paravirt.domain0.xlcfg.devices import DEVICE_SETTINGS
 
 _ACTIONS = {"rename-restart": "restart_rename"}
 _DESTROY = "destroy"
@@ -37,6 +38,9 @@ def domain_config(config: DomainConfig, pcpus: int = 1) -> dict[str, Any]:
         "c_info": {"type": "pv", "name": config.name, "uuid": config.uuid, "run_hotplug_scripts": "True"},
         "b_info": build,
     }
+    for key, setting in DEVICE_SETTINGS.items():
+        if config.devices.get(key):
+            result[setting.libxl_name] = [setting.to_libxl(device) for device in config.devices[key]]
     for event in EVENTS:
         action = config.actions[event]
         if action != _DESTROY:

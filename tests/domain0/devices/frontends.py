@@ -3,13 +3,14 @@ as its kernel would."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import paravirt
 from paravirt import Machine
 from paravirt.abi import grant_table as abi
 from paravirt.domain0.devices.nodes import DeviceNodes
+from paravirt.domain0.devices.spec import DeviceSpec
 from paravirt.domain0.grants import FRAME_SIZE
 from paravirt.hypervisor.hypercalls.grant_frames import grants_of
 from paravirt.hypervisor.views import Domain
@@ -35,9 +36,11 @@ class GuestFrame:
 class FrontendGuest:
     """A paused domain that grants frames to Domain 0 and has event channels to it."""
 
-    def __init__(self, machine: Machine, memory: int = 8, name: str = "front") -> None:
+    def __init__(
+        self, machine: Machine, memory: int = 8, name: str = "front", devices: Sequence[DeviceSpec] = ()
+    ) -> None:
         self.machine = machine
-        self.domain = machine.create(kernel=HELLO, memory=memory, name=name, paused=True)
+        self.domain = machine.create(kernel=HELLO, memory=memory, name=name, paused=True, devices=devices)
         self.domid = self.domain.domid
         self.view: Domain = machine.host.domains[self.domid]
         # Not part of the kernel's initial mapping of itself.

@@ -8,7 +8,7 @@ from typing import Any, Final
 from paravirt.domain0.daemon.domains import DOMAIN_0, ManagedDomain
 from paravirt.domain0.daemon.protocol import INVALID, NOT_FOUND, UNSUPPORTED, Refusal
 from paravirt.domain0.daemon.requests import Request, operation
-from paravirt.domain0.toolstack import MAXMEM_SLACK
+from paravirt.domain0.toolstack.limits import MAXMEM_SLACK
 from paravirt.domain0.xlcfg.config import DomainConfig, cpu_set
 from paravirt.errors import UserError
 from paravirt.hypervisor.views import Domain as DomainView

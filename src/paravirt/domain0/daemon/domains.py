@@ -224,6 +224,7 @@ class Domains:
             max_grant_frames=config.max_grant_frames or None,
             tty=pty.path,
             keep=True,
+            devices=config.all_devices,
         )
 
     @contextlib.contextmanager

@@ -11,7 +11,8 @@ from typing import Any
 from paravirt.domain0.crash import crash_report
 from paravirt.domain0.daemon.protocol import UNSUPPORTED, VERSION, Refusal
 from paravirt.domain0.daemon.requests import Request, operation
-from paravirt.domain0.toolstack import FRAMES_PER_MIB, Domain
+from paravirt.domain0.toolstack import Domain
+from paravirt.domain0.toolstack.limits import FRAMES_PER_MIB
 from paravirt.hypervisor import cpuid
 from paravirt.hypervisor.hypercalls import version
 from paravirt.hypervisor.views import Domain as DomainView

@@ -15,7 +15,7 @@ import traceback
 from typing import Any, Final
 
 from paravirt.domain0.console import Console
-from paravirt.domain0.daemon import domain_operations, host_operations
+from paravirt.domain0.daemon import device_operations, domain_operations, host_operations
 from paravirt.domain0.daemon.protocol import (
     INTERNAL,
     INVALID,
@@ -33,7 +33,7 @@ MAX_CLIENTS: Final = 256
 _CHUNK: Final = 1 << 16
 _CREDENTIALS: Final = struct.Struct("3i")
 
-__all__ = ["Server", "domain_operations", "host_operations"]  # the latter two register their operations
+__all__ = ["Server", "device_operations", "domain_operations", "host_operations"]  # modules register operations
 
 
 class Server:

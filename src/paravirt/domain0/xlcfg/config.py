@@ -12,7 +12,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
+from paravirt.domain0.devices.spec import DeviceSpec
 from paravirt.domain0.xlcfg import keys
+from paravirt.domain0.xlcfg.devices import DEVICE_SETTINGS
 from paravirt.domain0.xlcfg.grammar import ConfigError, Item, Setting, parse
 from paravirt.errors import UserError
 
@@ -47,6 +49,7 @@ class DomainConfig:
         cpus, cpus_soft: physical CPUs that each vcpu may use, or rather uses; vcpus without an entry may use all.
         actions: by event (``on_crash`` etc.), what is done when the domain ends.
         max_grant_frames: frames that its grant table may have; 0 stands for the default.
+        devices: by setting (``disk`` etc.), the devices that it has from the start.
     """
 
     name: str
@@ -62,6 +65,12 @@ class DomainConfig:
     cpus_soft: tuple[str, ...] = ()
     max_grant_frames: int = 0
     actions: dict[str, str] = dataclasses.field(default_factory=lambda: dict(EVENTS))
+    devices: dict[str, tuple[DeviceSpec, ...]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def all_devices(self) -> tuple[DeviceSpec, ...]:
+        """All devices, in the order of the settings' names and their lists."""
+        return tuple(device for setting in sorted(self.devices) for device in self.devices[setting])
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object, which :meth:`from_json` reads."""
@@ -77,6 +86,8 @@ class DomainConfig:
         fields: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in data.items()
         }
+        if "devices" in fields:
+            fields["devices"] = _devices_from_json(fields["devices"])
         try:
             config = cls(**fields)
         except TypeError as error:
@@ -147,6 +158,12 @@ def read_config(text: str, source: str, folder: Path | None = None) -> Parsed:
     return _Reader(parse(text, source), source, folder).read()
 
 
+def _devices_from_json(data: Any) -> dict[str, tuple[DeviceSpec, ...]]:
+    if not isinstance(data, dict) or not all(isinstance(entries, list | tuple) for entries in data.values()):
+        raise UserError(f"A domain's configuration has {data!r} as its devices.")
+    return {str(key): tuple(DeviceSpec.from_json(entry) for entry in entries) for key, entries in data.items()}
+
+
 def with_overrides(text: str, overrides: Iterable[str]) -> str:
     """The text of a file with settings from a command line behind it, which win."""
     return "\n".join((text, *overrides)) + "\n"
@@ -210,6 +227,7 @@ class _Reader:
             cpus_soft=self._cpus("cpus_soft", maxvcpus),
             max_grant_frames=self._number("max_grant_frames", 0, 0, MAX_GRANT_FRAMES),
             actions=actions,
+            devices=self._devices(),
         )
         self._rest()
         return Parsed(config, tuple(self._warnings))
@@ -327,6 +345,15 @@ class _Reader:
         if setting is not None and isinstance(setting.item.value, str):
             entries *= vcpus
         return entries[:vcpus]
+
+    def _devices(self) -> dict[str, tuple[DeviceSpec, ...]]:
+        found = {}
+        for key, setting in DEVICE_SETTINGS.items():
+            parse = setting.parse
+            entries = [self._checked(key, lambda text=text: parse(text)) for text in self._strings(key)]  # noqa: B023
+            if entries:
+                found[key] = tuple(entries)
+        return found
 
     def _action(self, key: str, default: str) -> str:
         text = self._string(key)

@@ -1,0 +1,59 @@
+"""The kinds of devices that domains can have: what each one knows of itself, and the table of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from paravirt.domain0.devices.backend import Backend, Facilities
+from paravirt.domain0.devices.nodes import DeviceNodes
+from paravirt.domain0.devices.spec import Setting
+
+
+@dataclass(frozen=True)
+class Announcement:
+    """What is written into xenstore for a device, beside what every device has there (see ``DeviceNodes``)."""
+
+    frontend: Mapping[str, str]
+    backend: Mapping[str, str]
+
+
+class DeviceKind(ABC):
+    """One kind of device.
+
+    Its methods are called in Domain 0's thread. What a user got wrong is a :class:`UserError`, and leaves nothing.
+
+    Attributes:
+        name: in xenstore: "vbd", "vif".
+        title: in sentences: "virtual disk".
+    """
+
+    name: str
+    title: str
+
+    @abstractmethod
+    def number(self, settings: Mapping[str, Setting], taken: Collection[int]) -> int:
+        """The number that the device gets; ``taken`` are those of the domain's other devices of this kind.
+
+        Raises:
+            UserError: the settings are wrong, or name a number that is taken.
+        """
+
+    @abstractmethod
+    def announce(self, settings: Mapping[str, Setting], nodes: DeviceNodes) -> Announcement:
+        """The device's own nodes."""
+
+    @abstractmethod
+    def backend(self, facilities: Facilities, nodes: DeviceNodes, settings: Mapping[str, Setting]) -> Backend:
+        """Open what is behind the device (an image, a network) and make its backend. Called before the device is
+        announced, and followed by ``Backend.start``.
+
+        Raises:
+            UserError: it cannot be opened.
+        """
+
+
+KINDS: Final[dict[str, DeviceKind]] = {}
+"""By name."""

@@ -1,0 +1,172 @@
+"""Making a domain: its frames and first contents, its rings, its place in xenstore, its devices."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from paravirt.abi.grant_table import GNTTAB_RESERVED_CONSOLE, GNTTAB_RESERVED_XENSTORE, GTF_permit_access
+from paravirt.domain0.builder import BuiltDomain, KernelImage, build_domain
+from paravirt.domain0.devices.spec import DeviceSpec
+from paravirt.domain0.store import StoreService
+from paravirt.domain0.store.layout import announce, derived_identity
+from paravirt.domain0.toolstack.domain import Domain, ShutdownReason
+from paravirt.domain0.toolstack.guestpage import GuestPage
+from paravirt.domain0.toolstack.limits import FRAMES_PER_MIB, MAXMEM_SLACK, MIB
+from paravirt.errors import UserError
+from paravirt.hypervisor.hypercalls.grant_frames import Entry, grants_of
+from paravirt.hypervisor.hypercalls.state import MemoryRange
+from paravirt.hypervisor.views import Domain as DomainView
+
+if TYPE_CHECKING:
+    from paravirt.domain0.toolstack.machine import Machine
+
+E820_RAM: Final = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """The domain to build: see :meth:`Machine.create`."""
+
+    image: KernelImage
+    ramdisk: bytes | None
+    cmdline: str
+    memory: int
+    vcpus: int
+    name: str | None
+    paused: bool
+    max_memory: int | None
+    online_vcpus: int | None
+    identity: uuid.UUID | None
+    max_grant_frames: int | None
+    tty: str
+    keep: bool
+    devices: Sequence[DeviceSpec]
+
+
+def contents(source: str | os.PathLike[str] | bytes, what: str) -> bytes:
+    """The bytes of a kernel or a ramdisk (``what``), given as such or by a path.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    if isinstance(source, bytes):
+        return source
+    try:
+        return Path(source).read_bytes()
+    except OSError as error:
+        raise UserError(f"The {what} {os.fspath(source)!r} cannot be read: {error.strerror}.") from error
+
+
+def create_domain(machine: Machine, domid: int, wanted: Wanted) -> Domain:
+    """Build a domain and, unless it is to be paused, let it run. In Domain 0's thread.
+
+    Raises:
+        UserError: the machine has not enough memory, the kernel cannot be used, or a device cannot be made.
+    """
+    pages = wanted.memory * FRAMES_PER_MIB
+    name = wanted.name or f"domain-{domid}"
+    if wanted.identity is None:
+        identity = derived_identity(domid, name) if machine.deterministic else uuid.uuid4()
+        wanted = dataclasses.replace(wanted, identity=identity)
+    with machine.host.lock:
+        view = machine.host.create_domain(domid, pages, wanted.vcpus, name=name)
+        console_port = view.alloc_unbound(0)
+        store_port = view.alloc_unbound(0)
+        _set_limits(view, wanted)
+        try:
+            built = build_domain(
+                view,
+                wanted.image,
+                wanted.ramdisk,
+                wanted.cmdline,
+                console_port=console_port,
+                store_port=store_port,
+                nr_pages=pages,
+            )
+            _seed_grants(view, built)
+        except BaseException:
+            view.destroy()
+            raise
+    domain = Domain(machine, view, name, wanted.image, wanted.keep)
+    machine.domains[domid] = domain
+    _serve_console(domain, view, built.console_mfn, console_port)
+    _announce(domain, wanted, built, console_port, store_port)
+    _serve_store(domain, view, built.store_mfn, store_port)
+    try:
+        for device in wanted.devices:
+            machine.devices.attach(domid, device)
+    except BaseException:
+        machine._end(domain, ShutdownReason.DESTROYED)
+        raise
+    if not wanted.paused:
+        with machine.host.lock:
+            view.unpause()
+    return domain
+
+
+def _set_limits(view: DomainView, wanted: Wanted) -> None:
+    """What libxl tells the hypervisor before it builds a domain (libxl__build_pre in tools/libs/light)."""
+    if wanted.max_memory is not None:
+        size = max(wanted.max_memory, wanted.memory) * MIB
+        view.state.memory_map = [MemoryRange(0, size, E820_RAM)]
+        view.max_pages = wanted.memory * FRAMES_PER_MIB + MAXMEM_SLACK
+    if wanted.max_grant_frames:
+        view.state.max_grant_frames = wanted.max_grant_frames
+    if wanted.identity is not None:
+        view.state.handle = wanted.identity.bytes
+
+
+def _seed_grants(view: DomainView, built: BuiltDomain) -> None:
+    """Grant the two rings to Domain 0, under the references kept for them (xc_dom_gnttab_seed in tools/libs/guest)."""
+    rings = (GNTTAB_RESERVED_CONSOLE, built.console_mfn), (GNTTAB_RESERVED_XENSTORE, built.store_mfn)
+    for ref, mfn in rings:
+        grants_of(view).write_reserved(ref, Entry(GTF_permit_access, 0, mfn))
+
+
+def _serve_console(domain: Domain, view: DomainView, mfn: int, port: int) -> None:
+    services, console = domain.machine._services, domain.console
+    view.console_sink = console.emit
+    notify = services.bind(domain.domid, port, console.on_event).notify
+    page = GuestPage(view, mfn)
+    domain._pages.append(page)
+    console.attach(page, notify)
+    console.wake = lambda: services.post(console.on_event)
+
+
+def _announce(domain: Domain, wanted: Wanted, built: BuiltDomain, console_port: int, store_port: int) -> None:
+    """Write the domain's place in xenstore."""
+    announce(
+        domain.machine.store,
+        domain.domid,
+        domain.name,
+        wanted.memory,
+        wanted.vcpus,
+        built.store_mfn,
+        store_port,
+        built.console_mfn,
+        console_port,
+        maximum=wanted.max_memory,
+        uuid=wanted.identity,
+        online=wanted.online_vcpus,
+        tty=wanted.tty,
+    )
+
+
+def _serve_store(domain: Domain, view: DomainView, mfn: int, port: int) -> None:
+    """Serve the domain's xenstore ring, and tell everybody that it has come."""
+    services, store = domain.machine._services, domain.machine.store
+    connection = store.connect(domain.domid)
+    # The service exists before its notifier does: bind late.
+    service: list[StoreService] = []
+    notify = services.bind(domain.domid, port, lambda: service[0].on_event()).notify
+    page = GuestPage(view, mfn)
+    domain._pages.append(page)
+    service.append(StoreService(page, connection, notify, services.post))
+    domain._on_end.append(service[0].close)
+    connection.on_output = lambda: services.post(service[0].on_event)
+    store.introduce(domain.domid)

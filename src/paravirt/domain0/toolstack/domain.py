@@ -1,0 +1,125 @@
+"""A running domain, as programs see it."""
+
+from __future__ import annotations
+
+import enum
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from paravirt.domain0.builder import KernelImage
+from paravirt.domain0.console import Console
+from paravirt.domain0.toolstack.guestpage import GuestPage
+from paravirt.errors import UserError
+from paravirt.hypervisor.views import Domain as DomainView
+from paravirt.hypervisor.views import scheduler as policies
+
+if TYPE_CHECKING:
+    from paravirt.domain0.toolstack.machine import Machine
+
+T = TypeVar("T")
+
+
+class ShutdownReason(enum.Enum):
+    """Why a domain ended (SHUTDOWN_* of public/sched.h)."""
+
+    POWEROFF = 0
+    REBOOT = 1
+    SUSPEND = 2
+    CRASH = 3
+    WATCHDOG = 4
+    SOFT_RESET = 5
+    DESTROYED = -1
+
+
+class Domain:
+    """A running domain.  Made by :meth:`Machine.create`.
+
+    Attributes:
+        domid: its number.
+        name: its name.
+        console: everything it says, from the first byte on, also after it has ended.
+        crash_report: registers, stack and the console's tail if it crashed, else None.
+        keep: when it shuts down, it stays as it is, with its memory, until it is destroyed.
+    """
+
+    def __init__(
+        self, machine: Machine, view: DomainView, name: str, image: KernelImage, keep: bool = False
+    ) -> None:
+        self.machine = machine
+        self.domid = int(view.domid)
+        self.name = name
+        self.image = image
+        self.keep = keep
+        self.console = Console()
+        self.crash_report: str | None = None
+        self._view: DomainView | None = view
+        self._ended = threading.Event()
+        self._reason: ShutdownReason | None = None
+        self._on_end: list[Callable[[], None]] = []
+        self._pages: list[GuestPage] = []
+
+    def wait(self, timeout: float | None = None) -> ShutdownReason:
+        """Wait for the domain's end and say why it ended.
+
+        Raises:
+            TimeoutError: it is still running after ``timeout`` seconds.
+        """
+        if not self._ended.wait(timeout):
+            raise TimeoutError(f"domain {self.name} is still running after {timeout} s")
+        assert self._reason is not None
+        return self._reason
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has shut down, crashed or been destroyed."""
+        return self._ended.is_set()
+
+    def pause(self) -> None:
+        """Stop it for the time being."""
+        self.control(lambda view: view.pause())
+
+    def unpause(self) -> None:
+        """Let it go on."""
+        self.control(lambda view: view.unpause())
+
+    def destroy(self) -> None:
+        """End it at once and give its memory back."""
+        self.machine._services.call(lambda: self.machine._end(self, ShutdownReason.DESTROYED))
+
+    def set_memory_target(self, memory: int) -> None:
+        """Ask the guest to use ``memory`` MiB, and let it have no more: its balloon driver gives back, or takes, the
+        difference in its own time.
+
+        Raises:
+            UserError: that is nothing, or more than the maximum that the domain was made with; or it is gone.
+        """
+        self.machine.call(lambda: self.machine._set_memory_target(self, memory))
+
+    def sched_get(self) -> dict[str, int]:
+        """Its parameters under the machine's scheduler, by their names in XEN_DOMCTL_scheduler_op; times in ns."""
+        return self.control(policies.sched_get)
+
+    def sched_set(self, **parameters: int) -> None:
+        """Change some of them; they act at once.
+
+        Raises:
+            UserError: the scheduler has no such parameter, or not with that value; or the domain is gone.
+        """
+        self.control(lambda view: policies.sched_set(view, parameters))
+
+    @property
+    def reason(self) -> ShutdownReason | None:
+        """Why it ended; None as long as it has not."""
+        return self._reason
+
+    def control(self, action: Callable[[DomainView], T]) -> T:
+        """Do something with the hypervisor's domain, under the machine lock, and return what comes of it.
+
+        Raises:
+            UserError: the domain is gone.
+        """
+        with self.machine.host.lock:
+            if self._view is None:
+                raise UserError(f"The domain {self.name} has ended.")
+            return action(self._view)

@@ -1,0 +1,29 @@
+"""The settings of xl.cfg that list devices: how each entry is read, and how libxl's JSON has it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from paravirt.domain0.devices.spec import DeviceSpec
+
+
+@dataclass(frozen=True)
+class DeviceSetting:
+    """One setting that lists devices (``disk``, ``vif``).
+
+    Attributes:
+        parse: an entry of the list as a device. What is wrong with it is a UserError, to which the reader of the file
+            adds file, line and setting.
+        libxl_name: the list's name in libxl's JSON (``disks``, ``nics``).
+        to_libxl: a device in libxl's JSON.
+    """
+
+    parse: Callable[[str], DeviceSpec]
+    libxl_name: str
+    to_libxl: Callable[[DeviceSpec], dict[str, Any]]
+
+
+DEVICE_SETTINGS: Final[dict[str, DeviceSetting]] = {}
+"""By the setting's name. Those of ``keys.DEVICES`` that are not here are refused."""
