@@ -6,12 +6,14 @@
 
 from paravirt.domain0.builder.build import BuildTarget, BuiltDomain, build_domain
 from paravirt.domain0.builder.image import KernelImage, parse_kernel
+from paravirt.domain0.builder.images import KernelImages
 from paravirt.domain0.builder.layout import Layout, compute_layout
 
 __all__ = [
     "BuildTarget",
     "BuiltDomain",
     "KernelImage",
+    "KernelImages",
     "Layout",
     "build_domain",
     "compute_layout",

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from paravirt.abi.xen import DOMID_FIRST_RESERVED
-from paravirt.domain0.builder import parse_kernel
+from paravirt.domain0.builder import KernelImages
 from paravirt.domain0.crash import crash_report
 from paravirt.domain0.devices.backend import Facilities
 from paravirt.domain0.devices.registry import Devices
@@ -108,6 +108,7 @@ class Machine:
         self.grants = Grants(self.host)
         self.devices = Devices(Facilities(self.store, self._services, self.grants, deterministic))
         self.domains: dict[int, Domain] = {}
+        self._kernels = KernelImages()
         self.on_shutdown: Callable[[Domain], None] | None = None
         self._store_socket: StoreSocket | None = None
         self._last_domid = 0
@@ -162,7 +163,7 @@ class Machine:
             raise UserError(f"A domain has 1 to {MAX_VCPUS} virtual CPUs, not {vcpus}.")
         if not 1 <= memory <= MAX_MEMORY_MIB:
             raise UserError(f"A domain has 1 to {MAX_MEMORY_MIB} MiB of memory, not {memory}.")
-        image = parse_kernel(contents(kernel, "kernel"))
+        image = self._kernels.parse(contents(kernel, "kernel"))
         disk = None if ramdisk is None else contents(ramdisk, "ramdisk")
         wanted = Wanted(
             image, disk, cmdline, memory, vcpus, name, paused, max_memory, online_vcpus, identity, max_grant_frames,
