@@ -1,6 +1,7 @@
 """Run our kernels on real Xen and show where their answers differ from the transcripts.
 
 Usage: scripts/oracle [--update] [--log] [NAME...]
+       scripts/oracle --golden [SESSION...]
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from pathlib import Path
 from paravirt.bench.peers.packages import Qemu, Xen, obtain_qemu, obtain_xen
 from paravirt.errors import UserError
 
-from . import kernels, transcript, xenrun
+from ..xl import sessions
+from . import dom0, golden, kernels, transcript, xenrun
 from .transcript import Transcript
 
 
@@ -60,13 +62,38 @@ def _handle(run: kernels.Run, fresh: Transcript, update: bool) -> bool:
     return not failed and (update or (kept is not None and not changes))
 
 
+def _golden(names: list[str], log: bool) -> int:
+    """Capture sessions of Xen's toolstack anew."""
+    unknown = sorted(set(names) - set(sessions.names()))
+    if unknown:
+        raise UserError(f"There is no session called {unknown[0]}.")
+    machine = obtain_xen(_report), obtain_qemu(_report), dom0.obtain_dom0(_report)
+    for name in names or sessions.names():
+        with tempfile.TemporaryDirectory() as scratch:
+            session = golden.capture(name, machine, Path(scratch))
+            if log:
+                print((Path(scratch) / "xen.log").read_text(encoding="utf-8", errors="replace"))
+        sessions.path_of(name).write_text(session.text(), encoding="utf-8")
+        print(f"{name}: {len(session.steps)} commands")
+    return 0
+
+
 def main() -> int:
     """0 when every kernel answers as its transcript says, 1 when one does not, 2 when nothing can be run."""
     parser = argparse.ArgumentParser(prog="scripts/oracle", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--update", action="store_true", help="keep the new answers as transcripts")
     parser.add_argument("--log", action="store_true", help="print all of Xen's console too")
+    parser.add_argument(
+        "--golden", action="store_true", help="capture what Xen's xl prints; NAME is a session of tests/xl"
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help="a kernel under guests/; default: all")
     options = parser.parse_args()
+    if options.golden:
+        try:
+            return _golden(options.names, options.log)
+        except UserError as error:
+            print(f"oracle: {error}", file=sys.stderr)
+            return 2
     known = kernels.runs()
     wanted = set(options.names)
     chosen = [run for run in known.values() if not wanted or {run.name, run.kernel} & wanted]

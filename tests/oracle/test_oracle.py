@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ..xl import sessions
+from .golden import _lines
 from .transcript import Transcript, normalised
 from .xenrun import Setting, _parse, settings
 
@@ -60,3 +62,35 @@ def test_console_text_becomes_lines() -> None:
     assert normalised("a\n\n") == ["a", ""]
     assert normalised("a") == ["a"]
     assert normalised("") == []
+
+
+@given(
+    st.lists(
+        st.builds(
+            sessions.Step,
+            st.from_regex(r"[a-z][ -~]*", fullmatch=True),
+            st.lists(printable.filter(lambda line: not line.startswith(("$ ", "2>", "["))), max_size=3).map(tuple),
+            st.lists(printable.filter(lambda line: line == line.rstrip()), max_size=3).map(tuple),
+            st.integers(0, 255),
+        ),
+        max_size=4,
+    ).map(tuple)
+)
+def test_a_session_survives_being_written(steps: tuple[sessions.Step, ...]) -> None:
+    assert sessions.Session.parse(sessions.Session(2, steps).text()) == sessions.Session(2, steps)
+
+
+def test_a_session_may_have_commands_that_were_not_run() -> None:
+    session = sessions.Session.parse("# physical CPUs: 1\n$ one\n$ two\n[3]\n$ three\n")
+    assert [(step.command, step.status) for step in session.steps] == [("one", None), ("two", 3), ("three", None)]
+    with pytest.raises(ValueError, match="belongs to no command"):
+        sessions.Session.parse("# physical CPUs: 1\nnobody said this\n")
+
+
+def test_what_is_another_one_each_time_is_left_out_of_a_session() -> None:
+    uuid = "3f2504e0-4f89-11d3-9a0c-0305e82c3301"
+    assert _lines(f"{uuid}  1  one\r\n") == ("01234567-89ab-cdef-0123-456789abcdef  1  one",)
+    assert _lines(" 11:22:33 up  0:01,\n") == (" 00:00:00 up  0:01,",)
+    assert _lines("Usage: xl [-v] list\n\nwords\n") == ("Usage: xl [-v] list",)
+    verbs = "Usage xl [-v] <subcommand>\n\nfull list:\n\n one     words\n         more\n two     words\n"
+    assert _lines(verbs) == ("Usage xl [-v] <subcommand>", " one", " two")

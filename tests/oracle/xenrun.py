@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,6 +128,23 @@ def _read_until_stop(process: subprocess.Popen[bytes], timeout: float) -> bytes:
                 break
             log += chunk
     return log
+
+
+def read_lines(process: subprocess.Popen[bytes], timeout: float) -> Iterator[str]:
+    """The whole lines that the machine prints, as they come, until it stops or the time is over."""
+    if process.stdout is None:
+        raise ValueError("the process must write to a pipe")
+    deadline = time.monotonic() + timeout
+    rest = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while (left := deadline - time.monotonic()) > 0 and selector.select(left):
+            chunk = os.read(process.stdout.fileno(), 65536)
+            if not chunk:
+                break
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                yield line.decode("utf-8", "replace").rstrip("\r")
 
 
 def _parse(log: str) -> Answer:
