@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from paravirt import Domain, Machine, ShutdownReason, UserError
+from paravirt.abi.errno import ENOSPC
+from paravirt.domain0.domainlimits import DomainLimits
 
 from ..hypervisor.audited import audited
 from ..oracle import kernels
@@ -67,8 +69,8 @@ def test_each_end_is_told_once(machine: Machine, keep: bool) -> None:
 def test_limits_and_identity(machine: Machine) -> None:
     identity = uuid.UUID("12345678-1234-5678-1234-567812345678")
     domain = machine.create(
-        HELLO, memory=16, vcpus=3, paused=True, max_memory=24, online_vcpus=2, identity=identity, max_grant_frames=5,
-        tty="/dev/somewhere",
+        HELLO, memory=16, vcpus=3, paused=True, max_memory=24, online_vcpus=2, identity=identity,
+        limits=DomainLimits(5, 6, 1, 7), tty="/dev/somewhere",
     )  # fmt: skip
     home = f"/local/domain/{domain.domid}"
 
@@ -81,7 +83,10 @@ def test_limits_and_identity(machine: Machine) -> None:
     assert read("console/tty") == b"/dev/somewhere"
     view = domain.control(lambda view: view)
     assert view.state.handle == identity.bytes
-    assert view.state.max_grant_frames == 5
+    assert (view.state.max_grant_frames, view.state.maptrack.max_frames, view.state.max_grant_version) == (5, 6, 1)
+    with machine.host.lock:
+        ports = [view.alloc_unbound(0) for _ in range(6)]
+    assert ports[-1] == -ENOSPC and max(ports) == 7, "two are the rings'"
     assert [(one.address, one.size, one.type) for one in view.state.memory_map] == [(0, 24 << 20, 1)]
     assert (view.tot_pages, view.max_pages) == (16 * 256, 17 * 256)
 

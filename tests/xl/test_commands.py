@@ -90,6 +90,7 @@ def test_the_credit_scheduler_has_parameters_of_its_own(user: User) -> None:
     assert user.xl("sched-credit").splitlines() == [
         "Cpupool Pool-0: tslice=10ms ratelimit=1000us migration-delay=0us",
         "Name                                ID Weight  Cap",
+        "Domain-0                             0    256    0",
     ]
     done = user.run("sched-credit", "-s", "-t", "1", "-r", "5000")
     assert done.returncode == 1 and "rate limit" in done.stderr
@@ -164,9 +165,14 @@ def test_uptime_and_pools_and_claims(user: User) -> None:
 
 def test_debug_keys_print_into_dmesg(user: User) -> None:
     user.xl("create", "-p", user.config("one"))
-    user.xl("debug-keys", "qdmh")
+    user.xl("debug-keys", "qdmhrg0")
     said = user.xl("dmesg")
-    assert "General information for domain 1 (one)" in said and "rip" in said and "key 'q'" in said
+    for words in (
+        "General information for domain 1 (one)", "rip", "key 'q'", "Scheduler: credit", "Domain 1: weight=256 cap=0",
+        "gnttab usage: domain 1, version 1, 1 of 64 frames",
+    ):  # fmt: skip
+        assert words in said
+    assert user.run("debug-keys", "qR").returncode == 1
 
 
 def test_a_reader_that_goes_is_no_defect(user: User) -> None:

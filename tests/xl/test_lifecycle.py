@@ -90,9 +90,11 @@ def test_too_much_memory_is_refused_in_a_sentence(user: User) -> None:
 def test_a_domain_has_a_weight_and_a_cap(user: User) -> None:
     user.xl("create", "-p", user.config("one"))
     user.xl("sched-credit", "-d", "one", "-w", "512", "--cap=50")
-    table = ["Name                                ID Weight  Cap", "one                                  1    512   50"]
+    header, zero = "Name                                ID Weight  Cap", f"{'Domain-0':<33} {0:4d} {256:6d} {0:4d}"
+    table = [header, "one                                  1    512   50"]
     assert user.xl("sched-credit", "-d", "one").splitlines() == table
-    assert user.xl("sched-credit").splitlines()[1:] == table
+    assert user.xl("sched-credit").splitlines()[1:] == [header, zero, table[1]]
+    assert user.run("sched-credit", "-d", "Domain-0", "-w", "3").returncode == 1
     done = user.run("sched-credit", "-d", "one", "-w", "0")
     assert done.returncode == 1 and "weight" in done.stderr
     assert user.run("sched-credit", "-w", "3").returncode == 1

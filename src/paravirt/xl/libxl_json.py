@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from paravirt.domain0.xlcfg.config import EVENTS, DomainConfig, cpu_set
+from paravirt.domain0.xlcfg.config import EVENTS, SCHEDULING, DomainConfig, cpu_set
 from paravirt.domain0.xlcfg.devices import DEVICE_SETTINGS
 
 _ACTIONS = {"rename-restart": "restart_rename"}
@@ -24,9 +24,13 @@ def domain_config(config: DomainConfig, pcpus: int = 1) -> dict[str, Any]:
         build["numa_placement"] = "False"
     build["max_memkb"] = config.maxmem * 1024
     build["target_memkb"] = config.memory * 1024
-    if config.max_grant_frames:
-        build["max_grant_frames"] = config.max_grant_frames
-    build["sched_params"] = {}
+    limits = config.limits.given()
+    if "max_event_channels" in limits:
+        build["event_channels"] = limits.pop("max_event_channels")
+    build.update(limits)
+    build["sched_params"] = {
+        name: config.scheduling[name] // unit for name, unit in SCHEDULING.values() if name in config.scheduling
+    }
     build["claim_mode"] = "True"
     build["kernel"] = config.kernel
     if config.cmdline:

@@ -1,7 +1,7 @@
 """Verbs about scheduling: the parameters of schedulers, and pools of physical CPUs.
 
 A scheduler's verb first asks which one the machine has: of another one there are no parameters to get or set.
-Domain 0 has no line: it is no guest, and the host's own scheduler runs it.
+Domain 0 has a line under credit alone: the host's own scheduler runs it.
 """
 
 from __future__ import annotations
@@ -28,9 +28,11 @@ def _daemon(scheduler: str, options: Options) -> Daemon | None:
     return daemon
 
 
-def _parameters(daemon: Daemon, domain: str | None) -> list[tuple[dict[str, Any], dict[str, int]]]:
+def _parameters(daemon: Daemon, scheduler: str, domain: str | None) -> list[tuple[dict[str, Any], dict[str, int]]]:
     """Rows of domains, or of one, each with its parameters."""
-    rows = daemon.guests() if domain is None else iter(daemon.domains(domain))
+    rows = daemon.domains(domain or "")
+    if domain is None and scheduler != "credit":
+        rows = [row for row in rows if row["domid"] != 0]
     return [(row, daemon.call("sched-get", domain=str(row["domid"]))) for row in rows]
 
 
@@ -76,7 +78,7 @@ def credit(options: Options) -> int:
         )
     if "s" not in options:
         print(f"{'Name':<33} {'ID':>4} {'Weight':>6} {'Cap':>4}")
-        for row, has in _parameters(daemon, options.get("d")):
+        for row, has in _parameters(daemon, "credit", options.get("d")):
             print(f"{row['name']:<33} {row['domid']:4d} {has['weight']:6d} {has['cap']:4d}")
     return 0
 
@@ -108,7 +110,7 @@ def sedf(options: Options) -> int:
     if done is not None:
         return done
     print(f"{'Name':<33} {'ID':>4} {'Period':>9} {'Slice':>9} {'Latency':>7} {'Extra':>6} {'Weight':>6}")
-    for row, has in _parameters(daemon, options.get("d")):
+    for row, has in _parameters(daemon, "sedf", options.get("d")):
         print(
             f"{row['name']:<33} {row['domid']:4d} {has['period'] // _MS:9d} {has['slice'] // _MS:9d} "
             f"{has['latency'] // _MS:7d} {has['extratime']:6d} {has['weight']:6d}"
@@ -136,7 +138,7 @@ def bvt(options: Options) -> int:
         )  # fmt: skip
         return 0
     print(f"{'Name':<33} {'ID':>4} {'Mcuadv':>6} {'Warpback':>8} {'Warpvalue':>9} {'Warpl':>6} {'Warpu':>6}")
-    for row, has in _parameters(daemon, None):
+    for row, has in _parameters(daemon, "bvt", None):
         print(
             f"{row['name']:<33} {row['domid']:4d} {has['mcuadv']:6d} {has['warpback']:8d} {has['warpvalue']:9d} "
             f"{has['warpl'] // _MS:6d} {has['warpu'] // _MS:6d}"

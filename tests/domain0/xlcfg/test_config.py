@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paravirt.domain0.domainlimits import DomainLimits
 from paravirt.domain0.xlcfg.config import (
     ACTIONS,
     EVENTS,
@@ -65,7 +66,11 @@ def test_defaults_are_those_of_xl() -> None:
         ('vcpus=2;cpus="0"', "cpus", ("0", "0")),
         ('vcpus=2;cpus=["0"]', "cpus", ("0",)),
         ('cpus=["0","1"]', "cpus", ("0",)),
-        ("max_grant_frames=4", "max_grant_frames", 4),
+        ("max_event_channels=0x40", "limits", DomainLimits(max_event_channels=64)),
+        ("max_grant_version=1;max_maptrack_frames=0", "limits", DomainLimits(None, 0, 1)),
+        ("cpu_weight=512;cap=50", "scheduling", {"weight": 512, "cap": 50}),
+        ("period=20;slice=5;extratime=0", "scheduling", {"period": 20_000_000, "slice": 5_000_000, "extratime": 0}),
+        ("max_grant_frames=4", "limits", DomainLimits(max_grant_frames=4)),
         ('name="b"', "name", "b"),
     ],
 )
@@ -108,8 +113,8 @@ def test_every_action_at_every_event(event: str, action: str) -> None:
         ('vif=[""]', "vif"),
         ('pci=["00:01.0"]', "pci"),
         ('bootloader="pygrub"', "bootloader"),
-        ("cpu_weight=512", "cpu_weight"),
-        ("cap=50", "cap"),
+        ('cpu_weight="much"', "cpu_weight"),
+        ("cap=-1", "cap"),
         ('pool="other"', "pool"),
         ('cpus="x"', "cpus"),
         ('cpus=[["0"]]', "cpus"),
@@ -129,9 +134,9 @@ def test_refused_with_file_line_and_key(text: str, key: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        'type="pv"', 'builder="generic"', "disk=[]", "vif=[ ]", "pci=[]", 'bootloader=""', "cpu_weight=256", "cap=0",
+        'type="pv"', 'builder="generic"', "disk=[]", "vif=[ ]", "pci=[]", 'bootloader=""',
         "nomigrate=1", 'tsc_mode="default"', "localtime=0", "e820_host=0", 'pool="Pool-0"', 'cpuid="host"',
-        "max_event_channels=0x3ff", "vnuma=[]", "claim_mode=1",
+        "vnuma=[]", "claim_mode=1",
     ],
 )  # fmt: skip
 def test_settings_that_ask_for_nothing_are_taken(text: str) -> None:

@@ -8,7 +8,8 @@ from typing import Any, Final
 from paravirt.domain0.daemon.domains import DOMAIN_0, ManagedDomain
 from paravirt.domain0.daemon.protocol import INVALID, NOT_FOUND, UNSUPPORTED, Refusal
 from paravirt.domain0.daemon.requests import Request, operation
-from paravirt.domain0.toolstack.limits import MAXMEM_SLACK
+from paravirt.domain0.toolstack import memory
+from paravirt.domain0.toolstack.memory import KIB_PER_FRAME
 from paravirt.domain0.xlcfg.config import DomainConfig, cpu_set
 from paravirt.errors import UserError
 from paravirt.hypervisor.views import Domain as DomainView
@@ -16,8 +17,8 @@ from paravirt.hypervisor.views import Domain as DomainView
 LIVENESS: Final = 1.0
 """Seconds between looks whether a client that waits for an event is still there."""
 
-_KIB_PER_FRAME: Final = 4
 _ZERO_UUID: Final = "00000000-0000-0000-0000-000000000000"
+_DOMAIN_0_CREDIT: Final = {"weight": 256, "cap": 0}
 _WAITED_FOR: Final = ("shutdown", "destroyed")
 
 
@@ -30,8 +31,8 @@ def _row(managed: ManagedDomain) -> dict[str, Any]:
     def look(view: DomainView) -> dict[str, Any]:
         up = [vcpu for vcpu in view.vcpus if vcpu.is_up]
         return {
-            "memory_kib": view.tot_pages * _KIB_PER_FRAME,
-            "max_kib": view.max_pages * _KIB_PER_FRAME,
+            "memory_kib": view.tot_pages * KIB_PER_FRAME,
+            "max_kib": view.max_pages * KIB_PER_FRAME,
             "vcpus_online": len(up),
             "max_vcpu_id": len(view.vcpus) - 1,
             "running": any(vcpu.runstate == 0 for vcpu in up),
@@ -253,30 +254,16 @@ def trigger(request: Request) -> None:
 
 @operation("mem-set")
 def set_memory(request: Request) -> None:
-    """Ask a guest to use ``kib`` of memory, and let it have no more (libxl_set_memory_target)."""
-    managed, kib = request.domain(), request.integer("kib")
-    most = int(request.domains.read(managed, "memory/static-max") or 0)
-    if not 0 < kib <= most:
-        raise Refusal(INVALID, f"The domain {managed.name} can have 1 to {most} KiB of memory, not {kib}.")
-    _limit(managed, kib)
-    request.domains.write(managed, "memory/target", str(kib))
+    """Ask a guest to use ``kib`` of memory, and let it have no more."""
+    domain, kib = request.domain().domain, request.integer("kib")
+    request.machine.call(lambda: memory.set_target(domain, kib))
 
 
 @operation("mem-max")
 def set_memory_limit(request: Request) -> None:
-    """Limit what a domain may have, without asking it for anything (libxl_domain_setmaxmem)."""
-    managed, kib = request.domain(), request.integer("kib")
-    target = int(request.domains.read(managed, "memory/target") or 0)
-    if kib < target - 1:  # libxl makes the first target 1 KiB larger than the memory (store/layout.py)
-        raise Refusal(INVALID, f"The domain {managed.name} has a target of {target} KiB, which {kib} is less than.")
-    _limit(managed, kib)
-
-
-def _limit(managed: ManagedDomain, kib: int) -> None:
-    def set_max(view: DomainView) -> None:
-        view.max_pages = kib // _KIB_PER_FRAME + MAXMEM_SLACK
-
-    managed.domain.control(set_max)
+    """Limit what a domain may have to ``kib``, without asking it for anything."""
+    domain, kib = request.domain().domain, request.integer("kib")
+    request.machine.call(lambda: memory.set_limit(domain, kib))
 
 
 @operation("vcpu-set")
@@ -292,7 +279,13 @@ def set_vcpus(request: Request) -> None:
 
 @operation("sched-get")
 def sched_get(request: Request) -> dict[str, int]:
-    """A domain's parameters of scheduling, by their names in XEN_DOMCTL_scheduler_op; times in ns."""
+    """A domain's parameters of scheduling, by their names in XEN_DOMCTL_scheduler_op; times in ns.
+
+    The host's own scheduler runs Domain 0, as one thread among others. Under credit it has a line in xl's table
+    nevertheless, which scripts expect: what Xen gives it unless told otherwise.
+    """
+    if request.string("domain") in ("0", DOMAIN_0) and request.machine.sched_info()["name"] == "credit":
+        return dict(_DOMAIN_0_CREDIT)
     return request.domain().domain.sched_get()
 
 

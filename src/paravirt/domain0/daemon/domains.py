@@ -22,7 +22,7 @@ from paravirt.domain0.console import Console
 from paravirt.domain0.daemon.paths import Places
 from paravirt.domain0.daemon.protocol import EXISTS, INVALID, NOT_FOUND, Refusal
 from paravirt.domain0.daemon.ptys import Pty, Ptys
-from paravirt.domain0.daemon.records import Journal, Log, Messages
+from paravirt.domain0.daemon.records import ConsoleLog, Journal, Log, Messages
 from paravirt.domain0.toolstack import Domain, Machine, ShutdownReason
 from paravirt.domain0.xlcfg.config import DomainConfig, check_name, cpu_set
 from paravirt.errors import ParavirtError, UserError
@@ -78,12 +78,15 @@ class ManagedDomain:
 class Domains:
     """All domains of a daemon's machine, Domain 0 excepted."""
 
-    def __init__(self, machine: Machine, places: Places, log: Log, messages: Messages) -> None:
+    def __init__(
+        self, machine: Machine, places: Places, log: Log, messages: Messages, console_log: ConsoleLog | None = None
+    ) -> None:
         self.machine = machine
         self.log = log
         self.messages = messages
         self._places = places
         self._journal = Journal(places)
+        self._console_log = console_log
         self._ptys = Ptys()
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
@@ -210,7 +213,7 @@ class Domains:
         return any(one.name == name and one.domain.ended and one.monitored for one in self._domains.values())
 
     def _build(self, config: DomainConfig, pty: Pty) -> Domain:
-        return self.machine.create(
+        domain = self.machine.create(
             config.kernel,
             config.ramdisk,
             config.cmdline,
@@ -221,11 +224,19 @@ class Domains:
             max_memory=config.maxmem,
             online_vcpus=config.vcpus,
             identity=uuids.UUID(config.uuid),
-            max_grant_frames=config.max_grant_frames or None,
+            limits=config.limits,
             tty=pty.path,
             keep=True,
             devices=config.all_devices,
         )
+        try:
+            domain.sched_set(**config.scheduling)
+        except UserError:
+            domain.destroy()
+            raise
+        if self._console_log is not None:
+            self._console_log.follow(config.name, domain.console)
+        return domain
 
     @contextlib.contextmanager
     def _reserved(self, name: str) -> Iterator[None]:

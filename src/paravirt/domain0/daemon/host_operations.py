@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 from pathlib import Path
 from typing import Any
 
-from paravirt.domain0.crash import crash_report
-from paravirt.domain0.daemon.protocol import UNSUPPORTED, VERSION, Refusal
+from paravirt.domain0.daemon.protocol import VERSION
 from paravirt.domain0.daemon.requests import Request, operation
-from paravirt.domain0.toolstack import Domain
 from paravirt.domain0.toolstack.limits import FRAMES_PER_MIB
 from paravirt.hypervisor import cpuid
 from paravirt.hypervisor.hypercalls import version
-from paravirt.hypervisor.views import Domain as DomainView
 
 POOL = "Pool-0"
-_KEYS = {
-    "h": "show this help",
-    "0": "registers of Domain 0 (it has none here)",
-    "d": "registers of all vcpus",
-    "q": "domains and their vcpus",
-    "m": "memory",
-}
 
 
 @operation("hello")
@@ -108,36 +97,3 @@ def sched_info(request: Request) -> dict[str, Any]:
     if changed:
         request.machine.set_sched_info(**changed)
     return request.machine.sched_info()
-
-
-@operation("debug-keys")
-def debug_keys(request: Request) -> None:
-    """Have the hypervisor print something into its ring of messages."""
-    for key in request.string("keys"):
-        if key not in _KEYS:
-            raise Refusal(UNSUPPORTED, f"There is no debug key {key!r} in this version ('h' lists those that are).")
-        messages = request.domains.messages
-        messages.add(f"'{key}' pressed -> {_KEYS[key]}")
-        if key == "h":
-            messages.add("\n".join(f" key '{one}' => {words}" for one, words in _KEYS.items()))
-        elif key == "m":
-            with request.machine.host.lock:
-                messages.add(f"{request.machine.host.free_frames} of {request.machine.host.nr_frames} frames are free")
-        elif key in "dq":
-            show = _registers if key == "d" else _summary
-            for managed in request.domains.all():
-                messages.add(managed.domain.control(functools.partial(show, managed.domain)))
-
-
-def _registers(domain: Domain, view: DomainView) -> str:
-    return "\n".join(crash_report(view, domain.image, "").splitlines()[1:])
-
-
-def _summary(domain: Domain, view: DomainView) -> str:
-    state = "shut down" if view.is_shut_down else "paused" if view.is_paused else "running"
-    lines = [f"General information for domain {view.domid} ({domain.name}):", f"    {state}"]
-    lines.append(f"    nr_pages={view.tot_pages} max_pages={view.max_pages} vm_assist={view.vm_assist:08x}")
-    for vcpu in view.vcpus:
-        running, blocked = vcpu.runstate == 0, vcpu.is_blocked
-        lines.append(f"    VCPU{vcpu.id}: CPU{vcpu.pcpu} is_running={running:d} blocked={blocked:d} up={vcpu.is_up:d}")
-    return "\n".join(lines)

@@ -11,13 +11,13 @@ import contextlib
 import fcntl
 import logging
 import os
-import shlex
 import signal
 import socket
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
 from paravirt.domain0.daemon.launch import connect_to, launch, wait_for_end
@@ -27,6 +27,10 @@ from paravirt.errors import UserError
 
 MEMORY: Final = "PARAVIRT_MEMORY"
 """The environment variable for the machine's memory in MiB, for daemons that xl starts."""
+
+SCHEDULER: Final = "PARAVIRT_SCHEDULER"
+CONSOLE_LOG: Final = "PARAVIRT_CONSOLE_LOG"
+"""Those for ``--scheduler`` and ``--console-log``."""
 
 PATIENCE: Final = 10.0
 """Seconds that guests have to power off when the daemon ends."""
@@ -56,6 +60,9 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--memory", type=int, metavar="MIB", help=f"memory of the machine (or ${MEMORY}; else 3/4)")
     made.add_argument("--cpus", type=int, default=1, metavar="N", help="physical CPUs of the machine")
+    made.add_argument("--scheduler", metavar="NAME", help=f"credit, sedf, bvt or null (or ${SCHEDULER}; else credit)")
+    made.add_argument("--console-log", metavar="FOLDER",
+                      help=f"keep consoles in files guest-NAME.log there (or ${CONSOLE_LOG})")  # fmt: skip
     made.add_argument("--patience", type=float, default=PATIENCE, metavar="SECONDS",
                       help="how long guests may take to power off at the end (default: %(default)s)")  # fmt: skip
     made.add_argument("--foreground", action="store_true", help="stay in the foreground, and log to standard error too")
@@ -157,7 +164,7 @@ def _only_one(where: Places) -> Iterator[None]:
 
 def _run(where: Places, memory: int, options: argparse.Namespace, ready: _Ready, ending: threading.Event) -> None:
     from paravirt.domain0.daemon.domains import Domains
-    from paravirt.domain0.daemon.records import Journal, Log, LogHandler, Messages
+    from paravirt.domain0.daemon.records import ConsoleLog, Journal, Log, LogHandler, Messages
     from paravirt.domain0.daemon.requests import Daemon
     from paravirt.domain0.daemon.server import Server
     from paravirt.domain0.toolstack import Machine
@@ -169,11 +176,14 @@ def _run(where: Places, memory: int, options: argparse.Namespace, ready: _Ready,
     for notice in notices:
         log.write("notice", text=notice)
         messages.add(notice)
-    with Machine(memory=memory) as machine, _listening(where) as listener:
+    scheduler = options.scheduler or os.environ.get(SCHEDULER) or "credit"
+    folder = options.console_log or os.environ.get(CONSOLE_LOG)
+    console_log = ConsoleLog(Path(folder).absolute()) if folder else None
+    with Machine(memory=memory, scheduler=scheduler) as machine, _listening(where) as listener:
         messages.add(f"Xen version 4.17.paravirt, {memory} MiB, {machine.host.nr_pcpus} physical CPU(s)")
         machine.serve_store(where.xenstore)
-        domains = Domains(machine, where, log, messages)
-        facts = {"started": time.time(), "command_line": shlex.join(["--memory", str(memory)])}
+        domains = Domains(machine, where, log, messages, console_log)
+        facts = {"started": time.time(), "command_line": f"--memory {memory} --scheduler {scheduler}"}
         server = Server(listener, Daemon(machine, domains, ending.set, facts, notices), log)
         server.start()
         log.write("started", pid=os.getpid(), memory_mib=memory, socket=str(where.socket))

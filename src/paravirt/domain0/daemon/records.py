@@ -12,8 +12,12 @@ from collections import deque
 from pathlib import Path
 from typing import Any, Final, TextIO
 
+from paravirt.domain0.console import Console
 from paravirt.domain0.daemon.paths import Places
+from paravirt.errors import UserError
+from paravirt.terminal import write_all
 
+logger = logging.getLogger(__name__)
 RING: Final = 32 << 10
 """Bytes that the hypervisor's ring of messages holds (Xen's default is 16 KiB for one processor, and grows)."""
 
@@ -91,6 +95,44 @@ class Messages:
                 self._lines.clear()
                 self._size = 0
             return text
+
+
+class ConsoleLog:
+    """Consoles in files, one for each name of a domain, as xenconsoled keeps them when it is told to.
+
+    Parameters:
+        folder: where ``guest-NAME.log`` is; what is in it already stays.
+
+    Raises:
+        UserError: the folder cannot be used.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"The folder for consoles {folder} cannot be made: {error.strerror}.") from error
+
+    def follow(self, name: str, console: Console) -> None:
+        """Write all output of a console, until it is closed.
+
+        Raises:
+            UserError: the file cannot be opened.
+        """
+        path = self._folder / f"guest-{name}.log"
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise UserError(f"The console's log {path} cannot be written: {error.strerror}.") from error
+
+        def said(data: bytes) -> None:
+            try:
+                write_all(fd, data)
+            except OSError as error:  # the disk is full, perhaps: the guest goes on, and its console with it
+                logger.warning("the console's log %s: %s", path, error.strerror)
+
+        console.listen(said, closed=lambda: os.close(fd))
 
 
 class Journal:

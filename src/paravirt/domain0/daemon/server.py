@@ -15,7 +15,7 @@ import traceback
 from typing import Any, Final
 
 from paravirt.domain0.console import Console
-from paravirt.domain0.daemon import device_operations, domain_operations, host_operations
+from paravirt.domain0.daemon import debug_keys, device_operations, domain_operations, host_operations
 from paravirt.domain0.daemon.protocol import (
     INTERNAL,
     INVALID,
@@ -33,7 +33,8 @@ MAX_CLIENTS: Final = 256
 _CHUNK: Final = 1 << 16
 _CREDENTIALS: Final = struct.Struct("3i")
 
-__all__ = ["Server", "device_operations", "domain_operations", "host_operations"]  # modules register operations
+__all__ = ["Server"]
+_OPERATIONS = (debug_keys, device_operations, domain_operations, host_operations)  # they register themselves
 
 
 class Server:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from paravirt.abi.grant_table import GNTTAB_RESERVED_CONSOLE, GNTTAB_RESERVED_XENSTORE, GTF_permit_access
 from paravirt.domain0.builder import BuiltDomain, KernelImage, build_domain
 from paravirt.domain0.devices.spec import DeviceSpec
+from paravirt.domain0.domainlimits import DomainLimits
 from paravirt.domain0.store import StoreService
 from paravirt.domain0.store.layout import announce, derived_identity
 from paravirt.domain0.toolstack.domain import Domain, ShutdownReason
@@ -42,7 +43,7 @@ class Wanted:
     max_memory: int | None
     online_vcpus: int | None
     identity: uuid.UUID | None
-    max_grant_frames: int | None
+    limits: DomainLimits
     tty: str
     keep: bool
     devices: Sequence[DeviceSpec]
@@ -115,8 +116,15 @@ def _set_limits(view: DomainView, wanted: Wanted) -> None:
         size = max(wanted.max_memory, wanted.memory) * MIB
         view.state.memory_map = [MemoryRange(0, size, E820_RAM)]
         view.max_pages = wanted.memory * FRAMES_PER_MIB + MAXMEM_SLACK
-    if wanted.max_grant_frames:
-        view.state.max_grant_frames = wanted.max_grant_frames
+    limits, state = wanted.limits, view.state
+    if limits.max_grant_frames is not None:
+        state.max_grant_frames = limits.max_grant_frames
+    if limits.max_maptrack_frames is not None:
+        state.maptrack.max_frames = limits.max_maptrack_frames
+    if limits.max_grant_version is not None:
+        state.max_grant_version = limits.max_grant_version
+    if limits.max_event_channels is not None:
+        view.max_ports = limits.max_event_channels + 1
     if wanted.identity is not None:
         view.state.handle = wanted.identity.bytes
 

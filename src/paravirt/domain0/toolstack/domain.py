@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, TypeVar
 from paravirt.domain0.builder import KernelImage
 from paravirt.domain0.console import Console
 from paravirt.domain0.toolstack.guestpage import GuestPage
+from paravirt.domain0.toolstack.limits import KIB_PER_MIB
+from paravirt.domain0.toolstack.memory import set_target
 from paravirt.errors import UserError
 from paravirt.hypervisor.views import Domain as DomainView
 from paravirt.hypervisor.views import scheduler as policies
@@ -94,7 +96,7 @@ class Domain:
         Raises:
             UserError: that is nothing, or more than the maximum that the domain was made with; or it is gone.
         """
-        self.machine.call(lambda: self.machine._set_memory_target(self, memory))
+        self.machine.call(lambda: set_target(self, memory * KIB_PER_MIB))
 
     def sched_get(self) -> dict[str, int]:
         """Its parameters under the machine's scheduler, by their names in XEN_DOMCTL_scheduler_op; times in ns."""

@@ -17,6 +17,7 @@ from paravirt.domain0.crash import crash_report
 from paravirt.domain0.devices.backend import Facilities
 from paravirt.domain0.devices.registry import Devices
 from paravirt.domain0.devices.spec import DeviceSpec
+from paravirt.domain0.domainlimits import DomainLimits
 from paravirt.domain0.grants import Grants
 from paravirt.domain0.services import Services
 from paravirt.domain0.store import Store
@@ -24,19 +25,11 @@ from paravirt.domain0.store.layout import announce_host
 from paravirt.domain0.store.socket import StoreSocket
 from paravirt.domain0.toolstack.building import Wanted, contents, create_domain
 from paravirt.domain0.toolstack.domain import Domain, ShutdownReason
-from paravirt.domain0.toolstack.limits import (
-    FRAMES_PER_MIB,
-    KIB_PER_MIB,
-    MAX_MEMORY_MIB,
-    MAX_VCPUS,
-    MAXMEM_SLACK,
-    MIB,
-)
+from paravirt.domain0.toolstack.limits import FRAMES_PER_MIB, MAX_MEMORY_MIB, MAX_VCPUS, MIB
 from paravirt.errors import HypervisorBug, UserError
 from paravirt.hypervisor.audit import audit
 from paravirt.hypervisor.audit_report import AuditReport
 from paravirt.hypervisor.cpuid import POLICY
-from paravirt.hypervisor.views import Domain as DomainView
 from paravirt.hypervisor.views import Host
 from paravirt.hypervisor.views import scheduler as policies
 from paravirt.machine.choice import choose, set_cpuid
@@ -134,7 +127,7 @@ class Machine:
         max_memory: int | None = None,
         online_vcpus: int | None = None,
         identity: uuid.UUID | None = None,
-        max_grant_frames: int | None = None,
+        limits: DomainLimits | None = None,
         tty: str = "",
         keep: bool = False,
         devices: Sequence[DeviceSpec] = (),
@@ -151,7 +144,7 @@ class Machine:
             online_vcpus: how many virtual CPUs it is to use at first; all, by default.
             identity: its unique identifier; by default a random one, or one made from its name and number where
                 runs are to be the same.
-            max_grant_frames: frames that its grant table may have.
+            limits: of the hypervisor's tables, where they are not to be the default.
             tty: the file name of the terminal that its console is found at, for xenstore.
             keep: see :class:`Domain`.
             devices: virtual devices that it has from the start.
@@ -166,8 +159,8 @@ class Machine:
         image = self._kernels.parse(contents(kernel, "kernel"))
         disk = None if ramdisk is None else contents(ramdisk, "ramdisk")
         wanted = Wanted(
-            image, disk, cmdline, memory, vcpus, name, paused, max_memory, online_vcpus, identity, max_grant_frames,
-            tty, keep, devices,
+            image, disk, cmdline, memory, vcpus, name, paused, max_memory, online_vcpus, identity,
+            limits or DomainLimits(), tty, keep, devices,
         )  # fmt: skip
         return self.call(lambda: self._create(wanted))
 
@@ -264,19 +257,6 @@ class Machine:
         domain = create_domain(self, domid, wanted)
         self._last_domid = domid
         return domain
-
-    def _set_memory_target(self, domain: Domain, memory: int) -> None:
-        """As libxl_set_memory_target: the hypervisor's limit, and the target in xenstore."""
-        home = f"/local/domain/{domain.domid}/memory"
-        most = int(self.store.get(f"{home}/static-max") or 0) // KIB_PER_MIB
-        if not 1 <= memory <= most:
-            raise UserError(f"The domain {domain.name} can have 1 to {most} MiB of memory, not {memory}.")
-
-        def limit(view: DomainView) -> None:
-            view.max_pages = memory * FRAMES_PER_MIB + MAXMEM_SLACK
-
-        domain.control(limit)
-        self.store.set(f"{home}/target", str(memory * KIB_PER_MIB))
 
     def _look_for_ended(self) -> None:
         for domain in list(self.domains.values()):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from paravirt.domain0.devices.spec import DeviceSpec
+from paravirt.domain0.domainlimits import RANGES, DomainLimits
 from paravirt.domain0.xlcfg import keys
 from paravirt.domain0.xlcfg.devices import DEVICE_SETTINGS
 from paravirt.domain0.xlcfg.grammar import ConfigError, Item, Setting, parse
@@ -20,7 +21,6 @@ from paravirt.errors import UserError
 
 MAX_MEMORY_MIB: Final = 1 << 20
 MAX_VCPUS: Final = 32
-MAX_GRANT_FRAMES: Final = 1024
 DEFAULT_MEMORY_MIB: Final = 32
 ACTIONS: Final = ("destroy", "restart", "rename-restart", "preserve", "coredump-destroy", "coredump-restart")
 SOFT_RESET: Final = "soft-reset"
@@ -33,6 +33,17 @@ EVENTS: Final = {
 }
 """The settings that say what to do at a domain's end, with their defaults."""
 
+SCHEDULING: Final = {
+    "cpu_weight": ("weight", 1),
+    "cap": ("cap", 1),
+    "period": ("period", 1_000_000),
+    "slice": ("slice", 1_000_000),
+    "latency": ("latency", 1_000_000),
+    "extratime": ("extratime", 1),
+}
+"""Settings of scheduling: the parameter of domctl, and the unit. Times are milliseconds, as SEDF's were."""
+
+MAX_PARAMETER: Final = 1_000_000
 _NUMBER: Final = re.compile(r"\s*(0x[0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)")
 _NAME: Final = re.compile(r"[^\s/\x00-\x1f\x7f]([^/\x00-\x1f\x7f]*[^\s/\x00-\x1f\x7f])?")
 _CPU_RANGE: Final = re.compile(r"(\^?)(\d+)(?:-(\d+))?")
@@ -48,7 +59,8 @@ class DomainConfig:
         vcpus, maxvcpus: virtual CPUs that are online at first, and that it has.
         cpus, cpus_soft: physical CPUs that each vcpu may use, or rather uses; vcpus without an entry may use all.
         actions: by event (``on_crash`` etc.), what is done when the domain ends.
-        max_grant_frames: frames that its grant table may have; 0 stands for the default.
+        limits: of the hypervisor's tables.
+        scheduling: parameters of scheduling by their names in domctl, times in ns; those not there have the default.
         devices: by setting (``disk`` etc.), the devices that it has from the start.
     """
 
@@ -63,7 +75,8 @@ class DomainConfig:
     maxvcpus: int = 1
     cpus: tuple[str, ...] = ()
     cpus_soft: tuple[str, ...] = ()
-    max_grant_frames: int = 0
+    limits: DomainLimits = dataclasses.field(default_factory=DomainLimits)
+    scheduling: dict[str, int] = dataclasses.field(default_factory=dict)
     actions: dict[str, str] = dataclasses.field(default_factory=lambda: dict(EVENTS))
     devices: dict[str, tuple[DeviceSpec, ...]] = dataclasses.field(default_factory=dict)
 
@@ -86,6 +99,8 @@ class DomainConfig:
         fields: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in data.items()
         }
+        if "limits" in fields:
+            fields["limits"] = DomainLimits.from_json(fields["limits"])
         if "devices" in fields:
             fields["devices"] = _devices_from_json(fields["devices"])
         try:
@@ -111,13 +126,18 @@ class DomainConfig:
         _check_range("maxmem", self.maxmem, self.memory, MAX_MEMORY_MIB)
         _check_range("vcpus", self.vcpus, 1, MAX_VCPUS)
         _check_range("maxvcpus", self.maxvcpus, self.vcpus, MAX_VCPUS)
-        _check_range("max_grant_frames", self.max_grant_frames, 0, MAX_GRANT_FRAMES)
         _parse_uuid(self.uuid)
         for entries in (self.cpus, self.cpus_soft):
             if not isinstance(entries, tuple) or not all(isinstance(entry, str) for entry in entries):
                 raise UserError(f"A domain's configuration has {entries!r} as its physical CPUs.")
             for entry in entries:
                 cpu_set(entry, 1)
+        known = {name for name, _ in SCHEDULING.values()}
+        if not isinstance(self.scheduling, dict) or not set(self.scheduling) <= known:
+            raise UserError(f"A domain's configuration has {self.scheduling!r} as its scheduling.")
+        for name, value in self.scheduling.items():
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise UserError(f"A domain's configuration has {value!r} as its {name}.")
         if not isinstance(self.actions, dict) or set(self.actions) != set(EVENTS):
             raise UserError("A domain's configuration says what to do at other events than there are.")
         for event, action in self.actions.items():
@@ -225,7 +245,8 @@ class _Reader:
             maxvcpus=maxvcpus,
             cpus=self._cpus("cpus", maxvcpus),
             cpus_soft=self._cpus("cpus_soft", maxvcpus),
-            max_grant_frames=self._number("max_grant_frames", 0, 0, MAX_GRANT_FRAMES),
+            limits=self._limits(),
+            scheduling=self._scheduling(),
             actions=actions,
             devices=self._devices(),
         )
@@ -272,6 +293,9 @@ class _Reader:
         if not low <= value <= high:
             raise self._error(key, f"{text} is out of range: {low} to {high} are possible")
         return value
+
+    def _optional(self, key: str, low: int, high: int) -> int | None:
+        return self._number(key, low, low, high) if key in self._settings else None
 
     def _strings(self, key: str) -> tuple[str, ...]:
         setting = self._take(key)
@@ -345,6 +369,13 @@ class _Reader:
         if setting is not None and isinstance(setting.item.value, str):
             entries *= vcpus
         return entries[:vcpus]
+
+    def _limits(self) -> DomainLimits:
+        return DomainLimits(**{key: self._optional(key, *RANGES[key]) for key in RANGES})
+
+    def _scheduling(self) -> dict[str, int]:
+        given = {key: self._optional(key, 0, MAX_PARAMETER) for key in SCHEDULING}
+        return {SCHEDULING[key][0]: value * SCHEDULING[key][1] for key, value in given.items() if value is not None}
 
     def _devices(self) -> dict[str, tuple[DeviceSpec, ...]]:
         found = {}

@@ -42,12 +42,7 @@ HARDWARE: Final = {
 NEUTRAL: Final[dict[str, tuple[str, ...]]] = {
     "bootloader": ("",),
     "bootloader_args": ("",),
-    "cpu_weight": ("256",),
-    "cap": ("0",),
     "pool": ("Pool-0",),
-    "max_event_channels": ("0", "1023"),
-    "max_maptrack_frames": ("0", "1024"),
-    "max_grant_version": ("2",),
     "tsc_mode": ("0", "default"),
     "localtime": ("0",),
     "rtc_timeoffset": ("0",),
@@ -76,8 +71,7 @@ NEUTRAL: Final[dict[str, tuple[str, ...]]] = {
 
 LATER: Final = frozenset(
     {
-        "cpu_weight", "cap", "max_event_channels", "max_maptrack_frames", "max_grant_version", "localtime",
-        "rtc_timeoffset", "tsc_mode", "cpuid",
+        "localtime", "rtc_timeoffset", "tsc_mode", "cpuid",
     }
 )  # fmt: skip
 """Of these, the ones that will come."""

@@ -140,6 +140,8 @@ def _set_version(vcpu: Vcpu, arg: int) -> int:
     refusal: HypercallError | None = None
     if request.version not in (1, 2):
         refusal = HypercallError(EINVAL)
+    elif request.version > vcpu.domain.state.max_grant_version:
+        refusal = HypercallError(ENOSYS)  # as before there were versions
     else:
         try:
             grants.set_version(request.version)

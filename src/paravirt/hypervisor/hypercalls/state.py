@@ -34,6 +34,7 @@ class DomainState:
         memory_map: the map that the toolstack, or the domain itself, set; without one, asking is -ENOSYS.
         pirqs: physical interrupt numbers that the domain reserved by PHYSDEVOP_get_free_pirq.
         max_grant_frames: how many frames its grant table may have.
+        max_grant_version: the highest version that its grant table may have.
         grants: its grant table; made when first asked for.
         maptrack: its mappings of grants.
         service_pages: frames of the domain's that Domain 0 has mapped: each holds a reference and a use as writable.
@@ -44,6 +45,7 @@ class DomainState:
     memory_map: list[MemoryRange] = field(default_factory=list)
     pirqs: set[int] = field(default_factory=set)
     max_grant_frames: int = 64
+    max_grant_version: int = 2
     grants: GrantFrames | None = None
     maptrack: MapTrack = field(default_factory=MapTrack)
     service_pages: list[int] = field(default_factory=list)

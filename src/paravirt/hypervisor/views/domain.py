@@ -102,6 +102,15 @@ class Domain:
         self.rec.max_pages = value
 
     @property
+    def max_ports(self) -> int:
+        """The first number that none of its event channels can have, unless its ABI allows fewer."""
+        return self.rec.max_ports
+
+    @max_ports.setter
+    def max_ports(self, value: int) -> None:
+        self.rec.max_ports = value
+
+    @property
     def shared_info_mfn(self) -> int:
         return self.rec.shared_info_mfn
 
