@@ -105,6 +105,15 @@ class MappedGrant:
         with self._memory.dma(self._at(0, FRAME_SIZE) // FRAME_SIZE) as view:
             yield view
 
+    def range(self, offset: int, length: int) -> tuple[int, int]:
+        """The machine addresses of a part of it, for :meth:`Grants.buffers`.
+
+        Raises:
+            HypervisorBug: not all of it is in the frame, or it is not mapped any more.
+        """
+        start = self._at(offset, length)
+        return start, start + length
+
     def unmap(self) -> None:
         """Give the frame back; once is enough.
 
@@ -180,6 +189,32 @@ class Grants:
         """
         with self._host.lock:
             self._unmap(grants)
+
+    @contextmanager
+    def buffers(self, parts: Sequence[tuple[MappedGrant, int, int]], *, writable: bool) -> Iterator[list[memoryview]]:
+        """Parts of mapped frames, by (grant, offset, length), as views for one I/O, until the block's end.
+
+        Parts that follow each other in the machine's memory come as one view.  They stay mapped meanwhile: that is the
+        caller's care.
+
+        Raises:
+            HypervisorBug: a part is not in its frame, or is to be written and mapped read-only.
+        """
+        ranges: list[tuple[int, int]] = []
+        for grant, offset, length in parts:
+            if writable and grant.readonly:
+                raise HypervisorBug("a grant that is mapped read-only is written")
+            start, end = grant.range(offset, length)
+            if ranges and ranges[-1][1] == start:
+                ranges[-1] = ranges[-1][0], end
+            else:
+                ranges.append((start, end))
+        memory = self._host.memory
+        if writable:
+            with memory.dma_ranges(ranges) as views:
+                yield views
+        else:
+            yield [memory.view_range(start, end) for start, end in ranges]
 
     def copy_from(self, domid: int, parts: Sequence[tuple[int, int, int]]) -> list[bytes | GrantError]:
         """Bytes out of granted frames, by (reference, offset, length); for each, them or why not."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +66,11 @@ class Memory:
         view.flags.writeable = False
         return view
 
+    def view_range(self, start: int, end: int) -> memoryview:
+        """A read-only view of the bytes at machine addresses [start, end), live."""
+        self._check(start, end)
+        return self._bytes[start:end].data.toreadonly()
+
     def read(self, address: int, length: int) -> bytes:
         """A copy of ``length`` bytes from machine address ``address`` on."""
         self._check(address, address + length)
@@ -95,6 +100,23 @@ class Memory:
             view.release()
             for listener in self._listeners:
                 listener(start, end)
+
+    @contextlib.contextmanager
+    def dma_ranges(self, ranges: Sequence[tuple[int, int]]) -> Iterator[list[memoryview]]:
+        """Several ranges of machine addresses, [start, end), as writable views until the block's end, as :meth:`dma`
+        gives whole frames."""
+        views = []
+        for start, end in ranges:
+            self._check(start, end)
+            views.append(self._bytes[start:end].data)
+        try:
+            yield views
+        finally:
+            for view in views:
+                view.release()
+            for listener in self._listeners:
+                for start, end in ranges:
+                    listener(start, end)
 
     def clear(self, mfn: int, count: int = 1) -> None:
         """Zero ``count`` frames from ``mfn`` on, and tell the engines."""

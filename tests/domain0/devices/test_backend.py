@@ -11,6 +11,7 @@ from paravirt import Machine
 from paravirt.abi.io import xenbus
 from paravirt.domain0.devices.backend import Backend, Facilities, MappedRing
 from paravirt.domain0.devices.nodes import DeviceNodes, FrontendNodes
+from paravirt.domain0.iopool import IoPool
 from paravirt.domain0.services import Channel
 from paravirt.hypervisor.audit import require_clean
 
@@ -105,7 +106,8 @@ def echo(machine: Machine, guest: FrontendGuest) -> Echo:
 
     def make() -> Echo:
         nodes.announce(machine.store, {"colour": "red"}, {"mode": "w"})
-        made = Echo(Facilities(machine.store, machine._services, machine.grants, False), nodes)
+        services = machine._services
+        made = Echo(Facilities(machine.store, services, machine.grants, IoPool(services), False), nodes)
         made.start()
         return made
 

@@ -18,6 +18,7 @@ from paravirt.domain0.devices.nodes import DeviceNodes, FrontendNodes
 from paravirt.domain0.devices.ring import BackRing
 from paravirt.domain0.devices.xenbus import BackendState
 from paravirt.domain0.grants import GrantError, Grants, MappedGrant
+from paravirt.domain0.iopool import IoPool
 from paravirt.domain0.ring import GuestProtocolError, RingError
 from paravirt.domain0.services import Services
 from paravirt.domain0.store.server import Store
@@ -31,12 +32,14 @@ class Facilities:
     """What Domain 0 gives its backends to work with.
 
     Attributes:
+        io: threads for what waits for the host's disks.
         deterministic: nothing may depend on the host's time: work is done at once, in Domain 0's step.
     """
 
     store: Store
     services: Services
     grants: Grants
+    io: IoPool
     deterministic: bool
 
 

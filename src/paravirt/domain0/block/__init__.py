@@ -1,0 +1,1 @@
+"""Block devices: images of disks, and the backend that serves them to guests' frontends."""

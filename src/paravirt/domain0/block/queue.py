@@ -1,0 +1,167 @@
+"""One ring of a block device, from its requests to their responses.
+
+All of it runs in Domain 0's thread, but for the jobs themselves.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from paravirt.abi.io.blkif import BLKIF_OP_READ, BLKIF_OP_WRITE_BARRIER, BLKIF_RSP_ERROR
+from paravirt.domain0.block.requests import (
+    REQUEST_SIZE,
+    RequestError,
+    add_segments,
+    head,
+    parse,
+    response,
+    segments_size,
+)
+from paravirt.domain0.block.transfers import DiskJob, GrantCache, Transfer
+from paravirt.domain0.devices.backend import MappedRing
+from paravirt.domain0.grants import GrantError, MappedGrant
+
+if TYPE_CHECKING:
+    from paravirt.domain0.block.backend import BlockBackend
+
+BATCH: Final = 64
+"""Requests of a ring that are looked at before other devices have their turn."""
+
+KEPT_FOR_EACH: Final = 33
+"""Frames for each entry of a ring that stay mapped at most: those of 32 segments, and of their description."""
+
+
+class Queue:
+    """A ring and an event channel of a device.
+
+    Parameters:
+        persistent: the frontend uses the same grants again and again.
+
+    Raises:
+        GrantError, GuestProtocolError: the ring or the port cannot be had.
+    """
+
+    def __init__(self, device: BlockBackend, refs: Sequence[int], port: int, persistent: bool) -> None:
+        facilities, domid = device.facilities, device.nodes.domid
+        self._device = device
+        self._services = facilities.services
+        self._serve = device.guarded(self._look)
+        self._ring = MappedRing(facilities.grants, domid, refs, REQUEST_SIZE)
+        try:
+            self._channel = facilities.services.bind(domid, port, self._serve)
+        except BaseException:
+            self._ring.unmap()
+            raise
+        self._frames = GrantCache(facilities.grants, domid, persistent * KEPT_FOR_EACH * self._ring.entries)
+        self._backlog: deque[bytes] = deque()
+        self._in_flight = 0
+        self._is_waiting = False
+        self._closed: Callable[[], None] | None = None
+        # There may be requests from before we came.
+        self._services.post(self._serve)
+
+    def close(self, done: Callable[[], None]) -> None:
+        """Take no more requests; ``done`` is called when those under way have come to their end."""
+        self._closed = done
+        self._channel.close()
+        self._backlog.clear()
+        self._ring.unmap()
+        if not self._in_flight:
+            self._end()
+
+    def completed(self, jobs: Sequence[DiskJob]) -> None:
+        """Answer the requests of jobs that have run, and let the frontend see all answers."""
+        borrowed: list[MappedGrant] = []
+        for job in jobs:
+            for transfer in job.transfers:
+                self._in_flight -= 1
+                borrowed += transfer.borrowed
+                self._device.count(transfer)
+                if self._closed is None:
+                    request = transfer.request
+                    self._ring.respond(response(request.id, request.operation, transfer.status))
+        self._frames.unmap(borrowed)
+        if self._closed is None:
+            if self._ring.publish():
+                self._channel.notify()
+            if self._backlog and not self._in_flight:
+                self._services.post(self._serve)
+        elif not self._in_flight:
+            self._end()
+
+    def _end(self) -> None:
+        self._frames.clear()
+        if self._closed is not None:
+            self._closed()
+
+    def _look(self) -> None:
+        """An event came, or it is our turn again."""
+        if self._closed is not None or self._is_waiting:
+            return
+        delay = self._device.delay()
+        if delay > 0:
+            self._is_waiting = True
+            self._services.call_later(delay, self._waited)
+            return
+        self._device.measure()
+        self._backlog += self._ring.take(BATCH - len(self._backlog))
+        self._work()
+        # With a backlog, a job's completion goes on with it.
+        if not self._backlog and self._ring.ask_for_event():
+            self._services.post(self._serve)
+
+    def _waited(self) -> None:
+        self._is_waiting = False
+        self._serve()
+
+    def _work(self) -> None:
+        """Begin what can be begun: a barrier waits for all requests before it."""
+        jobs: list[DiskJob] = []
+        backlog = self._backlog
+        while backlog:
+            id_, operation = head(backlog[0])
+            if operation == BLKIF_OP_WRITE_BARRIER and self._in_flight:
+                break
+            data = backlog.popleft()
+            try:
+                transfer = self._prepare(data)
+            except RequestError as error:
+                self._ring.respond(response(id_, operation, error.status))
+            except GrantError:
+                self._ring.respond(response(id_, operation, BLKIF_RSP_ERROR))
+            else:
+                self._in_flight += 1
+                self._device.charge(transfer)
+                if not (jobs and jobs[-1].absorb(transfer)):
+                    jobs.append(DiskJob(self, self._device.image, self._device.facilities.grants, transfer))
+        done = []
+        for job in jobs:
+            if job.run_at_once():
+                done.append(job)
+            else:
+                self._device.submit(job)
+        self.completed(done)
+
+    def _prepare(self, data: bytes) -> Transfer:
+        """A request with its frames mapped.
+
+        Raises:
+            RequestError, GrantError: it is to be answered with an error.
+        """
+        request = parse(data, self._device.unit)
+        if request.indirect_refs:
+            described, borrowed = self._frames.map(request.indirect_refs, readonly=True)
+            add_segments(request, described[0].read(0, segments_size(request)))
+            self._frames.unmap(borrowed)
+        transfer = Transfer(request, self._device.locate(request))
+        if request.segments:
+            refs = [ref for ref, _, _ in request.segments]
+            readonly = request.operation != BLKIF_OP_READ
+            frames, transfer.borrowed = self._frames.map(refs, readonly=readonly)
+            transfer.parts = [
+                (frame, start, length)
+                for frame, (_, start, length) in zip(frames, request.segments, strict=True)
+            ]
+        return transfer
