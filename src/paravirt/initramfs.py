@@ -29,6 +29,9 @@ mkdir -p /dev/pts
 mount -t devpts devpts /dev/pts
 mount -t tmpfs tmpfs /tmp
 [ "$(hostname)" != '(none)' ] || hostname guest
+if [ -e /etc/modules ]; then
+    while read -r module; do insmod "$module"; done < /etc/modules
+fi
 exec init
 """
 

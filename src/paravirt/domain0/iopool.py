@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict, deque
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from paravirt.domain0.services import Services
-
-THREADS: Final = 4
 
 
 class Job(Protocol):
@@ -38,7 +36,7 @@ class IoPool:
             deterministic mode needs that.
     """
 
-    def __init__(self, services: Services, threads: int = THREADS) -> None:
+    def __init__(self, services: Services, threads: int) -> None:
         self._services = services
         self._threads = threads
         self._started: list[threading.Thread] = []

@@ -47,7 +47,7 @@ def path(tmp_path: Path) -> Path:
 def make_disk(machine: Machine, guest: FrontendGuest, path: Path) -> Iterator[MakeDisk]:
     """Makes a device for the guest: of the raw image, or another."""
     services = machine._services
-    pool = IoPool(services)
+    pool = IoPool(services, 4)
     facilities = Facilities(machine.store, services, machine.grants, pool, False)
     devices: list[BlockBackend] = []
     numbers = count(51712, 16)

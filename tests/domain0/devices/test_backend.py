@@ -107,7 +107,7 @@ def echo(machine: Machine, guest: FrontendGuest) -> Echo:
     def make() -> Echo:
         nodes.announce(machine.store, {"colour": "red"}, {"mode": "w"})
         services = machine._services
-        made = Echo(Facilities(machine.store, services, machine.grants, IoPool(services), False), nodes)
+        made = Echo(Facilities(machine.store, services, machine.grants, IoPool(services, 1), False), nodes)
         made.start()
         return made
 

@@ -109,7 +109,7 @@ def test_every_action_at_every_event(event: str, action: str) -> None:
         ('type="pvh"', "type"),
         ('type="x"', "type"),
         ('builder="hvm"', "builder"),
-        ('disk=["phy:/dev/sda,xvda,w"]', "disk"),
+        ('disk=["/dev/sda,raw"]', "disk"),
         ('vif=[""]', "vif"),
         ('pci=["00:01.0"]', "pci"),
         ('bootloader="pygrub"', "bootloader"),

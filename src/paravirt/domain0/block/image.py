@@ -149,7 +149,7 @@ def open_file(path: Path, readonly: bool, shared: bool = False) -> int:
             os.close(fd)
             raise UserError(
                 f"The disk image {str(path)!r} is in use by another disk; "
-                "two may share it if both only read it, or if their mode is 'w!'."
+                "several may share it if they only read it."
             ) from error
     return fd
 

@@ -9,6 +9,9 @@ from typing import Final
 BURST: Final = 0.1
 """Seconds' worth of what was not used that may be used at once."""
 
+RESOLUTION: Final = 1e-6
+"""Seconds that are not worth waiting for."""
+
 
 class RateLimit:
     """So many units each second.
@@ -27,7 +30,8 @@ class RateLimit:
         now = self._clock()
         self._left = min(self._rate * BURST, self._left + (now - self._at) * self._rate)
         self._at = now
-        return max(0.0, -self._left / self._rate)
+        debt = -self._left / self._rate
+        return debt if debt > RESOLUTION else 0.0
 
     def take(self, units: float) -> None:
         """Use some."""

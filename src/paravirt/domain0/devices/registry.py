@@ -8,11 +8,14 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 
+from paravirt.domain0.block.kind import DiskKind
 from paravirt.domain0.devices.backend import Backend, Facilities
 from paravirt.domain0.devices.kinds import KINDS, DeviceKind
 from paravirt.domain0.devices.nodes import DeviceNodes
 from paravirt.domain0.devices.spec import DeviceSpec
 from paravirt.errors import UserError
+
+KINDS.update({kind.name: kind for kind in (DiskKind(),)})
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from paravirt.domain0.devices.registry import Devices
 from paravirt.domain0.devices.spec import DeviceSpec
 from paravirt.domain0.domainlimits import DomainLimits
 from paravirt.domain0.grants import Grants
+from paravirt.domain0.iopool import IoPool
 from paravirt.domain0.services import Services
 from paravirt.domain0.store import Store
 from paravirt.domain0.store.layout import announce_host
@@ -39,6 +40,7 @@ T = TypeVar("T")
 
 # What a machine needs beside its domains' memory: machine-to-phys table, shared pages, slack.
 OVERHEAD_MIB = 4
+IO_THREADS = 4
 CLOSING_PATIENCE = 30.0
 """Seconds that a machine that is closed waits for I/O in flight."""
 
@@ -99,7 +101,8 @@ class Machine:
         self.memory.on_write(self.host.invalidate_code)
         self.store = Store()
         self.grants = Grants(self.host)
-        self.devices = Devices(Facilities(self.store, self._services, self.grants, deterministic))
+        self._io = IoPool(self._services, 0 if deterministic else IO_THREADS)
+        self.devices = Devices(Facilities(self.store, self._services, self.grants, self._io, deterministic))
         self.domains: dict[int, Domain] = {}
         self._kernels = KernelImages()
         self.on_shutdown: Callable[[Domain], None] | None = None
@@ -237,6 +240,7 @@ class Machine:
         self.host.stop()
         for thread in self._pcpus:
             thread.join()
+        self._io.stop()
         self._services.stop()
         with self.host.lock:
             for view in list(self.host.domains.values()):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from paravirt.domain0.devices.spec import DeviceSpec
+from paravirt.domain0.xlcfg.disks import disk_to_libxl, parse_disk
 
 
 @dataclass(frozen=True)
@@ -25,5 +26,7 @@ class DeviceSetting:
     to_libxl: Callable[[DeviceSpec], dict[str, Any]]
 
 
-DEVICE_SETTINGS: Final[dict[str, DeviceSetting]] = {}
+DEVICE_SETTINGS: Final[dict[str, DeviceSetting]] = {
+    "disk": DeviceSetting(parse_disk, "disks", disk_to_libxl),
+}
 """By the setting's name. Those of ``keys.DEVICES`` that are not here are refused."""
