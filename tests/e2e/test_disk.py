@@ -1,0 +1,92 @@
+"""Debian's stock kernel on a disk of its own."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from paravirt import Machine, ShutdownReason
+from paravirt.domain0.xlcfg.disks import parse_disk
+from paravirt.errors import UserError
+from paravirt.guestkernels import obtain
+from paravirt.guestkernels.modules import obtain_modules, ramdisk_files
+from paravirt.initramfs import build
+
+from ..hypervisor.audited import check
+from .conftest import PATIENCE, Shell
+
+pytestmark = pytest.mark.network
+
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="session")
+def disk_ramdisk() -> bytes:
+    """Busybox and the kernel's frontends."""
+    try:
+        return build(obtain("busybox").path, ramdisk_files(obtain_modules("debian-cloud")))
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def mke2fs() -> str:
+    program = shutil.which("mke2fs", path="/usr/sbin:/sbin:/usr/bin:/bin")
+    if program is None:
+        pytest.skip("this system has no mke2fs")
+    return program
+
+
+def sparse(path: Path, mib: int) -> Path:
+    with path.open("wb") as file:
+        file.truncate(mib * MIB)
+    return path
+
+
+def fsck(path: Path) -> None:
+    """Replay the journal, as the next mount would, and then find nothing wrong."""
+    program = shutil.which("e2fsck", path="/usr/sbin:/sbin") or "e2fsck"
+    subprocess.run([program, "-E", "journal_only", "-y", path], capture_output=True, check=True)
+    checked = subprocess.run([program, "-f", "-n", path], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_linux_lives_on_a_disk(
+    machine: Machine, kernel: Path, disk_ramdisk: bytes, mke2fs: str, tmp_path: Path
+) -> None:
+    """A file system is mounted, written, unmounted, mounted again and read; disks come and go; one is destroyed in
+    mid-write and is consistent afterwards."""
+    disk, other = sparse(tmp_path / "disk", 64), sparse(tmp_path / "other", 8)
+    subprocess.run([mke2fs, "-q", "-t", "ext4", disk], check=True)
+    devices = [parse_disk(f"{disk},raw,xvda,w")]
+    domain = machine.create(kernel, disk_ramdisk, "console=hvc0", memory=256, devices=devices)
+    shell = Shell(domain)
+    assert " xvda\n" in shell("cat /proc/partitions")
+    assert "\n128\n" in shell("cat /sys/block/xvda/queue/max_sectors_kb")
+    assert "write back" in shell("cat /sys/block/xvda/queue/write_cache")
+    shell("mkdir /mnt; mount /dev/xvda /mnt")
+    shell("dd if=/dev/urandom of=/mnt/a bs=1M count=8; md5sum < /mnt/a > /mnt/sum; sync; umount /mnt")
+    shell("mount /dev/xvda /mnt; echo 3 > /proc/sys/vm/drop_caches")
+    assert "\nsame\n" in shell("md5sum < /mnt/a | cmp - /mnt/sum && echo same")
+
+    # A second one comes, grows, and goes.
+    attached = machine.call(lambda: machine.devices.attach(domain.domid, parse_disk(f"{other},raw,xvdb,w")))
+    assert "\n16384\n" in shell("while [ ! -e /sys/block/xvdb ]; do sleep 0.1; done; cat /sys/block/xvdb/size")
+    with other.open("r+b") as file:
+        file.truncate(16 * MIB)
+    shell("dd if=/dev/xvdb of=/dev/null bs=4k count=1 iflag=direct")
+    assert "\n32768\n" in shell("while [ $(cat /sys/block/xvdb/size) = 16384 ]; do sleep 0.1; done; "
+                                "cat /sys/block/xvdb/size")  # fmt: skip
+    machine.call(lambda: machine.devices.detach(attached))
+    assert "\ngone\n" in shell("while [ -e /sys/block/xvdb ]; do sleep 0.1; done; echo gone")
+    assert [device.devid for device in machine.call(lambda: machine.devices.of(domain.domid))] == [51712]
+    check(machine, "with a disk attached")
+
+    # Destroyed while it writes; what was synchronised before is there.
+    shell("(while :; do for i in 1 2 3 4; do dd if=/dev/urandom of=/mnt/$i bs=64k count=9; done; done) > /dev/null 2>&1 & sleep 2")
+    domain.destroy()
+    assert domain.wait(PATIENCE) is ShutdownReason.DESTROYED
+    fsck(disk)
