@@ -86,7 +86,8 @@ def test_linux_lives_on_a_disk(
     check(machine, "with a disk attached")
 
     # Destroyed while it writes; what was synchronised before is there.
-    shell("(while :; do for i in 1 2 3 4; do dd if=/dev/urandom of=/mnt/$i bs=64k count=9; done; done) > /dev/null 2>&1 & sleep 2")
+    shell("(while :; do for i in 1 2 3 4; do dd if=/dev/urandom of=/mnt/$i bs=64k count=9; done; done) "
+          "> /dev/null 2>&1 & sleep 2")  # fmt: skip
     domain.destroy()
     assert domain.wait(PATIENCE) is ShutdownReason.DESTROYED
     fsck(disk)
