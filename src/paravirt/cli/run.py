@@ -20,6 +20,8 @@ MEMORY_MIB = 512
               help="Memory of the guest.")  # fmt: skip
 @click.option("--vcpus", metavar="N", type=click.IntRange(min=1), default=1, show_default=True,
               help="Virtual CPUs of the guest.")  # fmt: skip
+@click.option("--disk", "disks", metavar="SPEC", multiple=True,
+              help="A disk, as in xl.cfg: TARGET,FORMAT,VDEV,ACCESS.")  # fmt: skip
 @click.option("--name", metavar="NAME", default="guest", show_default=True, help="Name of the guest.")
 @click.option("--engine", type=click.Choice(ENGINES), default="auto", show_default=True,
               help="CPU engine; kvm is experimental.")  # fmt: skip
@@ -39,6 +41,7 @@ def run(
     append: str,
     memory: int,
     vcpus: int,
+    disks: tuple[str, ...],
     name: str,
     engine: str,
     timeout: float | None,
@@ -62,8 +65,10 @@ def run(
     """
     from paravirt.cli.session import Session
     from paravirt.cli.stats import prepare_stats
+    from paravirt.domain0.xlcfg.disks import parse_disk
 
     if stats is not None:
         prepare_stats(stats)
     session = Session(ordered(ctx, expect, send), timeout=timeout, stats=stats)
-    return session.run(kernel, ramdisk, append, memory, vcpus, name, engine)
+    devices = [parse_disk(disk) for disk in disks]
+    return session.run(kernel, ramdisk, append, memory, vcpus, name, engine, devices)

@@ -23,6 +23,7 @@ from paravirt.cli.info import require_platform
 from paravirt.cli.stats import Milestones, write_stats
 from paravirt.cli.steps import Expect, Step
 from paravirt.domain0.console import ConsoleClosed, ConsoleTimeout
+from paravirt.domain0.devices.spec import DeviceSpec
 from paravirt.domain0.toolstack import Domain, Machine, ShutdownReason
 from paravirt.errors import UserError
 from paravirt.terminal import keyboard, write_all
@@ -75,6 +76,7 @@ class Session:
         vcpus: int,
         name: str,
         engine: str = "auto",
+        devices: Sequence[DeviceSpec] = (),
     ) -> int:
         """Boot a guest with ``memory`` MiB, stay with it, and return the exit status.
 
@@ -85,7 +87,7 @@ class Session:
         with interruptible(), Machine(memory=memory, engine=engine) as machine:
             self.milestones.reached("machine")
             domain = machine.create(
-                kernel, ramdisk, cmdline, memory=memory, vcpus=vcpus, name=name, paused=True
+                kernel, ramdisk, cmdline, memory=memory, vcpus=vcpus, name=name, paused=True, devices=devices
             )
             self.milestones.reached("created")
             try:

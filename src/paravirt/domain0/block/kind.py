@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Collection, Mapping
 
-from paravirt.domain0.block.backend import BlockBackend, DiskOptions
+from paravirt.domain0.block.backend import PROTOCOL, BlockBackend, DiskOptions
 from paravirt.domain0.block.opening import open_image
 from paravirt.domain0.devices.backend import Backend, Facilities
 from paravirt.domain0.devices.kinds import Announcement, DeviceKind
@@ -36,18 +34,18 @@ class DiskKind(DeviceKind):
         readonly = _is_readonly(settings)
         back = {
             "params": target,
-            "script": "",
             "removable": str(int(bool(settings.get("cdrom")))),
             "bootable": "1",
             "dev": _text(settings, "vdev"),
-            "type": "phy" if _is_block_device(target) else "file",
+            "type": "phy",
             "mode": "r" if readonly else "w",
             "device-type": type_,
-            "discard-enable": str(int(settings.get("discard") is not False)),
+            "discard-enable": str(int(not readonly and settings.get("discard") is not False)),
         }
         front = {
             "virtual-device": str(nodes.devid),
             "device-type": type_,
+            "protocol": PROTOCOL,
             "trusted": str(int(settings.get("trusted") is not False)),
         }
         return Announcement(front, back)
@@ -84,10 +82,3 @@ def _number(settings: Mapping[str, Setting], name: str, default: int) -> int:
 
 def _is_readonly(settings: Mapping[str, Setting]) -> bool:
     return settings.get("access") == "r" or bool(settings.get("cdrom"))
-
-
-def _is_block_device(path: str) -> bool:
-    try:
-        return stat.S_ISBLK(os.stat(path).st_mode)  # noqa: PTH116 - of any kind of target
-    except OSError:
-        return False

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import enum
+import os
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from paravirt.domain0.builder import KernelImage
 from paravirt.domain0.console import Console
+from paravirt.domain0.devices.registry import Device
+from paravirt.domain0.devices.spec import DeviceSpec, Setting
 from paravirt.domain0.toolstack.guestpage import GuestPage
 from paravirt.domain0.toolstack.limits import KIB_PER_MIB
 from paravirt.domain0.toolstack.memory import set_target
+from paravirt.domain0.xlcfg.disks import disk_spec
 from paravirt.errors import UserError
 from paravirt.hypervisor.views import Domain as DomainView
 from paravirt.hypervisor.views import scheduler as policies
@@ -97,6 +101,37 @@ class Domain:
             UserError: that is nothing, or more than the maximum that the domain was made with; or it is gone.
         """
         self.machine.call(lambda: set_target(self, memory * KIB_PER_MIB))
+
+    def attach_disk(self, target: str | os.PathLike[str], vdev: str = "xvda", **settings: Setting) -> Device:
+        """Give it a disk; a Linux guest finds it as ``/dev/xvda``, or what ``vdev`` names.
+
+        Parameters:
+            target: the image.
+            settings: those of an entry of xl.cfg's ``disk`` list, with ``_`` for ``-``: ``format``, ``access`` ("w",
+                or "r"), ``cdrom``, ``discard``, ``rate`` (bytes a second), ``sector_size``.
+
+        Raises:
+            UserError: the image cannot be used, or the domain has such a disk; or it is gone.
+        """
+        return self.attach(disk_spec(target, vdev, **settings))
+
+    def attach(self, spec: DeviceSpec) -> Device:
+        """Give it a device.
+
+        Raises:
+            UserError: the device cannot be made as described; or the domain is gone.
+        """
+
+        def attach() -> Device:
+            if self._view is None:
+                raise UserError(f"The domain {self.name} has ended.")
+            return self.machine.devices.attach(self.domid, spec)
+
+        return self.machine.call(attach)
+
+    def detach(self, device: Device, force: bool = False) -> None:
+        """Ask the guest to let a device go; with ``force``, take it whether it does or not. It goes soon."""
+        self.machine.call(lambda: self.machine.devices.detach(device, force))
 
     def sched_get(self) -> dict[str, int]:
         """Its parameters under the machine's scheduler, by their names in XEN_DOMCTL_scheduler_op; times in ns."""

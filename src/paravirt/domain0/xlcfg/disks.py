@@ -21,6 +21,7 @@ FORMATS: Final = ("raw", "qcow", "qcow2", "vhd", "qed", "empty", "overlay", "zst
 EMPTY: Final = "empty"
 SECTOR_SIZES: Final = (512, 4096)
 
+_SETTINGS: Final = ("format", "access", "cdrom", "discard", "rate", "sector-size", "trusted")
 _PREFIX: Final = re.compile(r"(raw|qcow2?|vhd|tapdisk|tap2?|aio|ioemu|file|phy):(?=.)", re.DOTALL)
 _SCRIPTED: Final = re.compile(r"(iscsi|e?nbd|drbd):")
 _NAMED: Final = re.compile(r"([a-z][-a-z0-9_]*)=([^,]*),?")
@@ -198,6 +199,21 @@ def parse_disk(text: str) -> DeviceSpec:
     if cdrom:
         values["access"] = "r"
     values.setdefault("access", "w")
+    return DeviceSpec(KIND, values)
+
+
+def disk_spec(target: str | os.PathLike[str], vdev: str = "xvda", **settings: Setting) -> DeviceSpec:
+    """A disk as a program describes it; ``_`` in the settings' names stands for ``-``.
+
+    Raises:
+        UserError: there is no such setting.
+    """
+    values: dict[str, Setting] = {"format": "raw", "access": "w", "vdev": vdev}
+    for name, value in settings.items():
+        if name.replace("_", "-") not in _SETTINGS:
+            raise UserError(f"A disk has no setting {name!r}.")
+        values[name.replace("_", "-")] = value
+    values["target"] = os.path.abspath(target)  # noqa: PTH100 - xl does without pathlib
     return DeviceSpec(KIND, values)
 
 
