@@ -102,7 +102,7 @@ def kvm_machine() -> Iterator[Machine]:
     if not os.environ.get("PARAVIRT_TEST_KVM"):
         pytest.skip("the engine over /dev/kvm is experimental: PARAVIRT_TEST_KVM=1 runs its tests")
     try:
-        choose("kvm")
+        choose("kvm", 1)
     except UserError as error:
         pytest.skip(str(error))
     with Machine(memory=256, engine="kvm") as made, audited(made):

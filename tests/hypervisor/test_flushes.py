@@ -9,7 +9,7 @@ import pytest
 from .native import Guest, Machine, address, functions
 
 frames = functions("frames")
-loop = functions("loop")
+moving = functions("sched.moving")
 
 FLUSH_ALL = 3
 
@@ -54,5 +54,5 @@ def test_what_was_written_is_translated_anew_everywhere(machine: Machine) -> Non
 def test_a_vcpu_that_moved_is_a_new_one_when_it_comes_back(machine: Machine) -> None:
     vcpu = Guest(machine).vcpu[0]
     machine.cpus[0].current = vcpu.at
-    loop.forget_vcpu(machine.at, vcpu.at)
+    moving.forget_vcpu(machine.at, vcpu.at)
     assert machine.cpus[0].current is None

@@ -32,6 +32,7 @@ class User:
             **os.environ,
             "PARAVIRT_RUNTIME_DIR": str(folder),
             "PARAVIRT_MEMORY": "300",
+            "PARAVIRT_PCPUS": "2",
             "PYTHONUNBUFFERED": "1",
         }
 

@@ -157,8 +157,8 @@ def test_uptime_and_pools_and_claims(user: User) -> None:
     assert lines[0] == f"{'Name':<33} {'ID':>4} Uptime"
     assert [line[:38] for line in lines[1:]] == [f"{'Domain-0':<33} {0:4d}", f"{'one':<33} {1:4d}"]
     assert user.xl("uptime", "-s", "one").rstrip().endswith("one (1)")
-    assert user.xl("cpupool-list").splitlines()[1].split() == ["Pool-0", "1", "credit", "y", "2"]
-    assert user.xl("cpupool-list", "-c").splitlines()[1].split() == ["Pool-0", "0"]
+    assert user.xl("cpupool-list").splitlines()[1].split() == ["Pool-0", "2", "credit", "y", "2"]
+    assert user.xl("cpupool-list", "-c").splitlines()[1].split() == ["Pool-0", "0,1"]
     assert user.run("cpupool-list", "other").returncode == 1
     assert user.xl("claims").splitlines()[2].split()[:3] == ["one", "1", "32"]
 

@@ -62,8 +62,8 @@ def test_why_it_does_not_start_is_said_by_who_wanted_it(user: User, memory: str,
 
 
 def test_more_physical_cpus_are_refused(user: User) -> None:
-    done = user.run("--cpus", "2", program="paravirtd")
-    assert done.returncode == 1 and "physical CPU" in done.stderr
+    done = user.run("--pcpus", "65", program="paravirtd")
+    assert done.returncode == 1 and "1 to 64 physical CPUs" in done.stderr
 
 
 def test_a_folder_that_is_not_one_is_not_used(user: User, tmp_path: Path) -> None:

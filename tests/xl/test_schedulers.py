@@ -46,7 +46,7 @@ def test_bvt(one: User) -> None:
 @pytest.mark.parametrize("scheduler", ["null"])
 def test_null_has_no_parameters(one: User) -> None:
     assert one.xl("info", "xen_scheduler") == "null\n"
-    assert one.xl("cpupool-list").splitlines()[1].split() == ["Pool-0", "1", "null", "y", "2"]
+    assert one.xl("cpupool-list").splitlines()[1].split() == ["Pool-0", "2", "null", "y", "2"]
     assert one.run("sched-credit", "-d", "one", "-w", "3").returncode == 1
 
 

@@ -17,7 +17,15 @@ cdef void flush_all(Host* host) noexcept nogil
 cdef bint may_hold(Pcpu* pcpu, Domain* d) noexcept nogil
 cdef void flush_domain(Domain* d) noexcept nogil
 cdef void flush_page(Domain* d, u64 va) noexcept nogil
+cdef Domain* owner_of(Host* host, u64 mfn) noexcept nogil
+cdef bint may_map(Pcpu* pcpu, Domain* owner) noexcept nogil
+cdef void share_out(Host* host, u64 mfn) noexcept nogil
+cdef void flush_frame(Host* host, u64 mfn) noexcept nogil
+cdef bint may_run_code(Pcpu* pcpu, Domain* owner) noexcept nogil
 cdef void drop_code(Host* host, u64 start, u64 end) noexcept nogil
+cdef void drop_code_everywhere(Host* host, u64 start, u64 end) noexcept nogil
+cdef void arrive(Pcpu* pcpu, Domain* d) noexcept nogil
+cdef void note_owner(Host* host, u64 mfn, u16 domid) noexcept nogil
 cdef void release_table(Host* host, u64 mfn) noexcept nogil
 cdef bint release_allocation(Host* host, u64 mfn, u16 domid) noexcept nogil
 cdef void claim(Host* host, u64 mfn, u16 domid) noexcept nogil

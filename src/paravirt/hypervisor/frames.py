@@ -118,6 +118,34 @@ def may_hold(pcpu: PcpuPtr, d: DomainPtr) -> cython.bint:
     return pcpu.current != cython.NULL and pcpu.current.domain == d
 
 
+def owner_of(host: HostPtr, mfn: u64) -> DomainPtr:
+    """The domain that owns a frame; NULL: none that lives."""
+    owner: u16 = host.frames[mfn].owner
+    return host.domains[owner] if owner < host.max_domains else cython.NULL
+
+
+def may_map(pcpu: PcpuPtr, owner: DomainPtr) -> cython.bint:
+    """Whether an engine may hold translations to frames of ``owner`` (NULL: of whoever had them before)."""
+    return owner == cython.NULL or owner.shared_out or may_hold(pcpu, owner)
+
+
+def share_out(host: HostPtr, mfn: u64) -> cython.void:
+    """Another domain maps a frame: from now on translations to its owner's frames may be in any engine."""
+    owner: DomainPtr = owner_of(host, mfn)
+    if owner != cython.NULL:
+        owner.shared_out = 1
+
+
+def flush_frame(host: HostPtr, mfn: u64) -> cython.void:
+    """Before something new is made of a frame: flush the engines that may still reach it by what it was."""
+    owner: DomainPtr = owner_of(host, mfn)
+    stamp: u64 = host.frames[mfn].tlb_stamp
+    i: u32
+    for i in range(host.nr_pcpus):
+        if host.pcpus[i].flush_clock <= stamp and may_map(host.pcpus[i], owner):
+            flush_pcpu(host.pcpus[i])
+
+
 def flush_domain(d: DomainPtr) -> cython.void:
     """Empty the translation cache of every engine that a vcpu of the domain is on."""
     i: u32
@@ -134,18 +162,63 @@ def flush_page(d: DomainPtr, va: u64) -> cython.void:
             d.host.pcpus[i].ops.flush_page(d.host.pcpus[i].engine, va)
 
 
+def may_run_code(pcpu: PcpuPtr, owner: DomainPtr) -> cython.bint:
+    """Whether an engine may run code that it has from frames of ``owner`` (NULL: of whoever had them before).
+
+    One that the domain left drops all of it before the domain comes back (:func:`arrive`).
+    """
+    return (
+        owner == cython.NULL
+        or owner.shared_out
+        or owner.nr_vcpus == 0
+        or owner.vcpus[0] == cython.NULL
+        or owner.vcpus[0].pcpu == pcpu
+    )
+
+
 def drop_code(host: HostPtr, start: u64, end: u64) -> cython.void:
-    """Machine bytes [start, end) were written here: every engine drops the code that it translated from them."""
+    """Machine bytes [start, end) of one frame were written here: engines drop the code that they translated from it."""
+    owner: DomainPtr = owner_of(host, start >> 12)
+    i: u32
+    for i in range(host.nr_pcpus):
+        if may_run_code(host.pcpus[i], owner):
+            host.pcpus[i].ops.invalidate_code(host.pcpus[i].engine, start, end)
+
+
+def drop_code_everywhere(host: HostPtr, start: u64, end: u64) -> cython.void:
+    """The same for bytes that change their owner: every engine does it."""
     i: u32
     for i in range(host.nr_pcpus):
         host.pcpus[i].ops.invalidate_code(host.pcpus[i].engine, start, end)
 
 
+def arrive(pcpu: PcpuPtr, d: DomainPtr) -> cython.void:
+    """The domain comes to a physical CPU: the engine drops code that it translated when the domain was here before.
+
+    The domain may have changed it elsewhere meanwhile, which this engine did not see.
+    """
+    host: HostPtr = d.host
+    mfn: u64 = d.first_mfn
+    start: u64
+    if not d.visited >> pcpu.id & 1:
+        return
+    d.visited &= ~(cython.cast(u64, 1) << pcpu.id)
+    while mfn < d.end_mfn:
+        start = mfn
+        while mfn < d.end_mfn and host.frames[mfn].owner == d.domid:
+            mfn += 1
+        if mfn > start:
+            pcpu.ops.invalidate_code(pcpu.engine, start << 12, mfn << 12)
+        mfn += 1
+
+
 def release_table(host: HostPtr, mfn: u64) -> cython.void:
-    """A frame stops being a page table, or becomes one: every engine forgets what it made of its contents."""
+    """A frame stops being a page table, or becomes one: engines forget what they made of its contents."""
+    owner: DomainPtr = owner_of(host, mfn)
     i: u32
     for i in range(host.nr_pcpus):
-        host.pcpus[i].ops.release_table(host.pcpus[i].engine, mfn)
+        if may_run_code(host.pcpus[i], owner):
+            host.pcpus[i].ops.release_table(host.pcpus[i].engine, mfn)
 
 
 def take_page_type(host: HostPtr, mfn: u64, type: u8) -> i64:
@@ -161,7 +234,7 @@ def take_page_type(host: HostPtr, mfn: u64, type: u8) -> i64:
         return -EINVAL
     if frame.type_refs == 0:
         if frame.type != type:
-            flush_stale(host, frame.tlb_stamp)
+            flush_frame(host, mfn)
             frame.type = type
             frame.flags &= ~FRAME_VALIDATED
             if type == FRAME_WRITABLE:
@@ -286,6 +359,19 @@ def put_page_and_type(host: HostPtr, mfn: u64) -> cython.void:
     put_page(host, mfn)
 
 
+def note_owner(host: HostPtr, mfn: u64, domid: u16) -> cython.void:
+    """A frame becomes ``domid``'s."""
+    owner: DomainPtr = cython.NULL
+    host.frames[mfn].owner = domid
+    owner = owner_of(host, mfn)
+    if owner == cython.NULL:
+        return
+    if owner.end_mfn == 0 or mfn < owner.first_mfn:
+        owner.first_mfn = mfn
+    if mfn >= owner.end_mfn:
+        owner.end_mfn = mfn + 1
+
+
 def claim(host: HostPtr, mfn: u64, domid: u16) -> cython.void:
     """Make a free frame ``domid``'s: zeroed, without type, with the one reference of its allocation."""
     frame: FramePtr = cython.address(host.frames[mfn])
@@ -294,7 +380,7 @@ def claim(host: HostPtr, mfn: u64, domid: u16) -> cython.void:
     frame.type_refs = 0
     frame.type = FRAME_NONE
     frame.flags = FRAME_ALLOCATED
-    frame.owner = domid
+    note_owner(host, mfn, domid)
     frame.nr_validated = 0
     frame.linear = 0
     host.free_frames -= 1
@@ -303,7 +389,7 @@ def claim(host: HostPtr, mfn: u64, domid: u16) -> cython.void:
         host.never_used = mfn + 1
         return
     memset(host.memory + (mfn << 12), 0, 4096)
-    drop_code(host, mfn << 12, (mfn + 1) << 12)
+    drop_code_everywhere(host, mfn << 12, (mfn + 1) << 12)
 
 
 def alloc_frame(host: HostPtr, domid: u16) -> u64:
@@ -383,5 +469,6 @@ def steal_frame(host: HostPtr, mfn: u64, domid: u16) -> cython.bint:
 
 def assign_frame(host: HostPtr, mfn: u64, domid: u16) -> cython.void:
     """Give a stolen frame to a domain."""
-    host.frames[mfn].owner = domid
+    note_owner(host, mfn, domid)
+    drop_code_everywhere(host, mfn << 12, (mfn + 1) << 12)
     host.domains[domid].tot_pages += 1

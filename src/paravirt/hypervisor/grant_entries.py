@@ -11,7 +11,7 @@ Behaviour: Xen 4.17, arch/x86/pv/grant_table.c (release build).  All functions a
 
 import cython
 from cython.cimports.paravirt.abi.constants import GNTMAP_application_map, GNTMAP_contains_pte, GNTMAP_readonly
-from cython.cimports.paravirt.hypervisor.frames import get_page, put_page
+from cython.cimports.paravirt.hypervisor.frames import get_page, put_page, share_out
 from cython.cimports.paravirt.hypervisor.guestmem import find_l1e, frame_ptr, in_guest_range
 from cython.cimports.paravirt.hypervisor.mmu import adjust_entry, put_l1_entry, store
 from cython.cimports.paravirt.hypervisor.records import FRAME_L1, FRAME_VALIDATED, FramePtr, HostPtr, VcpuPtr, u64
@@ -74,6 +74,7 @@ def map_granted(vcpu: Vcpu, address: u64, mfn: u64, flags: u64) -> bool:
     if entry == cython.NULL:
         return False
     old = entry[0]
+    share_out(v.domain.host, mfn)
     store(v.domain.host, v, table, (cython.cast(u64, entry) & 0xFFF) >> 3, grant_entry(mfn, flags), False)
     put_l1_entry(v.domain.host, old)
     return True

@@ -28,7 +28,19 @@ cdef extern from *:
         pthread_mutex_init(mutex, &attributes);
         pthread_mutexattr_destroy(&attributes);
     }
+    /* Another physical CPU has the lock for a microsecond or so: sleeping and waking would take longer. */
+    static inline void paravirt_lock_soon(pthread_mutex_t *mutex)
+    {
+        int i;
+        for (i = 0; i < 100; i++) {
+            if (pthread_mutex_trylock(mutex) == 0)
+                return;
+            __builtin_ia32_pause();
+        }
+        pthread_mutex_lock(mutex);
+    }
     """
+    void lock_soon "paravirt_lock_soon" (pthread_mutex_t* mutex) noexcept nogil
     void init_lock "paravirt_init_lock" (pthread_mutex_t* mutex) noexcept nogil
     int cond_wait_until "paravirt_cond_wait_until" (pthread_cond_t* cond, pthread_mutex_t* mutex,
                                                     u64 deadline_ns) noexcept nogil
@@ -42,6 +54,5 @@ cdef void time_passed(Pcpu* pcpu, Vcpu* v) noexcept nogil
 cdef void carry_out(Pcpu* pcpu, Vcpu* v, const CpuExit* exit) noexcept nogil
 cdef void do_rdtsc(Host* host, Vcpu* v, bint with_aux) noexcept nogil
 cdef bint wait_for_work(Pcpu* pcpu) noexcept nogil
-cdef void forget_vcpu(Host* host, Vcpu* v) noexcept nogil
 cdef void enter_guest(Pcpu* pcpu, Vcpu* v) noexcept nogil
 cdef void run_pcpu(Pcpu* pcpu) noexcept nogil

@@ -22,6 +22,7 @@ from cython.cimports.paravirt.hypervisor.records import (
     u32,
     u64,
 )
+from cython.cimports.paravirt.hypervisor.sched.moving import forget_vcpu, leave_engine
 from cython.cimports.paravirt.hypervisor.scheduling import earliest_deadline, pick_next, vcpu_spins
 from cython.cimports.paravirt.hypervisor.segments import reload_segments
 from cython.cimports.paravirt.hypervisor.timekeeping import guest_tsc, now, run_timers
@@ -152,7 +153,7 @@ def on_exit(owner: cython.p_void, cpu: CpuPtr, exit: CpuExitPtr) -> cython.int:
     host: HostPtr = pcpu.host
     started: u64 = read_tsc()
     answer: cython.int = CPU_RESUME
-    pthread_mutex_lock(cython.address(host.lock))
+    lock_soon(cython.address(host.lock))
     v.on_cpu = 0
     host.stats.exit_count += 1
     host.stats.exit_kinds[exit.kind & 15] += 1
@@ -211,21 +212,15 @@ def wait_for_work(pcpu: PcpuPtr) -> cython.bint:
     return True
 
 
-def forget_vcpu(host: HostPtr, v: VcpuPtr) -> cython.void:
-    """No engine has the vcpu any more: one that it comes back to empties its translation cache first."""
-    i: u32
-    for i in range(host.nr_pcpus):
-        if host.pcpus[i].current == v:
-            host.pcpus[i].current = cython.NULL
-
-
 def enter_guest(pcpu: PcpuPtr, v: VcpuPtr) -> cython.void:
     """Load the vcpu and run it until it is descheduled.  Called, and returns, with the machine lock held."""
     host: HostPtr = pcpu.host
     started: u64
     if pcpu.current != v:
         forget_vcpu(host, v)
+        leave_engine(pcpu)
         pcpu.current = v
+        v.domain.visited |= cython.cast(u64, 1) << pcpu.id
         v.cpu.segs_dirty = 1
         host.stats.world_switches += 1
         flush_pcpu(pcpu)

@@ -24,6 +24,7 @@ from cython.cimports.paravirt.hypervisor.frames import (
     get_page,
     get_page_and_type_part,
     put_page,
+    share_out,
     take_page_type,
 )
 from cython.cimports.paravirt.hypervisor.guestmem import fetch_code, find_l1e, frame_ptr, read_pte
@@ -180,6 +181,8 @@ def mod_entry(
             return 0
         if level == 1:
             rc = get_l1_entry(host, value, mapped_domid)
+            if rc == 0 and mapped_domid != owner:
+                share_out(host, (value & ADDRESS) >> 12)
         else:
             rc = get_table_entry(host, table_mfn, value, level, owner, False, False)
         if rc != 0:

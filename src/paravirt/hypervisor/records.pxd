@@ -209,6 +209,11 @@ ctypedef struct Domain:
     u64 crash_detail
     OldTable old         # of the frames that it is being rid of, at its end
     void* sched          # what the scheduler keeps for it: sched/policy.pxd, Unit
+    # engines' translations
+    u64 visited          # a bit for each physical CPU whose engine may have code of its, translated when it ran there
+    u64 first_mfn        # its frames are among [first_mfn, end_mfn)
+    u64 end_mfn
+    u8 shared_out        # another domain mapped a frame of its: engines of others may have translations of its frames
 
 # --- the machine ------------------------------------------------------------------------------------------------
 
@@ -230,9 +235,11 @@ ctypedef struct Stats:
     u64 exit_kinds[16]
     u64 python_hypercalls
 
+# A physical CPU: a thread that runs vcpus, one at a time, on an engine of its own.  `current` is the vcpu whose state
+# and translations the engine has, whether it runs or not; a vcpu is the current one of at most one physical CPU.
 ctypedef struct Pcpu:
     Host* host
-    u32 id
+    u32 id               # below MAX_PCPUS
     CpuOps* ops
     void* engine
     Vcpu* current
@@ -244,6 +251,9 @@ ctypedef struct Pcpu:
     pthread_cond_t wake
 
 ctypedef i64 (*hypercall_fn)(Host* host, Vcpu* vcpu, u64* args) noexcept nogil
+
+cdef enum HostLimit:
+    MAX_PCPUS = 64       # they are bits of a word
 
 ctypedef struct Host:
     pthread_mutex_t lock

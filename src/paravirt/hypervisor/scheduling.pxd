@@ -11,6 +11,8 @@ cdef enum ShutdownCode:
 cdef bint set_policy(Host* host, const char* name) noexcept nogil
 cdef Unit* join_unit(Vcpu* v) noexcept nogil
 cdef void look_at(Unit* u, u64 at) noexcept nogil
+cdef void send_away(Pcpu* p, u64 at) noexcept nogil
+cdef void set_unit_affinity(Unit* u, u64 affinity) noexcept nogil
 cdef Unit* choose_unit(Pcpu* p, u64 at) noexcept nogil
 cdef void vcpu_spins(Vcpu* v) noexcept nogil
 

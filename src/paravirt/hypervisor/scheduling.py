@@ -31,6 +31,7 @@ from cython.cimports.paravirt.hypervisor.records import (
 )
 from cython.cimports.paravirt.hypervisor.sched.bvt import bvt
 from cython.cimports.paravirt.hypervisor.sched.credit import credit
+from cython.cimports.paravirt.hypervisor.sched.moving import forget_vcpu, move_unit, where_running
 from cython.cimports.paravirt.hypervisor.sched.null import null
 from cython.cimports.paravirt.hypervisor.sched.policy import (
     HostSchedPtr,
@@ -41,7 +42,15 @@ from cython.cimports.paravirt.hypervisor.sched.policy import (
 from cython.cimports.paravirt.hypervisor.sched.rotate import next_after, next_turn
 from cython.cimports.paravirt.hypervisor.sched.sedf import sedf
 from cython.cimports.paravirt.hypervisor.sched.state import MachineStatePtr, add_vcpu, drop_vcpu, state_of
-from cython.cimports.paravirt.hypervisor.sched.units import cpu_of, drop_unit, make_unit, policy_of, sched_of, unit_of
+from cython.cimports.paravirt.hypervisor.sched.units import (
+    allowed,
+    cpu_of,
+    drop_unit,
+    make_unit,
+    policy_of,
+    sched_of,
+    unit_of,
+)
 from cython.cimports.paravirt.hypervisor.timekeeping import (
     change_runstate,
     init_vcpu_timers,
@@ -128,7 +137,6 @@ def init_vcpu(v: VcpuPtr) -> cython.void:
 
 def remove_vcpu(v: VcpuPtr) -> cython.void:
     """The vcpu ends: no physical CPU may choose it or take it for the one that ran last."""
-    p: PcpuPtr = v.pcpu
     u: UnitPtr = unit_of(v.domain)
     drop_vcpu(v)
     if u != cython.NULL:
@@ -140,8 +148,7 @@ def remove_vcpu(v: VcpuPtr) -> cython.void:
             drop_unit(u)
     if v.id == 0:
         forget_watchdogs(v.domain)
-    if p != cython.NULL and p.current == v:
-        p.current = cython.NULL
+    forget_vcpu(v.domain.host, v)
 
 
 def runnable(v: VcpuPtr) -> cython.bint:
@@ -332,6 +339,27 @@ def domain_shutdown(d: DomainPtr, reason: u32) -> cython.void:
 # --- a physical CPU's loop ----------------------------------------------------------------------------------
 
 
+def send_away(p: PcpuPtr, at: u64) -> cython.void:
+    """The unit that ran here may not be here any more."""
+    u: UnitPtr = cpu_of(p).running
+    cpu_of(p).running = cython.NULL
+    move_unit(u, policy_of(p.host).pick_cpu(u), at)
+    force_reschedule(u.home)
+
+
+def set_unit_affinity(u: UnitPtr, affinity: u64) -> cython.void:
+    """Say on which physical CPUs, at least one, the unit may run; it leaves another one at once, or at its next exit
+    if it runs there."""
+    u.affinity = affinity
+    if allowed(u, u.home):
+        return
+    if where_running(u) != cython.NULL:
+        force_reschedule(u.home)
+    else:
+        move_unit(u, policy_of(u.domain.host).pick_cpu(u), now(u.domain.host))
+        force_reschedule(u.home)
+
+
 def choose_unit(p: PcpuPtr, at: u64) -> UnitPtr:
     """Charge the unit that ran, and ask the policy which one runs next; NULL: idle, until p.slice_end if set."""
     sched: HostSchedPtr = sched_of(p.host)
@@ -349,6 +377,8 @@ def choose_unit(p: PcpuPtr, at: u64) -> UnitPtr:
         cpu.running.run_ns += at - cpu.since
         policy.charge(cpu.running, at - cpu.since, at)
     cpu.since = at
+    if cpu.running != cython.NULL and not allowed(cpu.running, p):
+        send_away(p, at)
     for i in range(sched.count):
         if sched.units[i].home == p:
             look_at(sched.units[i], at)

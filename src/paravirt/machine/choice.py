@@ -1,11 +1,12 @@
 """Which CPU engine a machine runs on.
 
-A machine has one engine, chosen at its start.  ``auto`` is the Unicorn engine; the KVM engine is experimental and
-has to be asked for.
+A machine has one kind of engine, chosen at its start, and one engine of it for each physical CPU.  ``auto`` is the
+Unicorn engine; the KVM engine is experimental and has to be asked for.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
@@ -14,6 +15,7 @@ from paravirt.errors import UserError
 from paravirt.machine.memory import Memory
 
 ENGINES = ("auto", "kvm", "unicorn")
+MAX_PCPUS = 64
 Registers = tuple[int, int, int, int]
 
 
@@ -25,12 +27,24 @@ def _probe_kvm() -> tuple[dict[str, int], Any]:
     return findings, capabilities
 
 
-def choose(name: str, *, deterministic: bool = False) -> Callable[[Memory], Any]:
-    """Test the engine of that name; the answer opens it over a machine's memory.
+def default_pcpus(name: str, *, deterministic: bool = False) -> int:
+    """How many physical CPUs a machine has unless somebody says so: as many as the host lets this process use."""
+    if deterministic or name == "kvm":
+        return 1
+    return min(len(os.sched_getaffinity(0)), MAX_PCPUS)
+
+
+def choose(name: str, pcpus: int, *, deterministic: bool = False) -> Callable[[Memory], list[Any]]:
+    """Test the engine of that name; the answer opens one for each physical CPU, over a machine's memory.
 
     Raises:
-        UserError: there is no such engine, it cannot be used here, or it cannot repeat a run.
+        UserError: there is no such engine, it cannot be used here, it cannot repeat a run, or have so many physical
+            CPUs.
     """
+    if not 1 <= pcpus <= MAX_PCPUS:
+        raise UserError(f"A machine has 1 to {MAX_PCPUS} physical CPUs, not {pcpus}.")
+    if deterministic and pcpus != 1:
+        raise UserError("A deterministic machine has one physical CPU: between several no run is like another.")
     if name not in ENGINES:
         raise UserError(f"There is no CPU engine {name!r}: one of {', '.join(ENGINES)} is possible.")
     if name != "kvm":
@@ -38,17 +52,22 @@ def choose(name: str, *, deterministic: bool = False) -> Callable[[Memory], Any]
         from paravirt.machine.unicorn.selftest import self_test
 
         self_test()
-        return lambda memory: UnicornEngine(memory.address, memory.size, deterministic)
+        return lambda memory: [UnicornEngine(memory.address, memory.size, deterministic) for _ in range(pcpus)]
     if deterministic:
         raise UserError("The KVM engine cannot repeat a run event for event: use the Unicorn engine for that.")
+    if pcpus != 1:
+        raise UserError("A machine on the KVM engine has one physical CPU in this version.")
     from paravirt.machine.kvm.engine import KvmEngine
 
     findings, capabilities = _probe_kvm()
-    return lambda memory: KvmEngine(memory.address, memory.size, findings, capabilities)
+    return lambda memory: [KvmEngine(memory.address, memory.size, findings, capabilities)]
 
 
-def set_cpuid(engine: Any, policy: Mapping[tuple[int, int | None], Registers], time_scale: tuple[int, int]) -> None:
-    """Give an engine whose processor answers ``cpuid`` itself the table, and the leaf with the guests' time scale."""
-    if hasattr(engine, "set_cpuid"):
-        scale, shift = time_scale
-        engine.set_cpuid({**policy, (0x40000003, 1): (0, 0, scale, shift & 0xFFFFFFFF)})
+def set_cpuid(
+    engines: list[Any], policy: Mapping[tuple[int, int | None], Registers], time_scale: tuple[int, int]
+) -> None:
+    """Give engines whose processors answer ``cpuid`` themselves the table, and the leaf with the guests' time scale."""
+    scale, shift = time_scale
+    for engine in engines:
+        if hasattr(engine, "set_cpuid"):
+            engine.set_cpuid({**policy, (0x40000003, 1): (0, 0, scale, shift & 0xFFFFFFFF)})

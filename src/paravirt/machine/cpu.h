@@ -106,6 +106,9 @@ struct cpu_ops {
     /* Copy floating-point and vector state as a 512-byte FXSAVE image (into, or out of, an idle cpu). */
     void (*get_fxsave)(void *engine, struct cpu *cpu, uint8_t *image);
     void (*set_fxsave)(void *engine, struct cpu *cpu, const uint8_t *image);
+    /* From any thread, while the engine runs no vcpu: what it still has of the one that ran last goes into the state of
+     * that one, so that another engine can run it.  Null in an engine that keeps nothing. */
+    void (*unload)(void *engine);
     /* From any thread: when hold returns, the engine is out of guest code, and it stays out until unhold; each hold has
      * its unhold.  For words that the guest changes with locked instructions.  Null in an engine whose locked
      * instructions are atomic for other threads too. */

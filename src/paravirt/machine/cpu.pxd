@@ -71,6 +71,7 @@ cdef extern from "paravirt/machine/cpu.h":
         void (*free_state)(void* engine, void* state) noexcept nogil
         void (*get_fxsave)(void* engine, Cpu* cpu, u8* image) noexcept nogil
         void (*set_fxsave)(void* engine, Cpu* cpu, const u8* image) noexcept nogil
+        void (*unload)(void* engine) noexcept nogil
         void (*hold)(void* engine) noexcept nogil
         void (*unhold)(void* engine) noexcept nogil
         void (*reserved_entries)(void* engine, u64* entries) noexcept nogil

@@ -63,6 +63,10 @@ class FakeHost:
         self.m2p_mfn = frames - 4
         self.m2p_slot = 256
         self.time = 123_456_789
+        self.invalidated: list[tuple[int, int]] = []
+
+    def invalidate_code(self, start: int, end: int) -> None:
+        self.invalidated.append((start, end))
 
     def now(self) -> int:
         return self.time

@@ -32,6 +32,9 @@ SCHEDULER: Final = "PARAVIRT_SCHEDULER"
 CONSOLE_LOG: Final = "PARAVIRT_CONSOLE_LOG"
 """Those for ``--scheduler`` and ``--console-log``."""
 
+PCPUS: Final = "PARAVIRT_PCPUS"
+"""That for ``--pcpus``."""
+
 PATIENCE: Final = 10.0
 """Seconds that guests have to power off when the daemon ends."""
 
@@ -44,12 +47,13 @@ def default_memory() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // MIB * 3 // 4
 
 
-def _memory_of_environment() -> int:
-    text = os.environ.get(MEMORY)
-    if not text:
-        return default_memory()
+def _number(option: int | None, name: str) -> int | None:
+    """An option of the command line, else what the environment says; None: neither says anything."""
+    text = os.environ.get(name)
+    if option is not None or not text:
+        return option
     if not (text.isascii() and text.isdigit()):
-        raise UserError(f"{MEMORY} is {text!r}, and not a number of MiB.")
+        raise UserError(f"{name} is {text!r}, and not a number.")
     return int(text)
 
 
@@ -59,7 +63,8 @@ def parser() -> argparse.ArgumentParser:
         prog="paravirtd", description="Own a machine whose domains xl manages. There is one for each user."
     )
     made.add_argument("--memory", type=int, metavar="MIB", help=f"memory of the machine (or ${MEMORY}; else 3/4)")
-    made.add_argument("--cpus", type=int, default=1, metavar="N", help="physical CPUs of the machine")
+    made.add_argument("--pcpus", type=int, metavar="N",
+                      help=f"physical CPUs of the machine (or ${PCPUS}; else the host's)")  # fmt: skip
     made.add_argument("--scheduler", metavar="NAME", help=f"credit, sedf, bvt or null (or ${SCHEDULER}; else credit)")
     made.add_argument("--console-log", metavar="FOLDER",
                       help=f"keep consoles in files guest-NAME.log there (or ${CONSOLE_LOG})")  # fmt: skip
@@ -137,9 +142,9 @@ def serve(options: argparse.Namespace, ready: _Ready) -> int:
     where = places()
     prepare(where)
     with _only_one(where):
-        memory = options.memory if options.memory is not None else _memory_of_environment()
-        if options.cpus != 1:
-            raise UserError(f"A machine has one physical CPU in this version, not {options.cpus}.")
+        memory = _number(options.memory, MEMORY)
+        if memory is None:
+            memory = default_memory()
         ending = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: ending.set())
@@ -179,14 +184,15 @@ def _run(where: Places, memory: int, options: argparse.Namespace, ready: _Ready,
     scheduler = options.scheduler or os.environ.get(SCHEDULER) or "credit"
     folder = options.console_log or os.environ.get(CONSOLE_LOG)
     console_log = ConsoleLog(Path(folder).absolute()) if folder else None
-    with Machine(memory=memory, scheduler=scheduler) as machine, _listening(where) as listener:
+    with Machine(memory=memory, pcpus=_number(options.pcpus, PCPUS), scheduler=scheduler) as machine, _listening(where) as listener:
         messages.add(f"Xen version 4.17.paravirt, {memory} MiB, {machine.host.nr_pcpus} physical CPU(s)")
         machine.serve_store(where.xenstore)
         domains = Domains(machine, where, log, messages, console_log)
-        facts = {"started": time.time(), "command_line": f"--memory {memory} --scheduler {scheduler}"}
+        command_line = f"--memory {memory} --pcpus {machine.host.nr_pcpus} --scheduler {scheduler}"
+        facts = {"started": time.time(), "command_line": command_line}
         server = Server(listener, Daemon(machine, domains, ending.set, facts, notices), log)
         server.start()
-        log.write("started", pid=os.getpid(), memory_mib=memory, socket=str(where.socket))
+        log.write("started", pid=os.getpid(), memory_mib=memory, pcpus=machine.host.nr_pcpus, socket=str(where.socket))
         ready.tell(READY)
         while not ending.wait(3600):
             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypeVar
 
 from paravirt.domain0.builder import KernelImage
@@ -144,6 +144,14 @@ class Domain:
             UserError: the scheduler has no such parameter, or not with that value; or the domain is gone.
         """
         self.control(lambda view: policies.sched_set(view, parameters))
+
+    def pin(self, pcpus: Iterable[int]) -> None:
+        """Let it run on these physical CPUs only, all its virtual CPUs together.
+
+        Raises:
+            UserError: the machine has none of them; or the domain is gone.
+        """
+        self.control(lambda view: policies.set_affinity(view, pcpus))
 
     @property
     def reason(self) -> ShutdownReason | None:

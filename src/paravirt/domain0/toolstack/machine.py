@@ -33,7 +33,7 @@ from paravirt.hypervisor.audit_report import AuditReport
 from paravirt.hypervisor.cpuid import POLICY
 from paravirt.hypervisor.views import Host
 from paravirt.hypervisor.views import scheduler as policies
-from paravirt.machine.choice import choose, set_cpuid
+from paravirt.machine.choice import choose, default_pcpus, set_cpuid
 from paravirt.machine.memory import Memory
 
 T = TypeVar("T")
@@ -46,12 +46,14 @@ CLOSING_PATIENCE = 30.0
 
 
 class Machine:
-    """One machine: memory, a physical CPU, the hypervisor, and Domain 0's services, private to this process.
+    """One machine: memory, physical CPUs, the hypervisor, and Domain 0's services, private to this process.
 
     Parameters:
         memory: MiB for all domains together.
         deterministic: the same inputs give the same run, event for event; time is what the guest executes.
-        scheduler: which policy shares the CPU among domains: credit, sedf, bvt or null.
+        pcpus: physical CPUs, each a thread with an engine of its own; by default as many as the host lets this process
+            use, and 1 for a deterministic machine, or one on the KVM engine.
+        scheduler: which policy shares the CPUs among domains: credit, sedf, bvt or null.
         engine: "unicorn", "kvm" (experimental: guests run on the processor itself, by /dev/kvm), or "auto", which is
             the former.
 
@@ -61,13 +63,15 @@ class Machine:
         on_shutdown: called in Domain 0's thread with a domain that has just shut down, or has been destroyed.
 
     Raises:
-        UserError: no CPU engine is usable here, or the host has not that much memory.
+        UserError: no CPU engine is usable here, it cannot have so many physical CPUs, or the host has not that much
+            memory.
     """
 
     def __init__(
         self,
         memory: int = 1024,
         *,
+        pcpus: int | None = None,
         deterministic: bool = False,
         scheduler: str = "credit",
         engine: str = "auto",
@@ -82,22 +86,24 @@ class Machine:
         if memory > available:
             raise UserError(f"A machine of {memory} MiB cannot be made: the host itself has {available} MiB.")
         self.started_ns = time.monotonic_ns()
-        open_engine = choose(engine, deterministic=deterministic)
+        if pcpus is None:
+            pcpus = default_pcpus(engine, deterministic=deterministic)
+        open_engines = choose(engine, pcpus, deterministic=deterministic)
         total = memory + OVERHEAD_MIB + memory // 256
         self.memory = Memory(total * FRAMES_PER_MIB)
         self.deterministic = deterministic
-        self.engine = open_engine(self.memory)
+        self.engines = open_engines(self.memory)
         self._services = Services(threaded=not deterministic)
         wall = 1_000_000_000 * 1_000_000_000 if deterministic else time.time_ns()
         self.host = Host(
             self.memory,
-            [self.engine],
+            self.engines,
             virtual_clock=deterministic,
             wall_ns=wall,
             service_fd=self._services.event_fd,
         )
         policies.choose_scheduler(self.host, scheduler)
-        set_cpuid(self.engine, POLICY, self.host.time_scale)
+        set_cpuid(self.engines, POLICY, self.host.time_scale)
         self.memory.on_write(self.host.invalidate_code)
         self.store = Store()
         self.grants = Grants(self.host)
@@ -245,7 +251,8 @@ class Machine:
         with self.host.lock:
             for view in list(self.host.domains.values()):
                 view.destroy()
-        self.engine.close()
+        for cpu in self.engines:
+            cpu.close()
         self.memory.close()
 
     def __enter__(self) -> Machine:

@@ -119,6 +119,9 @@ def complete_unmaps(vcpu: Vcpu, undone: list[Unmapped]) -> None:
         return
     vcpu.domain.flush_tlb()
     for one in undone:
+        if not one.flags & GNTMAP_readonly:
+            # The owner's engine did not see what was written through the mapping.
+            one.owner.host.invalidate_code(one.mfn << 12, (one.mfn + 1) << 12)
         for _ in kinds(one.flags):
             put_frame(one.owner.host, one.mfn, bool(one.flags & GNTMAP_readonly))
         unpin(one.owner, one.ref, kinds(one.flags))

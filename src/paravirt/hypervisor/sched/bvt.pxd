@@ -12,6 +12,7 @@ cdef void bvt_charge(Unit* u, u64 ran, u64 at) noexcept nogil
 cdef void bvt_tick(Host* host, u64 at) noexcept nogil
 cdef Unit* bvt_do_schedule(Pcpu* p, u64 at) noexcept nogil
 cdef u64 bvt_deadline(Pcpu* p, u64 at) noexcept nogil
+cdef void bvt_moved(Unit* u, Pcpu* old, u64 at) noexcept nogil
 cdef void bvt_adjusted(Unit* u, u64 at) noexcept nogil
 
 cdef i64 evt(Unit* u) noexcept nogil

@@ -148,6 +148,11 @@ def bvt_deadline(p: PcpuPtr, at: u64) -> u64:
     return NEVER
 
 
+def bvt_moved(u: UnitPtr, old: PcpuPtr, at: u64) -> cython.void:
+    """Each physical CPU has a virtual time of its own: the unit is as far ahead of, or behind, the new one's."""
+    u.bvt.avt += cpu_of(u.home).virtual_time - cpu_of(old).virtual_time
+
+
 def bvt_adjusted(u: UnitPtr, at: u64) -> cython.void:
     """Only warps depend on parameters."""
     if not u.params.warpback:
@@ -164,4 +169,5 @@ bvt.charge = bvt_charge
 bvt.tick = bvt_tick
 bvt.do_schedule = bvt_do_schedule
 bvt.deadline = bvt_deadline
+bvt.moved = bvt_moved
 bvt.adjusted = bvt_adjusted

@@ -12,6 +12,7 @@ cdef void credit_charge(Unit* u, u64 ran, u64 at) noexcept nogil
 cdef void credit_tick(Host* host, u64 at) noexcept nogil
 cdef Unit* credit_do_schedule(Pcpu* p, u64 at) noexcept nogil
 cdef u64 credit_deadline(Pcpu* p, u64 at) noexcept nogil
+cdef void credit_moved(Unit* u, Pcpu* old, u64 at) noexcept nogil
 cdef void credit_adjusted(Unit* u, u64 at) noexcept nogil
 
 cdef Unit* best_waiting(Pcpu* p, Unit* current) noexcept nogil

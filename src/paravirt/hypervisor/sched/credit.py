@@ -203,6 +203,10 @@ def credit_deadline(p: PcpuPtr, at: u64) -> u64:
     return NEVER
 
 
+def credit_moved(u: UnitPtr, old: PcpuPtr, at: u64) -> cython.void:
+    """Credit is the machine's: it goes along."""
+
+
 def credit_adjusted(u: UnitPtr, at: u64) -> cython.void:
     """A cap that is taken away, or raised, lets a parked unit go on at once."""
     u.credit.parked = 0
@@ -218,4 +222,5 @@ credit.charge = credit_charge
 credit.tick = credit_tick
 credit.do_schedule = credit_do_schedule
 credit.deadline = credit_deadline
+credit.moved = credit_moved
 credit.adjusted = credit_adjusted

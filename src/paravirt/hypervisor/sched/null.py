@@ -65,6 +65,11 @@ def null_deadline(p: PcpuPtr, at: u64) -> u64:
     return NEVER
 
 
+def null_moved(u: UnitPtr, old: PcpuPtr, at: u64) -> cython.void:
+    """Its physical CPU is free for another one."""
+    null_remove(u)
+
+
 def null_adjusted(u: UnitPtr, at: u64) -> cython.void:
     """There are no parameters."""
 
@@ -79,4 +84,5 @@ null.charge = null_charge
 null.tick = null_tick
 null.do_schedule = null_do_schedule
 null.deadline = null_deadline
+null.moved = null_moved
 null.adjusted = null_adjusted

@@ -50,6 +50,7 @@ ctypedef struct Unit:
     Domain* domain
     Pcpu* home
     u64 affinity         # a bit for each physical CPU that it may run on
+    u64 moved            # when it last came to another physical CPU
     u32 nr_vcpus         # in being
     u8 awake             # some vcpu of it can run
     u8 yielded           # it lets the others go first, once
@@ -82,7 +83,7 @@ ctypedef struct HostSched:
     u64 ratelimit
     u64 next_account
     u64 ctx_allow        # bvt
-    PcpuSched cpus[64]
+    PcpuSched cpus[64]   # MAX_PCPUS
 
 ctypedef struct SchedPolicy:
     const char* name
@@ -103,6 +104,8 @@ ctypedef struct SchedPolicy:
     Unit* (*do_schedule)(Pcpu* p, u64 at) noexcept nogil
     # When an idle physical CPU has to ask again though nobody woke; all ones: never.
     u64 (*deadline)(Pcpu* p, u64 at) noexcept nogil
+    # It lives on another physical CPU from now on (u.home); it does not run.
+    void (*moved)(Unit* u, Pcpu* old, u64 at) noexcept nogil
     # Its parameters were changed.
     void (*adjusted)(Unit* u, u64 at) noexcept nogil
 

@@ -12,6 +12,7 @@ cdef void sedf_charge(Unit* u, u64 ran, u64 at) noexcept nogil
 cdef void sedf_tick(Host* host, u64 at) noexcept nogil
 cdef Unit* sedf_do_schedule(Pcpu* p, u64 at) noexcept nogil
 cdef u64 sedf_deadline(Pcpu* p, u64 at) noexcept nogil
+cdef void sedf_moved(Unit* u, Pcpu* old, u64 at) noexcept nogil
 cdef void sedf_adjusted(Unit* u, u64 at) noexcept nogil
 
 cdef bint by_weight(Unit* u) noexcept nogil

@@ -71,6 +71,14 @@ def sedf_adjusted(u: UnitPtr, at: u64) -> cython.void:
     u.sedf.left = u.sedf.slice
 
 
+def sedf_moved(u: UnitPtr, old: PcpuPtr, at: u64) -> cython.void:
+    """What is promised, and had beyond that, is the physical CPU's: it has as much more, or less, of the new one's."""
+    ahead: i64 = cython.cast(i64, u.sedf.extra) - cpu_of(old).virtual_time
+    u.sedf.extra = cython.cast(u64, cpu_of(u.home).virtual_time + (ahead if ahead > 0 else 0))
+    share_by_weight(old)
+    share_by_weight(u.home)
+
+
 def sedf_insert(u: UnitPtr, at: u64) -> cython.void:
     """It starts with extra time only, as all others."""
     u.params.weight = 0
@@ -239,4 +247,5 @@ sedf.charge = sedf_charge
 sedf.tick = sedf_tick
 sedf.do_schedule = sedf_do_schedule
 sedf.deadline = sedf_deadline
+sedf.moved = sedf_moved
 sedf.adjusted = sedf_adjusted

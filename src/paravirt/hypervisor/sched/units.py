@@ -10,7 +10,7 @@ ends with the machine (:func:`end_sched`), a domain's with its last vcpu.
 import cython
 from cython.cimports.libc.stdlib import calloc, free, realloc
 from cython.cimports.libc.string import memmove
-from cython.cimports.paravirt.hypervisor.records import DomainPtr, HostPtr, PcpuPtr, u32, u64
+from cython.cimports.paravirt.hypervisor.records import MAX_PCPUS, DomainPtr, HostPtr, PcpuPtr, u32, u64
 from cython.cimports.paravirt.hypervisor.sched.policy import (
     HostSched,
     HostSchedPtr,
@@ -112,7 +112,7 @@ def drop_unit(u: UnitPtr) -> cython.void:
     sched: HostSchedPtr = cython.cast(HostSchedPtr, u.domain.host.sched)
     at: u32 = 0
     i: u32
-    for i in range(64):
+    for i in range(MAX_PCPUS):
         if sched.cpus[i].running == u:
             sched.cpus[i].running = cython.NULL
     while sched.units[at] != u:

@@ -22,6 +22,7 @@ from cython.cimports.paravirt.hypervisor.loop import init_cond, init_lock, run_p
 from cython.cimports.paravirt.hypervisor.records import (
     FRAME_READONLY,
     FRAME_XEN,
+    MAX_PCPUS,
     DomainPtr,
     FramePtr,
     HostPtr,
@@ -125,7 +126,7 @@ class Host:
         rec.frames = cython.cast(FramePtr, calloc(memory.frames, cython.sizeof(FrameRecord)))
         rec.max_domains = MAX_DOMAINS
         rec.domains = cython.cast(cython.pointer(DomainPtr), calloc(MAX_DOMAINS, cython.sizeof(cython.p_void)))
-        rec.pcpus = cython.cast(cython.pointer(PcpuPtr), calloc(64, cython.sizeof(cython.p_void)))
+        rec.pcpus = cython.cast(cython.pointer(PcpuPtr), calloc(MAX_PCPUS, cython.sizeof(cython.p_void)))
         if rec.frames == cython.NULL or rec.domains == cython.NULL or rec.pcpus == cython.NULL:
             raise MemoryError
         for mfn in range(rec.nr_frames):
@@ -350,10 +351,11 @@ class Host:
     def stop(self) -> None:
         """Make every physical CPU leave its loop."""
         i: u32
-        self.rec.stopping = 1
-        for i in range(self.rec.nr_pcpus):
-            pthread_cond_signal(cython.address(self.rec.pcpus[i].wake))
-            self.rec.pcpus[i].ops.kick(self.rec.pcpus[i].engine)
+        with self.lock:
+            self.rec.stopping = 1
+            for i in range(self.rec.nr_pcpus):
+                pthread_cond_signal(cython.address(self.rec.pcpus[i].wake))
+                self.rec.pcpus[i].ops.kick(self.rec.pcpus[i].engine)
 
     def invalidate_code(self, start: int, end: int) -> None:
         """The host wrote machine bytes [start, end): engines drop code translated from them."""

@@ -7,10 +7,10 @@ All functions are called under the machine lock.
 """
 
 import cython
-from cython.cimports.paravirt.hypervisor.records import DomainPtr, HostPtr
+from cython.cimports.paravirt.hypervisor.records import DomainPtr, HostPtr, u32, u64
 from cython.cimports.paravirt.hypervisor.sched.policy import HostSchedPtr, UnitPtr
 from cython.cimports.paravirt.hypervisor.sched.units import policy_of, sched_of, unit_of
-from cython.cimports.paravirt.hypervisor.scheduling import force_reschedule, set_policy
+from cython.cimports.paravirt.hypervisor.scheduling import force_reschedule, set_policy, set_unit_affinity
 from cython.cimports.paravirt.hypervisor.timekeeping import now
 from cython.cimports.paravirt.hypervisor.views.domain import Domain
 from cython.cimports.paravirt.hypervisor.views.host import Host
@@ -160,6 +160,24 @@ def sched_set(domain: Domain, values: dict) -> None:
         u.params.warpu = wanted["warpu"]
     policy_of(rec.host).adjusted(u, now(rec.host))
     force_reschedule(u.home)
+
+
+def set_affinity(domain: Domain, pcpus: object) -> None:
+    """Say on which physical CPUs a domain may run, all its vcpus together; it leaves others at its next exit.
+
+    Raises:
+        UserError: the machine has none of them.
+    """
+    u: UnitPtr = unit_of(domain.rec)
+    wanted: u64 = 0
+    for number in pcpus:
+        if 0 <= number < domain.rec.host.nr_pcpus:
+            wanted |= cython.cast(u64, 1) << cython.cast(u32, number)
+    if u == cython.NULL:
+        raise UserError("Domain 0 is not scheduled: it runs on no physical CPU of the machine.")
+    if wanted == 0:
+        raise UserError("The machine has no such physical CPU.")
+    set_unit_affinity(u, wanted)
 
 
 def run_time(domain: Domain) -> int:

@@ -8,7 +8,6 @@ from cython.cimports.paravirt.hypervisor.debugreg import get_debug_register, set
 from cython.cimports.paravirt.hypervisor.frames import put_page_and_type
 from cython.cimports.paravirt.hypervisor.guestmem import copy_from_guest, copy_to_guest
 from cython.cimports.paravirt.hypervisor.hypercalls.descriptor_tables import destroy_gdt, destroy_ldt
-from cython.cimports.paravirt.hypervisor.loop import forget_vcpu
 from cython.cimports.paravirt.hypervisor.promotion import put_old_table
 from cython.cimports.paravirt.hypervisor.records import (
     VPF_BLOCKED,
@@ -221,7 +220,6 @@ class Vcpu:
             rec.info = rec.domain.shared_info + rec.id * 64
             put_page_and_type(host, rec.info_mfn)
             rec.info_mfn = 0
-        forget_vcpu(host, rec)
         rec.pcpu.ops.free_state(rec.pcpu.engine, rec.cpu.engine_state)
         rec.cpu.engine_state = cython.NULL
         rec.info = cython.NULL

@@ -293,12 +293,20 @@ static void refresh_controls(struct unicorn_engine *e)
     e->uc_reg_write(e->uc, UC_X86_REG_FPCW, &fpcw);
 }
 
+static void engine_unload(void *engine)
+{
+    struct unicorn_engine *e = engine;
+
+    if (e->loaded != NULL)
+        memcpy(((struct fpu_state *)e->loaded->engine_state)->image, e->env + ENV_FPU_BEGIN, FPU_BYTES);
+    e->loaded = NULL;
+}
+
 static void switch_to(struct unicorn_engine *e, struct cpu *cpu)
 {
     struct fpu_state *state = cpu->engine_state;
 
-    if (e->loaded != NULL)
-        memcpy(((struct fpu_state *)e->loaded->engine_state)->image, e->env + ENV_FPU_BEGIN, FPU_BYTES);
+    engine_unload(e);
     memcpy(e->env + ENV_FPU_BEGIN, state->image, FPU_BYTES);
     if (state->controls_stale) {
         refresh_controls(e);
@@ -523,12 +531,17 @@ static void drop_stale_code(struct unicorn_engine *e)
     uint64_t word, frame;
 
     pthread_mutex_lock(&e->stale_lock);
-    for (word = e->first_stale; word < e->end_stale; word++)
+    for (word = e->first_stale; word < e->end_stale; word++) {
+        if (e->stale[word] == ~0ull) {
+            e->stale[word] = 0;
+            e->tb_invalidate_phys_range(e->uc, word << 18, (word + 1) << 18);
+        }
         while (e->stale[word] != 0) {
             frame = word * 64 + (uint64_t)__builtin_ctzll(e->stale[word]);
             e->stale[word] &= e->stale[word] - 1;
             e->tb_invalidate_phys_range(e->uc, frame << 12, (frame + 1) << 12);
         }
+    }
     e->first_stale = e->nr_frames;
     e->end_stale = 0;
     pthread_mutex_unlock(&e->stale_lock);
@@ -787,6 +800,7 @@ const struct cpu_ops unicorn_ops = {
     .free_state = engine_free_state,
     .get_fxsave = engine_get_fxsave,
     .set_fxsave = engine_set_fxsave,
+    .unload = engine_unload,
     .hold = engine_hold,
     .unhold = engine_unhold,
 };

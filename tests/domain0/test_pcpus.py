@@ -1,0 +1,76 @@
+"""Guests on a machine of several physical CPUs, and moved between them while they run."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from paravirt import Domain, Machine, UserError
+
+from ..hypervisor.audited import audited
+from ..oracle import kernels
+
+PATIENCE = 120.0
+MOVES = 12
+
+
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    with Machine(memory=128, pcpus=2) as made, audited(made):
+        yield made
+
+
+@pytest.fixture(scope="session")
+def rewrites(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return kernels.build("rewrites", tmp_path_factory.mktemp("kernels"))
+
+
+def where(domain: Domain) -> int:
+    return domain.control(lambda view: view.vcpus[0].pcpu)
+
+
+def goes_on(domain: Domain) -> None:
+    """Wait until the guest has done some more rounds, and look that it saw what it wrote."""
+    domain.console.expect("wrong ", PATIENCE)
+    domain.console.expect("wrong 0\n", PATIENCE)
+
+
+def test_domains_are_spread_over_the_physical_cpus(machine: Machine, rewrites: Path) -> None:
+    domains = [machine.create(rewrites, memory=8) for _ in range(4)]
+    assert sorted(where(domain) for domain in domains) == [0, 0, 1, 1]
+    for domain in domains:
+        goes_on(domain)
+
+
+def test_a_guest_that_is_moved_sees_what_it_writes(machine: Machine, rewrites: Path) -> None:
+    moved, beside = (machine.create(rewrites, memory=8) for _ in range(2))
+    chance = random.Random(1)
+    for _ in range(MOVES):
+        target = chance.randrange(2)
+        moved.pin([target])
+        goes_on(moved)
+        assert where(moved) == target
+    goes_on(beside)
+    assert b"wrong 0" in moved.console.output and b"wrong 1" not in moved.console.output
+
+
+def test_a_paused_guest_moves_at_once(machine: Machine, rewrites: Path) -> None:
+    domain = machine.create(rewrites, memory=8, paused=True)
+    for target in (1, 0, 1):
+        domain.pin([target, 7])
+        assert where(domain) == target
+    domain.unpause()
+    goes_on(domain)
+
+
+def test_there_must_be_a_physical_cpu(machine: Machine, rewrites: Path) -> None:
+    domain = machine.create(rewrites, memory=8, paused=True)
+    with pytest.raises(UserError, match="no such physical CPU"):
+        domain.pin([2, 3])
+    with pytest.raises(UserError, match="1 to 64 physical CPUs"):
+        Machine(memory=16, pcpus=0)
+    with pytest.raises(UserError, match="deterministic machine has one"):
+        Machine(memory=16, pcpus=2, deterministic=True)
