@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Final
 
+from paravirt.domain0.block import nbd
 from paravirt.domain0.block.extents import Extent, ExtentImage
 from paravirt.domain0.block.image import SECTOR_SIZE, Buffers, Image, RawImage
+from paravirt.domain0.block.overlay import OverlayImage, create_overlay
+from paravirt.domain0.block.seekable import SeekableImage
 from paravirt.errors import UserError
 
 
@@ -73,6 +75,17 @@ def _lines(path: Path) -> list[str]:
     return [line for line in map(str.strip, text.splitlines()) if line and not line.startswith("#")]
 
 
+def new_overlay(path: Path, base: Path, format_: str = "raw") -> None:
+    """Make an overlay of an image.
+
+    Raises:
+        UserError: the image cannot be opened, or the overlay cannot be made.
+    """
+    image = open_image(base, format_, True)
+    image.close()
+    create_overlay(path, base.absolute(), image.size, format_)
+
+
 def open_image(target: str | os.PathLike[str], format_: str = "raw", readonly: bool = False) -> Image:
     """The image at ``target``.
 
@@ -86,7 +99,12 @@ def open_image(target: str | os.PathLike[str], format_: str = "raw", readonly: b
         return RawImage(path, readonly)
     if format_ == "extents":
         return CarvedImage(path, readonly)
-    raise UserError(f"Disks of the format {format_!r} cannot be used; there are {', '.join(FORMATS)}.")
-
-
-FORMATS: Final = ("raw", "extents")
+    if format_ == "overlay":
+        return OverlayImage(path, readonly, lambda base, base_format: open_image(base, base_format, True))
+    if format_ == "zstd":
+        if not readonly:
+            raise UserError(f"The disk image {str(path)!r} is compressed, and can only be read (access 'r').")
+        return SeekableImage(path)
+    if format_ in nbd.FORMATS:
+        return nbd.NbdImage(path, format_, readonly)
+    raise UserError(f"There is no format of disks {format_!r}.")
