@@ -1,0 +1,318 @@
+/*
+ * A block frontend, well-behaved or hostile: the first word of the command line says which.
+ *
+ *   good       writes and reads the disk, and compares
+ *   noise      requests of random bytes, with an event after each
+ *   indices    a request index that runs away
+ *   twist      requests, segments and grants that change while they are looked at
+ *   greedy     never takes a response
+ *   events     events without requests
+ *
+ * The hostile ones go on until Domain 0 has closed the device, or for a while; then they say so and power off.
+ */
+#include "../lib/grant.h"
+
+const char guest_name[] = "blk";
+
+#define DEVICE "device/vbd/51712/"
+#define REF 40
+#define DATA_PAGES 8
+#define SECTORS (2048 * 2) /* of the disk that the test gives us */
+
+#define XS_READ 2
+#define XS_WRITE 11
+#define XS_ERROR 16
+
+struct xs_header {
+    u32 type, id, transaction, length;
+};
+struct xs_page {
+    char requests[1024], replies[1024];
+    volatile u32 req_cons, req_prod, rsp_cons, rsp_prod;
+};
+
+struct blk_request {
+    u8 operation, nr_segments;
+    u16 handle;
+    u64 id, sector;
+    struct {
+        u32 ref;
+        u8 first, last;
+    } segments[11];
+};
+struct blk_response {
+    u64 id;
+    u8 operation;
+    short status;
+};
+struct blk_ring {
+    volatile u32 req_prod, req_event, rsp_prod, rsp_event;
+    u8 pad[48];
+    union {
+        struct blk_request request;
+        struct blk_response response;
+        u8 bytes[112];
+    } entries[32];
+};
+
+static struct blk_ring *ring;
+static struct grant_entry_v1 *table;
+static char *data[DATA_PAGES];
+static u32 port, produced, consumed;
+
+/* --- xenstore ------------------------------------------------------------------------------------------------ */
+
+static void wait_a_little(void)
+{
+    sleep_until(system_time() + 200000);
+}
+
+static void store_put(struct xs_page *page, const void *bytes, u32 length)
+{
+    for (u32 i = 0; i < length; i++) {
+        while (page->req_prod - page->req_cons == sizeof page->requests)
+            wait_a_little();
+        page->requests[page->req_prod % sizeof page->requests] = ((const char *)bytes)[i];
+        asm volatile("" ::: "memory");
+        page->req_prod++;
+    }
+}
+
+static void store_take(struct xs_page *page, void *bytes, u32 length)
+{
+    for (u32 i = 0; i < length; i++) {
+        while (page->rsp_prod == page->rsp_cons)
+            wait_a_little();
+        ((char *)bytes)[i] = page->replies[page->rsp_cons % sizeof page->replies];
+        asm volatile("" ::: "memory");
+        page->rsp_cons++;
+    }
+}
+
+/* Ask xenstore; the reply's text, or an empty one for an error. */
+static const char *store(u32 type, const char *path, const char *value)
+{
+    static char reply[1100];
+    struct xs_page *page = va_of_mfn(start_info->store_mfn);
+    struct evtchn_port send = {start_info->store_evtchn};
+    u32 name = strlen(path) + 1, rest = value ? strlen(value) : 0;
+    struct xs_header header = {type, 1, 0, name + rest};
+    store_put(page, &header, sizeof header);
+    store_put(page, path, name);
+    store_put(page, value, rest);
+    xen_event_channel_op(EVTCHNOP_send, &send);
+    store_take(page, &header, sizeof header);
+    store_take(page, reply, header.length);
+    reply[header.type == XS_ERROR ? 0 : header.length] = 0;
+    return reply;
+}
+
+static void publish(const char *name, u32 value)
+{
+    char path[80], text[16];
+    snprintf(path, sizeof path, DEVICE "%s", name);
+    snprintf(text, sizeof text, "%u", value);
+    store(XS_WRITE, path, text);
+}
+
+static int backend_state(void)
+{
+    static char path[120];
+    if (!path[0])
+        snprintf(path, sizeof path, "%s/state", store(XS_READ, DEVICE "backend", 0));
+    return store(XS_READ, path, 0)[0] - '0';
+}
+
+/* --- the device ---------------------------------------------------------------------------------------------- */
+
+static void grant(u32 ref, const void *page)
+{
+    table[ref].flags = 0;
+    table[ref].domid = 0;
+    table[ref].frame = (u32)mfn_of(page);
+    table[ref].flags = GTF_permit_access;
+}
+
+static void connect(void)
+{
+    static u64 frames[1];
+    struct evtchn_alloc_unbound unbound = {DOMID_SELF, 0, 0};
+    check(grant_frames(1, frames) == 0);
+    table = page_alloc();
+    check(map_page((u64)table, frames[0] << 12 | PTE_P | PTE_RW) == 0);
+    ring = page_alloc();
+    ring->req_event = ring->rsp_event = 1;
+    grant(REF, ring);
+    for (u32 i = 0; i < DATA_PAGES; i++)
+        grant(REF + 1 + i, data[i] = page_alloc());
+    check(xen_event_channel_op(EVTCHNOP_alloc_unbound, &unbound) == 0);
+    port = unbound.port;
+    publish("ring-ref", REF);
+    publish("event-channel", port);
+    publish("feature-persistent", 0);
+    publish("state", 3);
+    for (int i = 0; backend_state() != 4; i++) {
+        check(i < 10000);
+        wait_a_little();
+    }
+    publish("state", 4);
+}
+
+static void send(void)
+{
+    struct evtchn_port event = {port};
+    xen_event_channel_op(EVTCHNOP_send, &event);
+}
+
+static struct blk_request *next_request(void)
+{
+    struct blk_request *request = &ring->entries[produced % 32].request;
+    memset(request, 0, sizeof *request);
+    request->id = produced;
+    return request;
+}
+
+static void push(void)
+{
+    asm volatile("" ::: "memory");
+    ring->req_prod = ++produced;
+    send();
+}
+
+static int take_response(void)
+{
+    while (ring->rsp_prod == consumed) {
+        ring->rsp_event = consumed + 1;
+        wait_a_little();
+    }
+    struct blk_response *response = &ring->entries[consumed % 32].response;
+    check(response->id == consumed);
+    consumed++;
+    return response->status;
+}
+
+static u64 random_number(void)
+{
+    static u64 state = 88172645463325252UL;
+    state ^= state << 13;
+    state ^= state >> 7;
+    return state ^= state << 17;
+}
+
+/* --- what it does -------------------------------------------------------------------------------------------- */
+
+static int transfer(int write, u64 sector)
+{
+    struct blk_request *request = next_request();
+    request->operation = write;
+    request->sector = sector;
+    request->nr_segments = DATA_PAGES;
+    for (u32 i = 0; i < DATA_PAGES; i++) {
+        request->segments[i].ref = REF + 1 + i;
+        request->segments[i].last = 7;
+    }
+    push();
+    return take_response();
+}
+
+static void good(void)
+{
+    for (u64 round = 0; round < 40; round++) {
+        u64 sector = round * 97 % (SECTORS - DATA_PAGES * 8);
+        for (u32 i = 0; i < DATA_PAGES; i++)
+            memset(data[i], (int)(round * 11 + i), PAGE_SIZE);
+        check(transfer(1, sector) == 0);
+        for (u32 i = 0; i < DATA_PAGES; i++)
+            memset(data[i], 0xee, PAGE_SIZE);
+        check(transfer(0, sector) == 0);
+        for (u32 i = 0; i < DATA_PAGES; i++)
+            for (u32 at = 0; at < PAGE_SIZE; at += 64)
+                check(data[i][at] == (char)(round * 11 + i));
+    }
+    check(transfer(0, SECTORS) == -1);
+    check(transfer(0, 0) == 0);
+}
+
+static void noise(void)
+{
+    for (u32 i = 0; i < 3000; i++) {
+        u64 *words = (u64 *)next_request();
+        for (u32 word = 0; word < 14; word++)
+            words[word] = random_number();
+        ((struct blk_request *)words)->operation %= 8;
+        if (random_number() % 2)
+            ((struct blk_request *)words)->nr_segments %= 12;
+        push();
+        while (produced - (consumed = ring->rsp_prod) >= 32)
+            wait_a_little();
+    }
+}
+
+static void indices(void)
+{
+    ring->req_prod = 0x12345678;
+    send();
+}
+
+static void twist(void)
+{
+    for (u32 round = 0; round < 400; round++) {
+        struct blk_request *request = next_request();
+        request->operation = round % 2;
+        request->nr_segments = 4;
+        for (u32 i = 0; i < 4; i++) {
+            request->segments[i].ref = REF + 1 + i;
+            request->segments[i].last = 7;
+        }
+        push();
+        for (volatile u32 i = 0; i < 200; i++) {
+            request->nr_segments = (u8)random_number();
+            request->segments[i % 4].ref = (u32)random_number() % 64;
+            request->segments[i % 4].last = (u8)random_number();
+            request->sector = random_number();
+            request->operation ^= 1;
+            table[REF + 1 + i % 4].flags = i % 2 ? GTF_permit_access : 0;
+            table[REF + 1 + i % 4].frame = (u32)random_number() % 70000;
+        }
+        for (u32 i = 0; i < 4; i++)
+            grant(REF + 1 + i, data[i]);
+        while (ring->rsp_prod == consumed)
+            wait_a_little();
+        consumed++;
+    }
+}
+
+static void greedy(void)
+{
+    ring->rsp_event = 0;
+    for (u32 i = 0; i < 1000; i++) {
+        struct blk_request *request = next_request();
+        request->nr_segments = 1;
+        request->segments[0].ref = REF + 1;
+        push();
+    }
+}
+
+static void events(void)
+{
+    for (u32 i = 0; i < 200000; i++)
+        send();
+}
+
+void guest_main(void)
+{
+    static const struct {
+        const char *name;
+        void (*run)(void);
+    } ways[] = {{"good", good}, {"noise", noise}, {"indices", indices},
+                {"twist", twist}, {"greedy", greedy}, {"events", events}};
+    xen_vcpu_op(VCPUOP_stop_periodic_timer, 0, 0);
+    connect();
+    for (u32 i = 0; i < ARRAY_SIZE(ways); i++)
+        if (starts_with(start_info->cmd_line, ways[i].name))
+            ways[i].run();
+    if (starts_with(start_info->cmd_line, "indices") || starts_with(start_info->cmd_line, "greedy"))
+        while (backend_state() == 4)
+            wait_a_little();
+    printf("blk: the backend's state is %d\n", backend_state());
+}

@@ -1,0 +1,65 @@
+"""Hostile block frontends beside a well-behaved one, each a kernel on a machine of theirs together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from paravirt import Domain, Machine, ShutdownReason
+from paravirt.domain0.devices.spec import DeviceSpec
+from paravirt.domain0.xlcfg.disks import disk_spec
+
+from ..hypervisor.audited import audited, check
+from ..oracle import kernels
+
+PATIENCE = 60.0
+DISK_SIZE = 2 << 20
+
+
+@pytest.fixture(scope="module")
+def blk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return kernels.build("blk", tmp_path_factory.mktemp("kernels"))
+
+
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    with Machine(memory=64) as made, audited(made):
+        yield made
+
+
+def disk(path: Path) -> DeviceSpec:
+    path.write_bytes(bytes(DISK_SIZE))
+    return disk_spec(path, "xvda")
+
+
+def start(machine: Machine, blk: Path, way: str, path: Path) -> Domain:
+    return machine.create(blk, cmdline=way, memory=8, name=way, devices=[disk(path)])
+
+
+def text(domain: Domain) -> str:
+    return domain.console.output.decode()
+
+
+@pytest.mark.parametrize(
+    ("way", "state"), [("noise", 4), ("indices", 5), ("twist", 4), ("greedy", 5), ("events", 4), ("good", 4)]
+)
+def test_a_hostile_frontend_harms_itself_only(
+    machine: Machine, blk: Path, tmp_path: Path, way: str, state: int
+) -> None:
+    """The other one's disk works, every reference is where it belongs, and it is disconnected if the ring is wrong."""
+    hostile = start(machine, blk, way, tmp_path / "hostile")
+    good = start(machine, blk, "good", tmp_path / "good")
+    assert good.wait(PATIENCE) is ShutdownReason.POWEROFF
+    assert "TEST blk: PASS" in text(good), text(good)
+    check(machine, "beside a hostile frontend")
+    assert hostile.wait(PATIENCE) is ShutdownReason.POWEROFF
+    assert f"the backend's state is {state}\n" in text(hostile), text(hostile)
+    assert "TEST blk: PASS" in text(hostile), text(hostile)
+    # The good one wrote what it said that it would, and nobody else did.
+    round_ = 39
+    sector = round_ * 97 % (DISK_SIZE // 512 - 64)
+    written = (tmp_path / "good").read_bytes()[sector * 512 :][: 8 * 4096]
+    assert written == b"".join(bytes([(round_ * 11 + page) % 256]) * 4096 for page in range(8))
+    assert machine.call(lambda: machine.devices.of(hostile.domid)) == []
