@@ -29,6 +29,7 @@ COMMANDS = {
     "run": ("paravirt.cli.run:run", "Boot one kernel as a guest, in the foreground."),
     "demo": ("paravirt.cli.demo:demo", "Boot Debian's stock kernel to a shell."),
     "guests": ("paravirt.cli.guests:guests", "List the guest kernels that can be had here."),
+    "disk": ("paravirt.cli.disk:disk", "Make images for guests' disks."),
     "info": ("paravirt.cli.info:info", "Say what this machine and this build can do."),
     "bench": ("paravirt.cli.bench:bench", "Measure boots, traps and system calls."),
 }
