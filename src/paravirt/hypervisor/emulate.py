@@ -40,9 +40,12 @@ ARCHITECTURAL_IOPL = cython.declare(u64, 16)
 
 
 def port_allowed(v: VcpuPtr, port: u32, size: u32) -> cython.bint:
-    """Whether the guest may touch ``size`` ports from ``port`` on, by privilege level or by bitmap."""
+    """Whether the guest may touch ``size`` ports from ``port`` on, by privilege level or by bitmap.
+
+    Of the bitmap two bytes are read, whether the second one matters or not: both have to be there, as on Xen.
+    """
     needed: u8 = 3 if v.cpu.user else (0 if v.domain.arch_vm_assist & ARCHITECTURAL_IOPL else 1)
-    bits: u8[2]
+    bits: u16
     user: u8 = v.cpu.user
     mask: u32 = (1 << size) - 1
     rc: i64
@@ -50,14 +53,10 @@ def port_allowed(v: VcpuPtr, port: u32, size: u32) -> cython.bint:
         return True
     if port + size > v.iobmp_limit:
         return False
-    bits[0] = 0xFF
-    bits[1] = 0xFF
     v.cpu.user = 0
-    rc = copy_from_guest(v, bits, v.iobmp + (port >> 3), 2 if (port & 7) + size > 8 else 1)
+    rc = copy_from_guest(v, cython.address(bits), v.iobmp + (port >> 3), 2)
     v.cpu.user = user
-    return (
-        rc == 0 and ((cython.cast(u32, bits[0]) | cython.cast(u32, bits[1]) << 8) >> (port & 7)) & mask == 0
-    )
+    return rc == 0 and (cython.cast(u32, bits) >> (port & 7)) & mask == 0
 
 
 def read_port(host: HostPtr, v: VcpuPtr, port: u32, size: u32) -> u32:

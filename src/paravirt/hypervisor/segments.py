@@ -51,7 +51,7 @@ IRET_FLAGS = cython.declare(u64, 0x254DD5)
 
 
 def read_descriptor(host: HostPtr, v: VcpuPtr, selector: u16, descriptor: U64Ptr) -> i64:
-    """The descriptor that a selector names: 0, a general protection fault beyond the table's end, or a page fault."""
+    """The descriptor that a selector names: 0, a general protection fault beyond the LDT's end, or a page fault."""
     entry: u32 = selector >> 3
     if selector & 4:
         if entry >= v.ldt_entries:
@@ -60,8 +60,8 @@ def read_descriptor(host: HostPtr, v: VcpuPtr, selector: u16, descriptor: U64Ptr
             return PF | selector
         descriptor[0] = cython.cast(U64Ptr, frame_ptr(host, v.ldt_frames[entry >> 9]))[entry & 511]
         return 0
+    descriptor[0] = 0
     if entry >= FIRST_RESERVED_GDT_ENTRY:
-        descriptor[0] = 0
         if selector & ~3 == 0xE020:
             descriptor[0] = FLAT_CODE32
         elif selector & ~3 == 0xE028:
@@ -69,21 +69,20 @@ def read_descriptor(host: HostPtr, v: VcpuPtr, selector: u16, descriptor: U64Ptr
         elif selector & ~3 == 0xE030:
             descriptor[0] = FLAT_CODE64
         return 0
-    if entry >= v.gdt_entries:
-        return GP | (selector & 0xFFFC)
-    descriptor[0] = cython.cast(U64Ptr, frame_ptr(host, v.gdt_frames[entry >> 9]))[entry & 511]
+    # Whole frames are in use, and zeros behind them.
+    if v.gdt_frames[entry >> 9] != 0:
+        descriptor[0] = cython.cast(U64Ptr, frame_ptr(host, v.gdt_frames[entry >> 9]))[entry & 511]
     return 0
 
 
 def check_descriptor(d: DomainPtr, descriptor: U64Ptr) -> cython.bint:
     """Whether a guest may put a descriptor into a table; changes it where it may not stand as it is.
 
-    What is not present is harmless.  Segments get at least the privilege level of ring 3, in which a guest's kernel
-    runs.  Of system descriptors a call gate is kept, for the guest to see: with privilege level 0, so that its use
-    raises #GP, and with the level that it asked for in its selector's RPL.
+    What is not present is harmless.  Segments get the privilege level of ring 3, in which a guest's kernel runs.  Of
+    system descriptors a call gate is kept, for the guest to see: with privilege level 0, so that its use raises #GP,
+    and with the level that a segment would get in its selector's RPL.
     """
     high: u32 = cython.cast(u32, descriptor[0] >> 32)
-    level: u64 = (high >> 13) & 3
     selector: u16 = cython.cast(u16, descriptor[0] >> 16)
     if not high & (1 << 15):
         return True
@@ -92,13 +91,12 @@ def check_descriptor(d: DomainPtr, descriptor: U64Ptr) -> cython.bint:
         return True
     if high & 0xF00 == 0:
         # The second half of a call gate, or nothing.
-        descriptor[0] |= cython.cast(u64, 3) << 45
         return True
     if high & 0xF00 != 0xC00 or high & 0xFF:
         return False
     if selector >> 3 >= FIRST_RESERVED_GDT_ENTRY and selector != FLAT_KERNEL_CS and not selector & 4:
         return False
-    descriptor[0] = (descriptor[0] & ~((cython.cast(u64, 3) << 45) | (cython.cast(u64, 3) << 16))) | level << 16
+    descriptor[0] = (descriptor[0] & ~(cython.cast(u64, 3) << 45)) | cython.cast(u64, 3) << 16
     return True
 
 
