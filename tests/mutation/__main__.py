@@ -25,7 +25,7 @@ MODEL = "tests/hypervisor/test_model.py"
 AUDIT = "tests/hypervisor/test_audit.py"
 # The kernels that work on memory, by words in their names.
 WORDS = (
-    "pagetables", "pinning", "memory", "descriptors", "ptwr", "confusion", "linear", "validation", "flag_changes",
+    "pagetables", "pinning", "memory", "descriptor", "ptwr", "confusion", "linear", "validation", "flag_changes",
     "foreign", "superpages", "bounds", "stale", "hypervisor_range",
 )  # fmt: skip
 KERNELS = f"tests/guests/test_guests.py -k {' or '.join(WORDS)}"

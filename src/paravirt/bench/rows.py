@@ -9,8 +9,16 @@ XEN = ("xen-dom0", "QEMU 10")
 """Who sets the mark: real Xen's Domain 0 under this emulator; with an older one figures are not judged."""
 
 _HALF = Target(0.5, XEN)
-_TRAP_NS, _UPDATE_NS = 1000, 2000
-_UPDATES = ("mmu_update", "update_va_mapping", "multicall_8", "page_table_write")
+_TRAP_NS, _UPDATE_NS, _GRANT_NS, _PAGE_NS = 1000, 2000, 5000, 10_000
+_LIMITS = {
+    "mmu_update": _UPDATE_NS,
+    "update_va_mapping": _UPDATE_NS,
+    "multicall_8": _UPDATE_NS,
+    "page_table_write": _UPDATE_NS,
+    "grant_map": _GRANT_NS,
+    "grant_copy": _GRANT_NS,
+    "validate_page": _PAGE_NS,
+}
 # The handler of `null` is Python, and so is not on the path that needs no interpreter.
 _BUSY = ("stack_switch", "mmu_update", "page_table_write", "int3")
 
@@ -63,7 +71,7 @@ def _trap_rows() -> list[Row]:
         each = f"{meaning}, each of {trips}" if trips > 1 else meaning
         made.append(Row(f"trap_{trap}", "ns", "traps", f"{each}: round trip"))
         if trap != "event_mask":
-            limit = _UPDATE_NS if trap in _UPDATES else _TRAP_NS
+            limit = _LIMITS.get(trap, _TRAP_NS)
             made.append(
                 Row(f"trap_{trap}_handler", "ns", "traps", f"{each}: in our handlers", targets=(Target(limit),))
             )

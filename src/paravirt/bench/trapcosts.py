@@ -33,6 +33,9 @@ TRAPS: dict[str, tuple[str, int]] = {
     "cpuid": ("CPUID with the emulation prefix", 1),
     "event": ("event sent to oneself, delivered, and iret", 2),
     "event_mask": ("events unmasked and masked: no trap", 1),
+    "grant_map": ("a grant mapped, and unmapped", 2),
+    "grant_copy": ("1500 bytes copied out of a granted frame", 1),
+    "validate_page": ("an L1 table of 512 entries pinned and unpinned", 1),
 }
 """What each row of the kernel does, and how many trips into the hypervisor that is."""
 

@@ -441,8 +441,7 @@ def unshare_frame(host: HostPtr, mfn: u64, domid: u16) -> cython.void:
     frame: FramePtr = cython.address(host.frames[mfn])
     if frame.owner == domid and frame.flags & FRAME_KEPT:
         frame.flags &= ~FRAME_KEPT
-        if not frame.flags & FRAME_READONLY:
-            put_page_type(host, mfn)
+        put_page_type(host, mfn)
     if frame.flags & FRAME_ALLOCATED:
         frame.flags &= ~FRAME_ALLOCATED
         put_page(host, mfn)

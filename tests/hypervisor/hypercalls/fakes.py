@@ -77,6 +77,9 @@ class FakeHost:
     def set_m2p(self, mfn: int, pfn: int) -> None:
         self.table[mfn] = pfn & WORD
 
+    def owner_of(self, mfn: int) -> int:
+        return self.frames[mfn].owner
+
     def frame_info(self, mfn: int) -> tuple[int, int, int, int, int]:
         frame = self.frames[mfn]
         return frame.owner, frame.type, frame.type_refs, frame.refs, frame.flags
@@ -97,6 +100,12 @@ class FakeHost:
         if found == old:
             self.memory.write(address, new.to_bytes(4, "little"))
         return found
+
+    def read_number(self, address: int, size: int) -> int:
+        return int.from_bytes(self.memory.read(address, size), "little")
+
+    def copy_memory(self, target: int, source: int, length: int) -> None:
+        self.memory.write(target, self.memory.read(source, length))
 
     def _change(self, address: int, clear: int, set: int) -> None:
         found = int.from_bytes(self.memory.read(address, 2), "little")

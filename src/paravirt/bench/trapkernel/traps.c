@@ -18,12 +18,17 @@ typedef unsigned long u64;
 #define FLAT_CS 0xe033
 #define FLAT_SS 0xe02b
 #define DOMID_SELF 0x7ff0
+#define GTF_PERMIT_ACCESS 1
+#define GNTMAP_HOST 2
+#define GRANT_REF 8
 
 /* Hypercalls and their operations, by the numbers of the public headers. */
 enum { SET_TRAP_TABLE, MMU_UPDATE, STACK_SWITCH = 3, MULTICALL = 13, UPDATE_VA_MAPPING = 14, XEN_VERSION = 17,
        VM_ASSIST = 21,
-       CONSOLE_IO = 18, SCHED_OP = 29, CALLBACK_OP = 30, EVENT_CHANNEL_OP = 32 };
-enum { EVTCHN_SEND = 4, EVTCHN_BIND_IPI = 7 };
+       CONSOLE_IO = 18, GRANT_TABLE_OP = 20, MMUEXT_OP = 26, SCHED_OP = 29, CALLBACK_OP = 30, EVENT_CHANNEL_OP = 32 };
+enum { EVTCHN_BIND_INTERDOMAIN, EVTCHN_SEND = 4, EVTCHN_STATUS, EVTCHN_ALLOC_UNBOUND, EVTCHN_BIND_IPI };
+enum { GRANT_MAP, GRANT_UNMAP, GRANT_SETUP, GRANT_COPY = 5 };
+enum { PIN_L1, UNPIN = 4 };
 enum { SCHED_YIELD, SCHED_SHUTDOWN = 2 };
 enum { SHUTDOWN_POWEROFF, SHUTDOWN_CRASH = 3 };
 enum { VMASST_ENABLE, VMASST_WRITABLE_PAGETABLES = 2 };
@@ -63,6 +68,18 @@ struct trap_info {
 };
 struct multicall_entry {
     u64 op, result, args[6];
+};
+struct mmuext_op {
+    u32 cmd;
+    u64 arg1, arg2;
+};
+struct grant_entry {
+    u16 flags, domid;
+    u32 frame;
+};
+struct grant_end {
+    u64 ref;
+    u16 domid, offset;
 };
 
 extern char int3_entry[], page_fault_entry[], event_entry[];
@@ -300,6 +317,113 @@ static void row_event_mask(u64 count)
     }
 }
 
+/* ---- grants: the domain's own, to itself, as its console and disk use them ---- */
+
+static char granted[PAGE] __attribute__((aligned(4096)));
+static u16 self;
+
+/* What a channel to oneself says of its other end. */
+static u16 own_domid(void)
+{
+    static struct {
+        u16 dom, remote;
+        u32 port;
+    } unbound = {DOMID_SELF, DOMID_SELF, 0};
+    static struct {
+        u16 remote;
+        u32 remote_port, port;
+    } bound = {DOMID_SELF, 0, 0};
+    static struct {
+        u16 dom;
+        u32 port, status, vcpu;
+        u16 remote;
+        u32 remote_port;
+    } status = {DOMID_SELF, 0, 0, 0, 0, 0};
+    need(hypercall(EVENT_CHANNEL_OP, EVTCHN_ALLOC_UNBOUND, (u64)&unbound, 0, 0) == 0, "alloc_unbound");
+    bound.remote_port = unbound.port;
+    need(hypercall(EVENT_CHANNEL_OP, EVTCHN_BIND_INTERDOMAIN, (u64)&bound, 0, 0) == 0, "bind_interdomain");
+    status.port = bound.port;
+    need(hypercall(EVENT_CHANNEL_OP, EVTCHN_STATUS, (u64)&status, 0, 0) == 0, "status");
+    return status.remote;
+}
+
+/* The grant table appears where `granted` was, and what was there is granted: its frame is in the table now. */
+static u64 grant_one(void)
+{
+    static u64 frame, list;
+    static struct {
+        u16 dom;
+        u32 frames;
+        short status;
+        u64 *list;
+    } setup = {DOMID_SELF, 1, 0, &list};
+    if (frame)
+        return frame;
+    frame = mfn_of(granted);
+    self = own_domid();
+    need(hypercall(GRANT_TABLE_OP, GRANT_SETUP, (u64)&setup, 1, 0) == 0 && setup.status == 0, "setup_table");
+    need(hypercall(UPDATE_VA_MAPPING, (u64)granted, list << 12 | 0x63, UVMF_INVLPG, 0) == 0, "grant table");
+    ((volatile struct grant_entry *)granted)[GRANT_REF] = (struct grant_entry){GTF_PERMIT_ACCESS, self, (u32)frame};
+    return frame;
+}
+
+static void row_grant_map(u64 count)
+{
+    struct {
+        u64 address;
+        u32 flags, ref;
+        u16 dom;
+        short status;
+        u32 handle;
+        u64 bus_address;
+    } map;
+    struct {
+        u64 address, bus_address;
+        u32 handle;
+        short status;
+    } unmap;
+    grant_one();
+    need(hypercall(UPDATE_VA_MAPPING, (u64)scratch, 0, UVMF_INVLPG, 0) == 0, "update_va_mapping");
+    while (count--) {
+        map.address = (u64)scratch, map.flags = GNTMAP_HOST, map.ref = GRANT_REF, map.dom = self;
+        need(hypercall(GRANT_TABLE_OP, GRANT_MAP, (u64)&map, 1, 0) == 0 && map.status == 0, "map_grant_ref");
+        unmap.address = (u64)scratch, unmap.bus_address = 0, unmap.handle = map.handle;
+        need(hypercall(GRANT_TABLE_OP, GRANT_UNMAP, (u64)&unmap, 1, 0) == 0 && unmap.status == 0, "unmap_grant_ref");
+    }
+    need(hypercall(UPDATE_VA_MAPPING, (u64)scratch, scratch_value, UVMF_INVLPG, 0) == 0, "update_va_mapping");
+}
+
+static void row_grant_copy(u64 count)
+{
+    struct {
+        struct grant_end source, dest;
+        u16 length, flags;
+        short status;
+    } copy = {{GRANT_REF, 0, 0}, {mfn_of(scratch), DOMID_SELF, 0}, 1500, 1, 0};
+    grant_one();
+    copy.source.domid = self;
+    while (count--)
+        need(hypercall(GRANT_TABLE_OP, GRANT_COPY, (u64)&copy, 1, 0) == 0 && copy.status == 0, "copy");
+}
+
+/* A full L1 table: 512 entries that map one page read-only. */
+static void row_validate_page(u64 count)
+{
+    static u64 table[512] __attribute__((aligned(4096)));
+    struct mmuext_op op = {PIN_L1, mfn_of(table), 0};
+    u64 *entry = entry_of(table), value = *entry;
+    for (int i = 0; i < 512; i++)
+        table[i] = mfn_of(scratch) << 12 | 1;
+    need(hypercall(UPDATE_VA_MAPPING, (u64)table, value & ~2UL, UVMF_INVLPG, 0) == 0, "read-only");
+    while (count--) {
+        op.cmd = PIN_L1;
+        need(hypercall(MMUEXT_OP, (u64)&op, 1, 0, DOMID_SELF) == 0, "pin");
+        op.cmd = UNPIN;
+        need(hypercall(MMUEXT_OP, (u64)&op, 1, 0, DOMID_SELF) == 0, "unpin");
+    }
+    need(hypercall(UPDATE_VA_MAPPING, (u64)table, value, UVMF_INVLPG, 0) == 0, "writable");
+}
+
 static const struct {
     const char *name;
     void (*run)(u64 count);
@@ -316,6 +440,9 @@ static const struct {
     {"cpuid", row_cpuid},
     {"event", row_event},
     {"event_mask", row_event_mask},
+    {"grant_map", row_grant_map},
+    {"grant_copy", row_grant_copy},
+    {"validate_page", row_validate_page},
 };
 
 static const char *word(const char *wanted)

@@ -1,3 +1,4 @@
+# cython: language_level=3, annotation_typing=False
 """Grants in use: they are acquired, which the entry's flags then say, and given back.
 
 A use goes by what the entry was when the first use began.  GTF_reading and GTF_writing tell the granter that its
@@ -10,7 +11,6 @@ Behaviour: Xen 4.17, common/grant_table.c.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from paravirt.abi.grant_table import (
@@ -45,8 +45,9 @@ if TYPE_CHECKING:
     from paravirt.hypervisor.views import Domain, Host
 
 FRAME_WRITABLE: Final = 7  # records.pxd: the frame's type while it is written
-_XEN_READONLY: Final = 8 | 16
 _TRIES: Final = 5
+_PLAIN: Final = (GTF_permit_access,)
+_PLAIN_OR_TRANSITIVE: Final = (GTF_permit_access, GTF_transitive)
 _PIN_LIMIT: Final = 0x80
 """A kind of use that is counted up to here refuses more."""
 
@@ -59,13 +60,13 @@ class GrantStatus(Exception):
         self.status = status
 
 
-@dataclass(frozen=True)
 class Part:
     """The part of a frame that a copy may use; a reference to the frame is held."""
 
-    mfn: int
-    start: int
-    length: int
+    def __init__(self, mfn: int, start: int, length: int) -> None:
+        self.mfn = mfn
+        self.start = start
+        self.length = length
 
 
 def find_granter(host: Host, domid: int) -> Domain | None:
@@ -74,14 +75,14 @@ def find_granter(host: Host, domid: int) -> Domain | None:
     return None if domain is not None and domain.is_dying and domain.state.grants is None else domain
 
 
-def kinds(flags: int) -> list[int]:
+_READ_KINDS: Final = ((), (DEVICE_READ,), (HOST_READ,), (DEVICE_READ, HOST_READ))
+_WRITE_KINDS: Final = ((), (DEVICE_WRITE,), (HOST_WRITE,), (DEVICE_WRITE, HOST_WRITE))
+
+
+def kinds(flags: int) -> tuple[int, ...]:
     """The kinds of use that a mapping's GNTMAP_* flags stand for."""
-    found = []
-    if flags & GNTMAP_device_map:
-        found.append(DEVICE_READ if flags & GNTMAP_readonly else DEVICE_WRITE)
-    if flags & GNTMAP_host_map:
-        found.append(HOST_READ if flags & GNTMAP_readonly else HOST_WRITE)
-    return found
+    wanted = flags & (GNTMAP_device_map | GNTMAP_host_map)
+    return _READ_KINDS[wanted] if flags & GNTMAP_readonly else _WRITE_KINDS[wanted]
 
 
 def take_frame(host: Host, mfn: int, domid: int, readonly: bool) -> bool:
@@ -89,8 +90,6 @@ def take_frame(host: Host, mfn: int, domid: int, readonly: bool) -> bool:
     had."""
     if readonly:
         return host.get_page(mfn, domid)
-    if mfn >= host.nr_frames or host.frame_info(mfn)[4] & _XEN_READONLY == _XEN_READONLY:
-        return False
     return host.get_page_and_type(mfn, domid, FRAME_WRITABLE) == 0
 
 
@@ -110,11 +109,11 @@ def _set_status(owner: Domain, grants: GrantFrames, ref: int, user: int, readonl
     """
     pinned = ref in grants.active
     mask = GTF_type_mask | (GTF_sub_page if is_mapping else 0)
-    good = {GTF_permit_access} if is_mapping or grants.version == 1 else {GTF_permit_access, GTF_transitive}
+    good = _PLAIN if is_mapping or grants.version == 1 else _PLAIN_OR_TRANSITIVE
     wanted = GTF_reading if readonly else GTF_reading | GTF_writing
     host, address = owner.host, grants.entry_at(ref)
     for _ in range(_TRIES):
-        word = int.from_bytes(host.memory.read(address, 4), "little")
+        word = host.read_number(address, 4)
         flags, domid = word & 0xFFFF, word >> 16
         if not pinned and (flags & mask not in good or domid != user):
             break
@@ -126,7 +125,7 @@ def _set_status(owner: Domain, grants: GrantFrames, ref: int, user: int, readonl
         else:
             # The status is a word of its own: set it first, then see whether the entry is still the same.
             host.set_bits(grants.status_at(ref), wanted)
-            if int.from_bytes(host.memory.read(address, 4), "little") == word:
+            if host.read_number(address, 4) == word:
                 return
             _clear_unused(owner, grants, ref, readonly)
     raise GrantStatus(GNTST_general_error)
@@ -165,7 +164,7 @@ def pin_for_mapping(owner: Domain, ref: int, user: int, flags: int) -> Active:
             if not grants.is_closed:
                 _set_status(owner, grants, ref, user, readonly, True)
             if active is None:
-                mfn = grants.read(ref).frame
+                mfn = grants.frame_at(ref)
                 if not host.get_page(mfn, owner.domid):
                     _clear_unused(owner, grants, ref, readonly)
                     raise GrantStatus(GNTST_bad_page)
@@ -176,19 +175,25 @@ def pin_for_mapping(owner: Domain, ref: int, user: int, flags: int) -> Active:
     return active
 
 
-def _check_active(active: Active | None, user: int, wanted: list[int]) -> None:
-    if active is not None and (active.domid != user or any(active.pins[kind] >= _PIN_LIMIT for kind in wanted)):
+def _check_active(active: Active | None, user: int, wanted: tuple[int, ...]) -> None:
+    if active is None:
+        return
+    if active.domid != user:
         raise GrantStatus(GNTST_general_error)
+    for kind in wanted:
+        if active.pins[kind] >= _PIN_LIMIT:
+            raise GrantStatus(GNTST_general_error)
 
 
-def unpin(owner: Domain, ref: int, wanted: list[int]) -> None:
+def unpin(owner: Domain, ref: int, wanted: tuple[int, ...]) -> None:
     """A use of a grant, of some kinds, has ended."""
     grants = grants_of(owner)
     with owner.host.quiesced(owner):
         active = grants.active[ref]
         for kind in wanted:
             active.pins[kind] -= 1
-        _clear_unused(owner, grants, ref, all(kind in (HOST_READ, DEVICE_READ) for kind in wanted))
+        # Kinds of one use are all for reading, or all for writing.
+        _clear_unused(owner, grants, ref, wanted[0] in (HOST_READ, DEVICE_READ))
 
 
 def acquire_for_copy(owner: Domain, ref: int, user: int, readonly: bool, may_lead_on: bool = True) -> Part:
@@ -206,7 +211,7 @@ def acquire_for_copy(owner: Domain, ref: int, user: int, readonly: bool, may_lea
         raise GrantStatus(GNTST_bad_gntref)
     with host.quiesced(owner):
         active = grants.active.get(ref)
-        _check_active(active, user, [kind])
+        _check_active(active, user, (kind,))
         if grants.is_closed:
             raise GrantStatus(GNTST_bad_domain)
         if active is None or not (readonly or active.is_written):
@@ -230,12 +235,13 @@ def _copy_frame(
     readonly: bool,
     may_lead_on: bool,
 ) -> tuple[Active, Part]:
-    host, entry = owner.host, grants.read(ref)
+    host = owner.host
     if active is not None:
         # What became of the entry since does not matter, as long as the frame is there.
         if not host.get_page(active.mfn, owner.domid):
             raise GrantStatus(GNTST_bad_domain)
         return active, Part(active.mfn, active.start, active.length)
+    entry = grants.read(ref)
     if grants.version == 2 and entry.kind == GTF_transitive:
         behind = find_granter(host, entry.trans_domid)
         if not may_lead_on or entry.trans_domid == owner.domid or behind is None:
@@ -255,7 +261,7 @@ def release_for_copy(owner: Domain, ref: int, part: Part, readonly: bool) -> Non
     owner.host.put_page(part.mfn)
     while True:
         behind = grants_of(owner).active[ref].behind
-        unpin(owner, ref, [HOST_READ if readonly else HOST_WRITE])
+        unpin(owner, ref, (HOST_READ if readonly else HOST_WRITE,))
         if behind is None:
             return
         owner, ref = behind

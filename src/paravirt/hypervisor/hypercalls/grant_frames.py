@@ -1,3 +1,4 @@
+# cython: language_level=3, annotation_typing=False
 """The frames of one domain's grant table, and the entries in them (public/grant_table.h).
 
 Shared frames hold the entries that the guest writes: 8 bytes each in version 1, 16 in version 2. Status frames,
@@ -8,8 +9,7 @@ hypervisor's that the guest may map. What a guest writes there is read once, and
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from paravirt.abi.errno import EBUSY, ENOMEM, ERANGE
 from paravirt.abi.grant_table import (
@@ -40,8 +40,7 @@ _IN_USE: Final = GTF_reading | GTF_writing
 HOST_WRITE, HOST_READ, DEVICE_WRITE, DEVICE_READ = range(4)
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One grant, as it was at one moment, whatever the version.
 
     Attributes:
@@ -66,7 +65,6 @@ class Entry:
         return self.flags & GTF_type_mask
 
 
-@dataclass
 class Active:
     """A grant in use: what it gave when its use began, whatever the guest has made of the entry since.
 
@@ -79,18 +77,27 @@ class Active:
         pins: how many uses of each kind there are: HOST_WRITE, ... DEVICE_READ.
     """
 
-    domid: int
-    mfn: int
-    start: int = 0
-    length: int = FRAME_SIZE
-    is_sub_page: bool = False
-    behind: tuple[Domain, int] | None = None
-    pins: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
+    def __init__(
+        self,
+        domid: int,
+        mfn: int,
+        start: int = 0,
+        length: int = FRAME_SIZE,
+        is_sub_page: bool = False,
+        behind: tuple[Domain, int] | None = None,
+    ) -> None:
+        self.domid = domid
+        self.mfn = mfn
+        self.start = start
+        self.length = length
+        self.is_sub_page = is_sub_page
+        self.behind = behind
+        self.pins = [0, 0, 0, 0]
 
     @property
     def is_written(self) -> bool:
         """Whether some use of it may write."""
-        return self.pins[HOST_WRITE] + self.pins[DEVICE_WRITE] > 0
+        return bool(self.pins[HOST_WRITE] or self.pins[DEVICE_WRITE])
 
     @property
     def is_used(self) -> bool:
@@ -102,6 +109,7 @@ class GrantFrames:
     """A domain's grant table; it has one frame from its beginning.
 
     Attributes:
+        version: 1 or 2.
         shared, status: its frames.
         active: grants in use, by reference.
         is_closed: its domain has ended, and the frames are gone; only what is active can still be given back.
@@ -112,19 +120,16 @@ class GrantFrames:
 
     def __init__(self, domain: Domain, limit: int) -> None:
         self._domain = domain
+        self._host = domain.host
         self._memory = domain.host.memory
         self.limit = limit
+        self.version = domain.grant_version
         self.shared: list[int] = []
         self.status: list[int] = []
         self.active: dict[int, Active] = {}
         self.is_closed = False
         if not self.grow(1):
             raise HypercallError(ENOMEM)
-
-    @property
-    def version(self) -> int:
-        """1 or 2."""
-        return self._domain.grant_version
 
     @property
     def nr_entries(self) -> int:
@@ -187,7 +192,7 @@ class GrantFrames:
             self.status = []
         for mfn in self.shared:
             self._memory.clear(mfn)
-        self._domain.grant_version = version
+        self.version = self._domain.grant_version = version
         for ref, entry in enumerate(kept):
             self.write_reserved(ref, entry)
 
@@ -214,36 +219,40 @@ class GrantFrames:
 
     def entry_at(self, ref: int) -> int:
         """The machine address of an entry that exists."""
-        size = ENTRY_SIZE[self.version]
-        frame, index = divmod(ref, FRAME_SIZE // size)
-        return (self.shared[frame] << 12) + index * size
+        at = ref * ENTRY_SIZE[self.version]
+        mfn = self.shared[at >> 12]
+        return (mfn << 12) + (at & 0xFFF)
 
     def status_at(self, ref: int) -> int:
         """The machine address of the word with an entry's GTF_reading and GTF_writing."""
         if self.version == 1:
             return self.entry_at(ref)
-        frame, index = divmod(ref, FRAME_SIZE // STATUS_SIZE)
-        return (self.status[frame] << 12) + index * STATUS_SIZE
+        at = ref * STATUS_SIZE
+        mfn = self.status[at >> 12]
+        return (mfn << 12) + (at & 0xFFF)
 
     def read(self, ref: int) -> Entry:
-        """A copy of the entry of a reference below :attr:`nr_entries`."""
-        raw = self._memory.read(self.entry_at(ref), ENTRY_SIZE[self.version])
+        """A copy of the entry of a reference below :attr:`nr_entries`, each field of which is read once."""
+        read, at = self._host.read_number, self.entry_at(ref)
+        word = read(at, 4)
+        flags, domid = word & 0xFFFF, word >> 16
         if self.version == 1:
-            entry = GrantEntryV1.from_buffer_copy(raw)
-            return Entry(entry.flags, entry.domid, entry.frame)
-        wide = GrantEntryV2.from_buffer_copy(raw)
-        flags, domid = wide.hdr.flags, wide.hdr.domid
+            return Entry(flags, domid, read(at + 4, 4))
         if flags & GTF_type_mask == GTF_transitive:
-            return Entry(
-                flags, domid, 0, trans_domid=wide.transitive.trans_domid, trans_ref=wide.transitive.gref
-            )
+            return Entry(flags, domid, 0, trans_domid=read(at + 4, 2), trans_ref=read(at + 8, 4))
+        frame = read(at + 8, 8)
         if flags & GTF_sub_page:
-            return Entry(flags, domid, wide.sub_page.frame, wide.sub_page.page_off, wide.sub_page.length)
-        return Entry(flags, domid, wide.full_page.frame)
+            return Entry(flags, domid, frame, read(at + 4, 2), read(at + 6, 2))
+        return Entry(flags, domid, frame)
+
+    def frame_at(self, ref: int) -> int:
+        """The frame that an entry names which is neither for a transfer nor transitive."""
+        at = self.entry_at(ref)
+        return self._host.read_number(at + 4, 4) if self.version == 1 else self._host.read_number(at + 8, 8)
 
     def read_status(self, ref: int) -> int:
         """GTF_reading and GTF_writing of an entry."""
-        return int.from_bytes(self._memory.read(self.status_at(ref), STATUS_SIZE), "little") & _IN_USE
+        return self._host.read_number(self.status_at(ref), STATUS_SIZE) & _IN_USE
 
     def swap(self, one: int, other: int) -> None:
         """Exchange two entries that exist, with their status."""

@@ -1,8 +1,8 @@
+# cython: language_level=3, annotation_typing=False
 """map_grant_ref, unmap_grant_ref and unmap_and_replace, for a guest that maps into its own page tables."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from paravirt.abi.grant_table import (
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 _BOTH = GNTMAP_device_map | GNTMAP_host_map
 
 
-@dataclass(frozen=True)
 class Unmapped:
     """What an unmapping took away: to be given back when translations of it are flushed."""
 
-    owner: Domain
-    ref: int
-    mfn: int
-    flags: int
+    def __init__(self, owner: Domain, ref: int, mfn: int, flags: int) -> None:
+        self.owner = owner
+        self.ref = ref
+        self.mfn = mfn
+        self.flags = flags
 
 
 def map_grant(vcpu: Vcpu, request: GnttabMapGrantRef) -> int:
@@ -56,7 +56,7 @@ def map_grant(vcpu: Vcpu, request: GnttabMapGrantRef) -> int:
     if handle is None:
         return GNTST_no_space
     try:
-        mfn = _map(vcpu, owner, request)
+        mfn = _map(vcpu, owner, request, flags)
     except GrantStatus as end:
         track.give(handle)
         return end.status
@@ -66,8 +66,8 @@ def map_grant(vcpu: Vcpu, request: GnttabMapGrantRef) -> int:
     return GNTST_okay
 
 
-def _map(vcpu: Vcpu, owner: Domain, request: GnttabMapGrantRef) -> int:
-    host, flags = owner.host, request.flags
+def _map(vcpu: Vcpu, owner: Domain, request: GnttabMapGrantRef, flags: int) -> int:
+    host = owner.host
     readonly = bool(flags & GNTMAP_readonly)
     mfn = pin_for_mapping(owner, request.ref, vcpu.domain.domid, flags).mfn
     wanted = kinds(flags)

@@ -1,3 +1,4 @@
+# cython: language_level=3, annotation_typing=False
 """grant_table_op: a domain's grant table, and the use of others' grants (public/grant_table.h).
 
 Set-up, versions and swaps are here; mappings, copies and transfers have modules of their own.

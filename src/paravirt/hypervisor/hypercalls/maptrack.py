@@ -1,3 +1,4 @@
+# cython: language_level=3, annotation_typing=False
 """A domain's mappings of grants, by handle: Xen's maptrack.
 
 Handles come from a first-in, first-out list, which grows by a frame's worth at a time up to the domain's limit; one
@@ -7,23 +8,21 @@ of them always stays in the list.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
 
 HANDLES_PER_FRAME = 256
 MAX_FRAMES = 1024
 """The limit unless the toolstack says otherwise."""
 
 
-@dataclass
 class Mapping:
     """One mapping: of the grant ``ref`` of domain ``domid``; GNTMAP_* flags, less what has been unmapped."""
 
-    domid: int
-    ref: int
-    flags: int
+    def __init__(self, domid: int, ref: int, flags: int) -> None:
+        self.domid = domid
+        self.ref = ref
+        self.flags = flags
 
 
-@dataclass
 class MapTrack:
     """All of one domain's.
 
@@ -32,10 +31,11 @@ class MapTrack:
         mappings: by handle.
     """
 
-    max_frames: int = MAX_FRAMES
-    mappings: dict[int, Mapping] = field(default_factory=dict)
-    _free: deque[int] = field(default_factory=deque)
-    _frames: int = 0
+    def __init__(self, max_frames: int = MAX_FRAMES) -> None:
+        self.max_frames = max_frames
+        self.mappings: dict[int, Mapping] = {}
+        self._free: deque[int] = deque()
+        self._frames = 0
 
     def take(self) -> int | None:
         """A free handle; None: there is none."""

@@ -18,6 +18,6 @@ cdef class Domain:
     cdef void _begin_end(self)
     cdef void _rid_of(self, u64 mfn) noexcept nogil
     cdef bint _rid_of_some(self) noexcept nogil
-    cdef u64 _share_frame(self, bint writable)
+    cdef u64 _share_frame(self)
 
 cdef Domain new_domain(object host, HostRec* host_rec, u32 domid, u64 pages, u32 nr_vcpus, str name)

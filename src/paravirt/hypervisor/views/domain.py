@@ -29,7 +29,6 @@ from cython.cimports.paravirt.hypervisor.records import (
     FRAME_L4,
     FRAME_PARTIAL,
     FRAME_PINNED,
-    FRAME_READONLY,
     FRAME_VALIDATED,
     FRAME_WRITABLE,
     FRAME_XEN,
@@ -66,16 +65,19 @@ MAX_PORTS = 1024
 class Domain:
     """One domain: see :meth:`Host.create_domain`."""
 
-    def _share_frame(self, writable: cython.bint) -> u64:
-        """A frame of the hypervisor's that the domain may map, not counted as its memory: its mfn."""
+    def _share_frame(self) -> u64:
+        """A frame of the hypervisor's that the domain may map, not counted as its memory: its mfn.
+
+        It has the type *writable* for good: its one use as such is the hypervisor's own.
+        """
         mfn: u64 = alloc_frame(self.rec.host, self.rec.domid)
         frame: FramePtr
         if mfn == NO_FRAME:
             raise UserError("The machine has no free memory left.")
         frame = cython.address(self.rec.host.frames[mfn])
-        frame.flags |= FRAME_XEN | FRAME_KEPT | FRAME_VALIDATED | (0 if writable else FRAME_READONLY)
-        frame.type = FRAME_WRITABLE if writable else 0
-        frame.type_refs = 1 if writable else 0
+        frame.flags |= FRAME_XEN | FRAME_KEPT | FRAME_VALIDATED
+        frame.type = FRAME_WRITABLE
+        frame.type_refs = 1
         self.shared_frames.append(mfn)
         return mfn
 
@@ -157,9 +159,9 @@ class Domain:
             return None
         return f"{cython.cast(bytes, reason).decode()} ({self.rec.crash_detail:#x})"
 
-    def share_frame(self, writable: bool = True) -> int:
+    def share_frame(self) -> int:
         """A new frame of the hypervisor's that the domain may map (grant tables, ...): its mfn."""
-        return self._share_frame(writable)
+        return self._share_frame()
 
     def unshare_frame(self, mfn: int) -> None:
         """The hypervisor uses a frame of :meth:`share_frame` no more: it is freed once nobody has it mapped."""
@@ -457,7 +459,7 @@ def new_domain(host: object, host_rec: HostPtr, domid: u32, pages: u64, nr_vcpus
     if not pages:
         return domain
     rec.paused = 1
-    rec.shared_info_mfn = domain._share_frame(True)
+    rec.shared_info_mfn = domain._share_frame()
     rec.shared_info = host_rec.memory + (rec.shared_info_mfn << 12)
     # Of every vcpu_info, whether there is such a vcpu or not.
     for i in range(32):

@@ -5,11 +5,12 @@
 import cython
 from cython.cimports.libc.stdint import uintptr_t
 from cython.cimports.libc.stdlib import calloc, free
-from cython.cimports.libc.string import memset
+from cython.cimports.libc.string import memmove, memset
 from cython.cimports.paravirt.abi.constants import DOMID_INVALID, DOMID_IO, DOMID_XEN
 from cython.cimports.paravirt.hypervisor.atomics import ORDERED, compare_exchange32, fetch_and32, fetch_or32
 from cython.cimports.paravirt.hypervisor.frames import (
     alloc_frames,
+    drop_code,
     get_page,
     get_page_and_type,
     may_hold,
@@ -40,7 +41,7 @@ from cython.cimports.paravirt.hypervisor.records import Pcpu as PcpuRecord
 from cython.cimports.paravirt.hypervisor.sched.units import end_sched
 from cython.cimports.paravirt.hypervisor.timekeeping import calibrate, now
 from cython.cimports.paravirt.hypervisor.views.domain import Domain, new_domain
-from cython.cimports.paravirt.machine.cpu import CpuOpsPtr, U32Ptr, U64Ptr
+from cython.cimports.paravirt.machine.cpu import CpuOpsPtr, U16Ptr, U32Ptr, U64Ptr
 
 from paravirt.errors import HypervisorBug, UserError
 from paravirt.hypervisor.hypercalls.registry import handlers
@@ -275,6 +276,19 @@ class Host:
         )
         return found
 
+    def read_number(self, address: int, size: int) -> int:
+        """The 2, 4 or 8 bytes at a machine address in the machine's memory, which is a multiple of their number."""
+        at: cython.p_uchar = self.rec.memory + cython.cast(u64, address)
+        if size == 2:
+            return cython.cast(U16Ptr, at)[0]
+        return cython.cast(U32Ptr, at)[0] if size == 4 else cython.cast(U64Ptr, at)[0]
+
+    def copy_memory(self, target: int, source: int, length: int) -> None:
+        """Copy bytes from one machine address to another; both ranges are in the machine's memory."""
+        to: u64 = target
+        memmove(self.rec.memory + to, self.rec.memory + cython.cast(u64, source), cython.cast(u64, length))
+        drop_code(self.rec, to, to + cython.cast(u64, length))
+
     def clear_bits(self, address: int, bits: int) -> None:
         """Clear bits of the 16 at an even machine address, in one step."""
         at: u64 = address
@@ -309,6 +323,10 @@ class Host:
                     break
             else:
                 del self.zombies[domid]
+
+    def owner_of(self, mfn: int) -> int:
+        """Whose a frame of the machine's is: a domain's number, or DOMID_*."""
+        return self.rec.frames[cython.cast(u64, mfn)].owner
 
     def frame_info(self, mfn: int) -> tuple[int, int, int, int, int]:
         """(owner, type, type references, references, flags) of a frame."""

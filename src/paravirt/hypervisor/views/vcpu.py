@@ -2,7 +2,10 @@
 # mypy: ignore-errors
 """One vcpu as a Python object: a thin handle on its record."""
 
+from ctypes import sizeof
+
 import cython
+from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.paravirt.hypervisor.debugreg import get_debug_register, set_debug_register
 from cython.cimports.paravirt.hypervisor.frames import put_page_and_type
@@ -82,11 +85,11 @@ class Vcpu:
         Raises:
             HypercallError: EFAULT.
         """
-        buffer = bytearray(size)
-        view: cython.uchar[:] = buffer if size else bytearray(1)
-        if size and copy_from_guest(self.rec, cython.address(view[0]), va & 0xFFFFFFFFFFFFFFFF, size) != 0:
+        address: u64 = va & 0xFFFFFFFFFFFFFFFF
+        copied: bytes = PyBytes_FromStringAndSize(cython.NULL, size)
+        if size and copy_from_guest(self.rec, PyBytes_AS_STRING(copied), address, size) != 0:
             raise HypercallError(EFAULT)
-        return bytes(buffer)
+        return copied
 
     def copy_to_guest(self, va: int, data: bytes) -> None:
         """Store ``data`` at guest address ``va``.
@@ -100,9 +103,7 @@ class Vcpu:
 
     def read_struct(self, va: int, layout: object) -> object:
         """A copy of the ctypes structure at guest address ``va``."""
-        import ctypes
-
-        return layout.from_buffer_copy(self.copy_from_guest(va, ctypes.sizeof(layout)))
+        return layout.from_buffer_copy(self.copy_from_guest(va, sizeof(layout)))
 
     def write_struct(self, va: int, value: object) -> None:
         """Store a ctypes structure at guest address ``va``."""
