@@ -155,7 +155,13 @@ def test_vcpus(user: User) -> None:
     assert lines[0].split() == ["Name", "ID", "VCPU", "CPU", "State", "Time(s)", "Affinity", "(Hard", "/", "Soft)"]
     assert lines[1] == f"{'one':<32} {1:5d} {0:5d}{0:5d}   --- {0:9.1f}  all / all"
     assert lines[2] == f"{'one':<32} {1:5d} {1:5d}    -   --p {0:9.1f}  all / all"
-    user.xl("vcpu-pin", "one", "all", "0")
+    user.xl("vcpu-pin", "one", "all", "1")
+    assert user.xl("vcpu-list", "one").splitlines()[1] == f"{'one':<32} {1:5d} {0:5d}{1:5d}   --- {0:9.1f}  1 / all"
+    refused = user.run("vcpu-pin", "one", "0", "0")
+    assert refused.returncode == 1 and "all may run" in refused.stderr
+    user.xl("vcpu-pin", "one", "all", "-", "0")
+    user.xl("vcpu-pin", "one", "all", "all")
+    assert user.xl("vcpu-list", "one").splitlines()[1] == f"{'one':<32} {1:5d} {0:5d}{0:5d}   --- {0:9.1f}  all / 0"
     assert user.run("vcpu-pin", "one", "0", "7").returncode == 1
     assert user.run("vcpu-pin", "one", "5", "0").returncode == 1
     assert user.run("vcpu-set", "one", "3", "-i").returncode == 1

@@ -12,7 +12,10 @@ cdef bint set_policy(Host* host, const char* name) noexcept nogil
 cdef Unit* join_unit(Vcpu* v) noexcept nogil
 cdef void look_at(Unit* u, u64 at) noexcept nogil
 cdef void send_away(Pcpu* p, u64 at) noexcept nogil
-cdef void set_unit_affinity(Unit* u, u64 affinity) noexcept nogil
+cdef bint wakes(Unit* u, u64 at) noexcept nogil
+cdef void tickle(Unit* u) noexcept nogil
+cdef void change_unit(Pcpu* p, Unit* u, u64 at) noexcept nogil
+cdef void set_unit_affinity(Unit* u, u64 affinity, u64 preferred) noexcept nogil
 cdef Unit* choose_unit(Pcpu* p, u64 at) noexcept nogil
 cdef void vcpu_spins(Vcpu* v) noexcept nogil
 

@@ -48,8 +48,10 @@ from cython.cimports.paravirt.hypervisor.sched.units import (
     drop_unit,
     make_unit,
     policy_of,
+    prefers,
     sched_of,
     unit_of,
+    waits_elsewhere,
 )
 from cython.cimports.paravirt.hypervisor.timekeeping import (
     change_runstate,
@@ -105,14 +107,33 @@ def join_unit(v: VcpuPtr) -> UnitPtr:
     return u
 
 
+def wakes(u: UnitPtr, at: u64) -> cython.bint:
+    """Some vcpu of the unit can run again, and waits for that; true: it should run at once."""
+    u.awake = 1
+    u.waits_since = at if at else 1
+    return policy_of(u.domain.host).wake(u, at)
+
+
+def tickle(u: UnitPtr) -> cython.void:
+    """The unit waits: if the policy moves such ones, a physical CPU that is idle looks at it."""
+    host: HostPtr = u.domain.host
+    i: u32
+    if not policy_of(host).balances:
+        return
+    for i in range(host.nr_pcpus):
+        if host.pcpus[i].idle and waits_elsewhere(u, host.pcpus[i]):
+            force_reschedule(host.pcpus[i])
+            return
+
+
 def look_at(u: UnitPtr, at: u64) -> cython.void:
     """Tell the policy if the unit woke, or fell asleep, by something that nobody announced."""
     awake: cython.bint = next_after(u, cython.NULL) != cython.NULL
     if awake and not u.awake:
-        u.awake = 1
-        policy_of(u.domain.host).wake(u, at)
+        wakes(u, at)
     elif u.awake and not awake:
         u.awake = 0
+        u.waits_since = 0
         policy_of(u.domain.host).sleep(u, at)
 
 
@@ -138,14 +159,17 @@ def init_vcpu(v: VcpuPtr) -> cython.void:
 def remove_vcpu(v: VcpuPtr) -> cython.void:
     """The vcpu ends: no physical CPU may choose it or take it for the one that ran last."""
     u: UnitPtr = unit_of(v.domain)
+    home: PcpuPtr
     drop_vcpu(v)
     if u != cython.NULL:
         if u.last == v:
             u.last = cython.NULL
         u.nr_vcpus -= 1
         if u.nr_vcpus == 0:
+            home = u.home
             policy_of(v.domain.host).remove(u)
             drop_unit(u)
+            force_reschedule(home)
     if v.id == 0:
         forget_watchdogs(v.domain)
     forget_vcpu(v.domain.host, v)
@@ -207,11 +231,12 @@ def vcpu_kick(v: VcpuPtr) -> cython.void:
         kick(p)
     elif runnable(v):
         if not u.awake:
-            u.awake = 1
-            urgent = policy_of(p.host).wake(u, now(p.host))
+            urgent = wakes(u, now(p.host))
         if cpu_of(p).running == u:
             u.turn_over = 1
             urgent = True
+        elif not urgent:
+            tickle(u)
         # What runs may have been given no end, because nobody else was there.
         if urgent or p.idle or p.slice_end == 0 or cpu_of(p).running == cython.NULL:
             force_reschedule(p)
@@ -339,19 +364,36 @@ def domain_shutdown(d: DomainPtr, reason: u32) -> cython.void:
 # --- a physical CPU's loop ----------------------------------------------------------------------------------
 
 
+def change_unit(p: PcpuPtr, u: UnitPtr, at: u64) -> cython.void:
+    """The physical CPU goes from the unit that ran to another one, or to none."""
+    cpu: PcpuSchedPtr = cpu_of(p)
+    old: UnitPtr = cpu.running
+    cpu.running = u
+    cpu.started = at
+    if u != cython.NULL:
+        u.turn_end = 0
+        u.waits_since = 0
+    if old != cython.NULL and old.awake:
+        old.waits_since = at if at else 1
+        tickle(old)
+
+
 def send_away(p: PcpuPtr, at: u64) -> cython.void:
-    """The unit that ran here may not be here any more."""
+    """The unit that ran here may not be here any more, or would rather be elsewhere."""
     u: UnitPtr = cpu_of(p).running
-    cpu_of(p).running = cython.NULL
-    move_unit(u, policy_of(p.host).pick_cpu(u), at)
-    force_reschedule(u.home)
+    target: PcpuPtr = policy_of(p.host).pick_cpu(u)
+    if target != p:
+        change_unit(p, cython.NULL, at)
+        move_unit(u, target, at)
+        force_reschedule(target)
 
 
-def set_unit_affinity(u: UnitPtr, affinity: u64) -> cython.void:
-    """Say on which physical CPUs, at least one, the unit may run; it leaves another one at once, or at its next exit
-    if it runs there."""
+def set_unit_affinity(u: UnitPtr, affinity: u64, preferred: u64) -> cython.void:
+    """Say on which physical CPUs, at least one, the unit may run, and where it would rather; it leaves another one at
+    once, or at its next exit if it runs there."""
     u.affinity = affinity
-    if allowed(u, u.home):
+    u.preferred = preferred
+    if allowed(u, u.home) and prefers(u, u.home):
         return
     if where_running(u) != cython.NULL:
         force_reschedule(u.home)
@@ -377,7 +419,7 @@ def choose_unit(p: PcpuPtr, at: u64) -> UnitPtr:
         cpu.running.run_ns += at - cpu.since
         policy.charge(cpu.running, at - cpu.since, at)
     cpu.since = at
-    if cpu.running != cython.NULL and not allowed(cpu.running, p):
+    if cpu.running != cython.NULL and not (allowed(cpu.running, p) and prefers(cpu.running, p)):
         send_away(p, at)
     for i in range(sched.count):
         if sched.units[i].home == p:
@@ -385,10 +427,7 @@ def choose_unit(p: PcpuPtr, at: u64) -> UnitPtr:
     policy.tick(p.host, at)
     u = policy.do_schedule(p, at)
     if u != cpu.running:
-        cpu.started = at
-        if u != cython.NULL:
-            u.turn_end = 0
-    cpu.running = u
+        change_unit(p, u, at)
     if u == cython.NULL:
         until = policy.deadline(p, at)
         p.slice_end = until if until != NEVER else 0

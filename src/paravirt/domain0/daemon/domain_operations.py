@@ -10,7 +10,7 @@ from paravirt.domain0.daemon.protocol import INVALID, NOT_FOUND, UNSUPPORTED, Re
 from paravirt.domain0.daemon.requests import Request, operation
 from paravirt.domain0.toolstack import memory
 from paravirt.domain0.toolstack.memory import KIB_PER_FRAME
-from paravirt.domain0.xlcfg.config import DomainConfig, cpu_set
+from paravirt.domain0.xlcfg.config import DomainConfig
 from paravirt.errors import UserError
 from paravirt.hypervisor.views import Domain as DomainView
 
@@ -114,8 +114,8 @@ def list_vcpus(request: Request) -> list[dict[str, Any]]:
                 "blocked": vcpu.is_blocked,
                 "cpu": vcpu.pcpu,
                 "cpu_time_ns": vcpu.cpu_time,
-                "hard": sorted(managed.hard[vcpu.id]),
-                "soft": sorted(managed.soft[vcpu.id]),
+                "hard": sorted(managed.affinity.hard[vcpu.id]),
+                "soft": sorted(managed.affinity.soft[vcpu.id]),
             }
             for vcpu in view.vcpus
         ]
@@ -299,15 +299,8 @@ def sched_set(request: Request) -> None:
 def pin_vcpu(request: Request) -> None:
     """Say which physical CPUs a vcpu (-1: every one) may use (``hard``), and would rather use (``soft``)."""
     managed, number = request.domain(), request.integer("vcpu")
-    pcpus = request.machine.host.nr_pcpus
     if not -1 <= number < managed.config.maxvcpus:
         raise Refusal(NOT_FOUND, f"The domain {managed.name} has no vcpu {number}.")
-    for key, affinities in (("hard", managed.hard), ("soft", managed.soft)):
-        text = request.string(key, "")
-        if not text:
-            continue
-        wanted = cpu_set(text, pcpus) & frozenset(range(pcpus))
-        if not wanted:
-            raise Refusal(INVALID, f"The machine has no physical CPU of {text}.")
-        for vcpu in range(managed.config.maxvcpus) if number < 0 else (number,):
-            affinities[vcpu] = wanted
+    vcpus = range(managed.config.maxvcpus) if number < 0 else (number,)
+    managed.affinity.change(vcpus, request.string("hard", ""), request.string("soft", ""))
+    managed.domain.pin(*managed.affinity.of_domain())

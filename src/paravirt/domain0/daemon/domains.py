@@ -19,12 +19,13 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from paravirt.domain0.console import Console
+from paravirt.domain0.daemon.affinity import Affinity
 from paravirt.domain0.daemon.paths import Places
 from paravirt.domain0.daemon.protocol import EXISTS, INVALID, NOT_FOUND, Refusal
 from paravirt.domain0.daemon.ptys import Pty, Ptys
 from paravirt.domain0.daemon.records import ConsoleLog, Journal, Log, Messages
 from paravirt.domain0.toolstack import Domain, Machine, ShutdownReason
-from paravirt.domain0.xlcfg.config import DomainConfig, check_name, cpu_set
+from paravirt.domain0.xlcfg.config import DomainConfig, check_name
 from paravirt.errors import ParavirtError, UserError
 
 DOMAIN_0: Final = "Domain-0"
@@ -55,10 +56,10 @@ class ManagedDomain:
         started: when, in seconds since 1970.
         monitored: whether something is done at its end.
         update: the configuration that its next restart uses.
-        hard, soft: the physical CPUs that each vcpu may use, and would rather use.
+        affinity: where its vcpus may run, and would rather.
     """
 
-    def __init__(self, domain: Domain, config: DomainConfig, pty: Pty, monitored: bool, pcpus: int) -> None:
+    def __init__(self, domain: Domain, config: DomainConfig, pty: Pty, monitored: bool, affinity: Affinity) -> None:
         self.domain = domain
         self.config = config
         self.name = config.name
@@ -67,8 +68,8 @@ class ManagedDomain:
         self.monitored = monitored
         self.started = time.time()
         self.update: DomainConfig | None = None
-        self.hard = _affinities(config.cpus, config.maxvcpus, pcpus)
-        self.soft = _affinities(config.cpus_soft, config.maxvcpus, pcpus)
+        self.affinity = affinity
+        domain.pin(*affinity.of_domain())
 
     @property
     def domid(self) -> int:
@@ -174,9 +175,7 @@ class Domains:
             Refusal: the name is taken.
             UserError: a file cannot be used, or the machine has not enough memory.
         """
-        pcpus = self.machine.host.nr_pcpus
-        for entry in (*config.cpus, *config.cpus_soft):
-            _check_cpus(cpu_set(entry, pcpus), pcpus)
+        affinity = Affinity(config.cpus, config.cpus_soft, config.maxvcpus, self.machine.host.nr_pcpus)
         with self._changed:
             # Who saw a console end may make the next domain of that name before the monitor has come to the end.
             self._changed.wait_for(lambda: not self._is_leaving(config.name), LEAVING)
@@ -187,7 +186,7 @@ class Domains:
             except BaseException:
                 pty.close()
                 raise
-            managed = ManagedDomain(domain, config, pty, monitored, pcpus)
+            managed = ManagedDomain(domain, config, pty, monitored, affinity)
             self._ptys.connect(pty, domain.console)
             with self._lock:
                 self._domains[domain.domid] = managed
@@ -445,15 +444,3 @@ class Domains:
         """A node in a domain's home in xenstore."""
         value = self.machine.call(lambda: self.machine.store.get(f"/local/domain/{managed.domid}/{path}"))
         return None if value is None else value.decode("utf-8", "replace")
-
-
-def _affinities(entries: tuple[str, ...], vcpus: int, pcpus: int) -> list[frozenset[int]]:
-    """Each vcpu's physical CPUs; those without an entry may use all."""
-    everywhere = frozenset(range(pcpus))
-    chosen = [cpu_set(entry, pcpus) & everywhere for entry in entries[:vcpus]]
-    return chosen + [everywhere] * (vcpus - len(chosen))
-
-
-def _check_cpus(wanted: frozenset[int], pcpus: int) -> None:
-    if not wanted & frozenset(range(pcpus)):
-        raise UserError(f"The machine has physical CPUs 0 to {pcpus - 1}, and none of them is in the set.")

@@ -184,7 +184,8 @@ def _run(where: Places, memory: int, options: argparse.Namespace, ready: _Ready,
     scheduler = options.scheduler or os.environ.get(SCHEDULER) or "credit"
     folder = options.console_log or os.environ.get(CONSOLE_LOG)
     console_log = ConsoleLog(Path(folder).absolute()) if folder else None
-    with Machine(memory=memory, pcpus=_number(options.pcpus, PCPUS), scheduler=scheduler) as machine, _listening(where) as listener:
+    pcpus = _number(options.pcpus, PCPUS)
+    with Machine(memory=memory, pcpus=pcpus, scheduler=scheduler) as machine, _listening(where) as listener:
         messages.add(f"Xen version 4.17.paravirt, {memory} MiB, {machine.host.nr_pcpus} physical CPU(s)")
         machine.serve_store(where.xenstore)
         domains = Domains(machine, where, log, messages, console_log)

@@ -145,13 +145,13 @@ class Domain:
         """
         self.control(lambda view: policies.sched_set(view, parameters))
 
-    def pin(self, pcpus: Iterable[int]) -> None:
-        """Let it run on these physical CPUs only, all its virtual CPUs together.
+    def pin(self, pcpus: Iterable[int], preferred: Iterable[int] = ()) -> None:
+        """Let it run on these physical CPUs only, all its virtual CPUs together, and rather on the ``preferred`` ones.
 
         Raises:
             UserError: the machine has none of them; or the domain is gone.
         """
-        self.control(lambda view: policies.set_affinity(view, pcpus))
+        self.control(lambda view: policies.set_affinity(view, pcpus, preferred))
 
     @property
     def reason(self) -> ShutdownReason | None:

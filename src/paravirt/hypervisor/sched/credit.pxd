@@ -16,6 +16,10 @@ cdef void credit_moved(Unit* u, Pcpu* old, u64 at) noexcept nogil
 cdef void credit_adjusted(Unit* u, u64 at) noexcept nogil
 
 cdef Unit* best_waiting(Pcpu* p, Unit* current) noexcept nogil
+cdef u64 may_move(Unit* u, Pcpu* p, unsigned char worst, u64 at) noexcept nogil
+cdef Unit* to_steal(Pcpu* p, unsigned char worst, u64 at) noexcept nogil
+cdef u64 next_arrival(Pcpu* p, unsigned char worst, u64 at) noexcept nogil
+cdef Unit* balance(Pcpu* p, Unit* local, u64 at) noexcept nogil
 cdef u64 until_account(Pcpu* p, Unit* chosen, bint contended, u64 at) noexcept nogil
 cdef void earn(Unit* u, u64 fair, u64 bound) noexcept nogil
 cdef void account(Host* host) noexcept nogil

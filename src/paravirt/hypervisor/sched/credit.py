@@ -7,12 +7,15 @@ Credit is processor time in nanoseconds. Every 30 ms the machine's time of as lo
 the domains that used some, and running costs as much as it takes. A domain with credit goes before one without,
 and one that woke with credit before both, until the next tick. One over its cap waits until it has earned credit.
 
+A physical CPU that has nothing to do, or only domains without credit, takes one over that waits elsewhere.
+
 Behaviour: Xen 4.17, common/sched/credit.c. Different here: use is measured where Xen samples it each tick, and
 a domain that waits for a CPU goes on earning, where Xen halves what it has and lets it earn no more.
 """
 
 import cython
 from cython.cimports.paravirt.hypervisor.records import HostPtr, PcpuPtr, i64, u32, u64
+from cython.cimports.paravirt.hypervisor.sched.moving import move_unit
 from cython.cimports.paravirt.hypervisor.sched.policy import (
     BOOST,
     OVER,
@@ -21,10 +24,21 @@ from cython.cimports.paravirt.hypervisor.sched.policy import (
     PcpuSchedPtr,
     UnitPtr,
 )
-from cython.cimports.paravirt.hypervisor.sched.units import cpu_of, least_loaded, sched_of, to_the_end
+from cython.cimports.paravirt.hypervisor.sched.units import (
+    cpu_of,
+    least_loaded,
+    prefers,
+    sched_of,
+    to_the_end,
+    waits_elsewhere,
+)
 
 TICK = cython.declare(u64, 10_000_000)
 NEVER = cython.declare(u64, 0xFFFFFFFFFFFFFFFF)
+# Moving costs an engine the unit's translations: a unit waits so long before an idle physical CPU takes it over, and
+# stays so long before it is moved for the sake of shares.
+PATIENCE = cython.declare(u64, 5_000_000)
+SETTLING = cython.declare(u64, 500_000_000)
 
 
 def credit_insert(u: UnitPtr, at: u64) -> cython.void:
@@ -151,6 +165,71 @@ def best_waiting(p: PcpuPtr, current: UnitPtr) -> UnitPtr:
     return best
 
 
+def may_move(u: UnitPtr, p: PcpuPtr, worst: cython.uchar, at: u64) -> u64:
+    """When a unit that waits elsewhere may come here, if its priority is better than ``worst``; all ones: never."""
+    when: u64 = u.waits_since + PATIENCE
+    if u.credit.parked or u.credit.priority >= worst or not waits_elsewhere(u, p):
+        return NEVER
+    # Where something else could run here, shares are all that is to gain.
+    if worst == OVER and u.moved != 0 and u.moved + SETTLING > when:
+        when = u.moved + SETTLING
+    return when
+
+
+def to_steal(p: PcpuPtr, worst: cython.uchar, at: u64) -> UnitPtr:
+    """The unit that has waited elsewhere, and may come here now: those that prefer it first, then by priority, and who
+    has waited longest. NULL: none."""
+    sched: HostSchedPtr = sched_of(p.host)
+    best: UnitPtr = cython.NULL
+    u: UnitPtr
+    i: u32
+    if p.host.nr_pcpus == 1:
+        return cython.NULL
+    for i in range(sched.count):
+        u = sched.units[i]
+        if may_move(u, p, worst, at) > at:
+            continue
+        if (
+            best == cython.NULL
+            or (prefers(u, p) and not prefers(best, p))
+            or (
+                prefers(u, p) == prefers(best, p)
+                and (
+                    u.credit.priority < best.credit.priority
+                    or (u.credit.priority == best.credit.priority and u.waits_since < best.waits_since)
+                )
+            )
+        ):
+            best = u
+    return best
+
+
+def next_arrival(p: PcpuPtr, worst: cython.uchar, at: u64) -> u64:
+    """When a unit that waits elsewhere now may come here; all ones: never."""
+    sched: HostSchedPtr = sched_of(p.host)
+    first: u64 = NEVER
+    i: u32
+    if p.host.nr_pcpus > 1:
+        for i in range(sched.count):
+            first = min(first, may_move(sched.units[i], p, worst, at))
+    return first
+
+
+def balance(p: PcpuPtr, local: UnitPtr, at: u64) -> UnitPtr:
+    """What runs here instead of ``local`` (NULL: nothing), which may be a unit that waits elsewhere.
+
+    A unit moves if nothing else can run here, or only who has used up its credit while the other one has some.
+    """
+    worst: cython.uchar = OVER + 1 if local == cython.NULL else OVER
+    other: UnitPtr = cython.NULL
+    if local == cython.NULL or local.credit.priority == OVER:
+        other = to_steal(p, worst, at)
+    if other == cython.NULL:
+        return local
+    move_unit(other, p, at)
+    return other
+
+
 def until_account(p: PcpuPtr, chosen: UnitPtr, contended: cython.bint, at: u64) -> u64:
     """When the choice is to be looked at again: the end of the turn, or the accounting."""
     sched: HostSchedPtr = sched_of(p.host)
@@ -183,24 +262,29 @@ def credit_do_schedule(p: PcpuPtr, at: u64) -> UnitPtr:
         if current != cython.NULL:
             to_the_end(current)
         current = best
+    if not limited:
+        current = balance(p, current, at)
     if current == cython.NULL:
         return cython.NULL
     if current != cpu.running or cpu.turn_end == 0 or at >= cpu.turn_end:
         cpu.turn_end = at + sched.tslice
     p.slice_end = until_account(p, current, best_waiting(p, current) != cython.NULL, at)
+    if current.credit.priority == OVER and not limited:
+        p.slice_end = min(p.slice_end, next_arrival(p, OVER, at))
     if limited and best != cython.NULL and best.credit.priority < current.credit.priority:
         p.slice_end = min(p.slice_end, cpu.started + sched.ratelimit)
     return current
 
 
 def credit_deadline(p: PcpuPtr, at: u64) -> u64:
-    """A unit that is parked may go on after the accounting."""
+    """A unit that is parked may go on after the accounting; one that waits elsewhere may come here soon."""
     sched: HostSchedPtr = sched_of(p.host)
+    first: u64 = next_arrival(p, OVER + 1, at)
     i: u32
     for i in range(sched.count):
         if sched.units[i].credit.parked and sched.units[i].awake and sched.units[i].home == p:
-            return sched.next_account
-    return NEVER
+            first = min(first, sched.next_account)
+    return first
 
 
 def credit_moved(u: UnitPtr, old: PcpuPtr, at: u64) -> cython.void:
@@ -213,6 +297,7 @@ def credit_adjusted(u: UnitPtr, at: u64) -> cython.void:
 
 
 credit.name = b"credit"
+credit.balances = 1
 credit.insert = credit_insert
 credit.remove = credit_remove
 credit.pick_cpu = least_loaded

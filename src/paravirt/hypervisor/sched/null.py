@@ -8,8 +8,9 @@ Behaviour: Xen 4.17, common/sched/null.c, which does it with vcpus.
 
 import cython
 from cython.cimports.paravirt.hypervisor.records import HostPtr, PcpuPtr, u32, u64
+from cython.cimports.paravirt.hypervisor.sched.moving import move_unit
 from cython.cimports.paravirt.hypervisor.sched.policy import HostSchedPtr, PcpuSchedPtr, UnitPtr
-from cython.cimports.paravirt.hypervisor.sched.units import cpu_of, least_loaded, sched_of
+from cython.cimports.paravirt.hypervisor.sched.units import allowed, cpu_of, least_loaded, sched_of
 
 NEVER = cython.declare(u64, 0xFFFFFFFFFFFFFFFF)
 
@@ -43,8 +44,14 @@ def null_tick(host: HostPtr, at: u64) -> cython.void:
     """Nothing is accounted."""
 
 
+def may_take(u: UnitPtr, p: PcpuPtr) -> cython.bint:
+    """Whether a unit waits for a physical CPU to be free, and may have this one."""
+    home: UnitPtr = cpu_of(u.home).assigned
+    return home != cython.NULL and home != u and allowed(u, p)
+
+
 def null_do_schedule(p: PcpuPtr, at: u64) -> UnitPtr:
-    """The domain assigned here; if there is none, the one that came first of those at home here that could run."""
+    """The domain assigned here; if there is none, the first of those that could run: at home here, else elsewhere."""
     sched: HostSchedPtr = sched_of(p.host)
     cpu: PcpuSchedPtr = cpu_of(p)
     u: UnitPtr = cpu.assigned
@@ -54,8 +61,18 @@ def null_do_schedule(p: PcpuPtr, at: u64) -> UnitPtr:
     if cpu.assigned == cython.NULL:
         for i in range(sched.count):
             u = sched.units[i]
-            if u.home == p and u.awake and (cpu.assigned == cython.NULL or u.order < cpu.assigned.order):
+            if not u.awake or not (u.home == p or may_take(u, p)):
+                continue
+            if (
+                cpu.assigned == cython.NULL
+                or (u.home == p and cpu.assigned.home != p)
+                or ((u.home == p) == (cpu.assigned.home == p) and u.order < cpu.assigned.order)
+            ):
                 cpu.assigned = u
+        u = cpu.assigned
+        if u != cython.NULL and u.home != p:
+            move_unit(u, p, at)
+            cpu.assigned = u
     p.slice_end = 0
     return cpu.assigned if cpu.assigned != cython.NULL and cpu.assigned.awake else cython.NULL
 
@@ -75,6 +92,7 @@ def null_adjusted(u: UnitPtr, at: u64) -> cython.void:
 
 
 null.name = b"null"
+null.balances = 1
 null.insert = null_insert
 null.remove = null_remove
 null.pick_cpu = least_loaded

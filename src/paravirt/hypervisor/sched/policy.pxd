@@ -50,7 +50,9 @@ ctypedef struct Unit:
     Domain* domain
     Pcpu* home
     u64 affinity         # a bit for each physical CPU that it may run on
+    u64 preferred        # a bit for each one where it would rather run; 0: no matter
     u64 moved            # when it last came to another physical CPU
+    u64 waits_since      # it could run, and does not, since then; 0: it runs, or cannot
     u32 nr_vcpus         # in being
     u8 awake             # some vcpu of it can run
     u8 yielded           # it lets the others go first, once
@@ -87,6 +89,7 @@ ctypedef struct HostSched:
 
 ctypedef struct SchedPolicy:
     const char* name
+    u8 balances          # do_schedule of an idle physical CPU looks for units that wait elsewhere
     # A unit comes into being, asleep, with its home and default parameters set; or goes for good.
     void (*insert)(Unit* u, u64 at) noexcept nogil
     void (*remove)(Unit* u) noexcept nogil

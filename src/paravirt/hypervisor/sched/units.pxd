@@ -10,6 +10,8 @@ cdef Unit* unit_of(Domain* d) noexcept nogil
 cdef Unit* make_unit(Domain* d) noexcept nogil
 cdef void drop_unit(Unit* u) noexcept nogil
 cdef bint allowed(Unit* u, Pcpu* p) noexcept nogil
+cdef bint prefers(Unit* u, Pcpu* p) noexcept nogil
+cdef bint waits_elsewhere(Unit* u, Pcpu* p) noexcept nogil
 cdef Pcpu* least_loaded(Unit* u) noexcept nogil
 cdef void to_the_end(Unit* u) noexcept nogil
 cdef void default_params(Unit* u) noexcept nogil

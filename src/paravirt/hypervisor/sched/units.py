@@ -1,5 +1,6 @@
 # cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False, initializedcheck=False
 # mypy: ignore-errors
+# ruff: noqa: F821  (a C array)
 
 """Units of scheduling, and what policies have in common.
 
@@ -132,26 +133,47 @@ def allowed(u: UnitPtr, p: PcpuPtr) -> cython.bint:
     return (u.affinity >> p.id) & 1
 
 
+def prefers(u: UnitPtr, p: PcpuPtr) -> cython.bint:
+    """Whether the unit would as soon run there as anywhere."""
+    return u.preferred & u.affinity == 0 or (u.preferred >> p.id) & 1
+
+
 def least_loaded(u: UnitPtr) -> PcpuPtr:
-    """Of the physical CPUs that the unit may run on, the one where the fewest other vcpus are at home."""
+    """Of the physical CPUs that the unit may run on, and rather of those it prefers, the one where the fewest other
+    vcpus are at home."""
     host: HostPtr = u.domain.host
     sched: HostSchedPtr = cython.cast(HostSchedPtr, host.sched)
     best: PcpuPtr = cython.NULL
-    least: u32 = 0
-    count: u32
+    here: PcpuPtr
+    count: u32[64]  # MAX_PCPUS
     i: u32
-    n: u32
-    for n in range(host.nr_pcpus):
-        if not allowed(u, host.pcpus[n]):
-            continue
-        count = 0
-        for i in range(sched.count):
-            if sched.units[i].home == host.pcpus[n] and sched.units[i] != u:
-                count += sched.units[i].nr_vcpus
-        if best == cython.NULL or count < least:
-            least = count
-            best = host.pcpus[n]
+    for i in range(host.nr_pcpus):
+        count[i] = 0
+    for i in range(sched.count):
+        if sched.units[i].home != cython.NULL and sched.units[i] != u:
+            count[sched.units[i].home.id] += sched.units[i].nr_vcpus
+    for i in range(host.nr_pcpus):
+        here = host.pcpus[i]
+        if allowed(u, here) and (
+            best == cython.NULL
+            or (prefers(u, here) and not prefers(u, best))
+            or (prefers(u, here) == prefers(u, best) and count[i] < count[best.id])
+        ):
+            best = here
     return best
+
+
+def waits_elsewhere(u: UnitPtr, p: PcpuPtr) -> cython.bint:
+    """Whether the unit waits behind another one on its physical CPU, and may as well run on ``p``."""
+    return (
+        u.waits_since != 0
+        and u.awake
+        and u.home != p
+        and u.home != cython.NULL
+        and allowed(u, p)
+        and cpu_of(u.home).running != u
+        and cpu_of(u.home).running != cython.NULL
+    )
 
 
 def to_the_end(u: UnitPtr) -> cython.void:

@@ -7,7 +7,7 @@ All functions are called under the machine lock.
 """
 
 import cython
-from cython.cimports.paravirt.hypervisor.records import DomainPtr, HostPtr, u32, u64
+from cython.cimports.paravirt.hypervisor.records import DomainPtr, HostPtr, u64
 from cython.cimports.paravirt.hypervisor.sched.policy import HostSchedPtr, UnitPtr
 from cython.cimports.paravirt.hypervisor.sched.units import policy_of, sched_of, unit_of
 from cython.cimports.paravirt.hypervisor.scheduling import force_reschedule, set_policy, set_unit_affinity
@@ -162,22 +162,25 @@ def sched_set(domain: Domain, values: dict) -> None:
     force_reschedule(u.home)
 
 
-def set_affinity(domain: Domain, pcpus: object) -> None:
-    """Say on which physical CPUs a domain may run, all its vcpus together; it leaves others at its next exit.
+def _bits(domain: Domain, pcpus: object) -> int:
+    """Those of some physical CPUs' numbers that the machine has, as bits."""
+    return sum({1 << number for number in pcpus if 0 <= number < domain.rec.host.nr_pcpus})
+
+
+def set_affinity(domain: Domain, pcpus: object, preferred: object = ()) -> None:
+    """Say on which physical CPUs a domain may run, all its vcpus together, and where it would rather (nothing: no
+    matter); it leaves others at its next exit.
 
     Raises:
-        UserError: the machine has none of them.
+        UserError: the machine has none of those where it may.
     """
     u: UnitPtr = unit_of(domain.rec)
-    wanted: u64 = 0
-    for number in pcpus:
-        if 0 <= number < domain.rec.host.nr_pcpus:
-            wanted |= cython.cast(u64, 1) << cython.cast(u32, number)
+    wanted: u64 = _bits(domain, pcpus)
     if u == cython.NULL:
         raise UserError("Domain 0 is not scheduled: it runs on no physical CPU of the machine.")
     if wanted == 0:
         raise UserError("The machine has no such physical CPU.")
-    set_unit_affinity(u, wanted)
+    set_unit_affinity(u, wanted, _bits(domain, preferred))
 
 
 def run_time(domain: Domain) -> int:

@@ -1,0 +1,75 @@
+"""On which physical CPUs the vcpus of a domain may run, and would rather run.
+
+Where vcpus of one domain share an engine, the domain runs where all its vcpus may; if they have a preference in common
+it runs there as long as that is possible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import reduce
+
+from paravirt.domain0.xlcfg.config import cpu_set
+from paravirt.errors import UserError
+
+Cpus = frozenset[int]
+
+
+@dataclass
+class Affinity:
+    """For each vcpu, where it may run (``hard``), and would rather (``soft``).
+
+    Parameters:
+        hard, soft: the texts of a configuration, one for each vcpu; those without one may run everywhere.
+        vcpus: how many there are.
+        pcpus: how many physical CPUs the machine has.
+
+    Raises:
+        UserError: the machine has none of a text's physical CPUs, or there is none where all vcpus may run.
+    """
+
+    hard: list[Cpus] = field(init=False)
+    soft: list[Cpus] = field(init=False)
+
+    def __init__(self, hard: Iterable[str], soft: Iterable[str], vcpus: int, pcpus: int) -> None:
+        self._pcpus = pcpus
+        self.hard = self._of_all(hard, vcpus)
+        self.soft = self._of_all(soft, vcpus)
+        _common(self.hard)
+
+    def _of_all(self, texts: Iterable[str], vcpus: int) -> list[Cpus]:
+        chosen = [self._cpus(text) for text in texts][:vcpus]
+        return chosen + [frozenset(range(self._pcpus))] * (vcpus - len(chosen))
+
+    def _cpus(self, text: str) -> Cpus:
+        wanted = cpu_set(text, self._pcpus) & frozenset(range(self._pcpus))
+        if not wanted:
+            raise UserError(f"The machine has physical CPUs 0 to {self._pcpus - 1}, and none of them is in {text!r}.")
+        return wanted
+
+    def change(self, vcpus: Iterable[int], hard: str, soft: str) -> None:
+        """Change it for some vcpus; an empty text changes nothing.
+
+        Raises:
+            UserError: as above; then nothing has changed.
+        """
+        new_hard, new_soft = list(self.hard), list(self.soft)
+        for text, affinities in ((hard, new_hard), (soft, new_soft)):
+            for vcpu in vcpus if text else ():
+                affinities[vcpu] = self._cpus(text)
+        _common(new_hard)
+        self.hard, self.soft = new_hard, new_soft
+
+    def of_domain(self) -> tuple[Cpus, Cpus]:
+        """Where the domain may run, and where it would rather (nothing: no matter)."""
+        hard = _common(self.hard)
+        soft = reduce(Cpus.__and__, self.soft) & hard
+        return hard, soft if soft != hard else frozenset()
+
+
+def _common(hard: list[Cpus]) -> Cpus:
+    common = reduce(Cpus.__and__, hard)
+    if not common:
+        raise UserError("The vcpus of a domain share a physical CPU here: there must be one on which all may run.")
+    return common

@@ -1,0 +1,38 @@
+"""Where the vcpus of a domain may run: texts of configurations, changes, and what they mean for the domain."""
+
+from __future__ import annotations
+
+import pytest
+
+from paravirt.domain0.daemon.affinity import Affinity
+from paravirt.errors import UserError
+
+
+def test_without_a_text_a_vcpu_may_run_everywhere() -> None:
+    affinity = Affinity(["1-2"], [], 3, 4)
+    assert affinity.hard == [{1, 2}, {0, 1, 2, 3}, {0, 1, 2, 3}]
+    assert affinity.of_domain() == ({1, 2}, set())
+
+
+def test_a_domain_runs_where_all_its_vcpus_may() -> None:
+    affinity = Affinity(["0-1", "1-2"], ["all", "1"], 2, 4)
+    assert affinity.of_domain() == ({1}, set()), "nothing is left to prefer"
+    affinity.change([0, 1], "0-2", "")
+    assert affinity.of_domain() == ({0, 1, 2}, {1})
+
+
+def test_a_change_that_leaves_none_changes_nothing() -> None:
+    affinity = Affinity(["0", "0"], [], 2, 2)
+    with pytest.raises(UserError, match="all may run"):
+        affinity.change([1], "1", "0")
+    assert affinity.hard == [{0}, {0}]
+    assert affinity.soft == [{0, 1}, {0, 1}]
+    with pytest.raises(UserError, match="physical CPUs 0 to 1"):
+        affinity.change([0, 1], "2-3", "")
+
+
+def test_a_configuration_that_leaves_none_is_refused() -> None:
+    with pytest.raises(UserError, match="all may run"):
+        Affinity(["0", "1"], [], 2, 2)
+    with pytest.raises(UserError, match="physical CPUs 0 to 0"):
+        Affinity([], ["5"], 1, 1)

@@ -1,0 +1,200 @@
+"""Scheduling over several physical CPUs, on the virtual clock: who runs where, and who does not wait."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from . import native
+from .test_policies import FAIR, MS, SECOND, Bench
+
+scheduling = native.functions("scheduling")
+
+PATIENCE = 5 * MS
+ALL = ["credit", "sedf", "bvt", "null"]
+
+
+class Cpus:
+    """Physical CPUs that run side by side: each looks again when its time is over, or somebody made it."""
+
+    def __init__(self, policy: str, domains: int, pcpus: int) -> None:
+        self.bench = Bench(policy, domains, pcpus)
+        self.records = self.bench.machine.cpus
+        self.runs: list[int | None] = [None] * pcpus
+        self.got = [0] * domains
+        self.busy = [0] * pcpus
+        self.longest_beside_idle = 0
+        self._due = [0] * pcpus
+
+    @property
+    def now(self) -> int:
+        return self.bench.now
+
+    def look(self) -> None:
+        """Every physical CPU chooses that has to, until none has."""
+        while True:
+            for number, record in enumerate(self.records):
+                if record.need_resched or self.now >= self._due[number]:
+                    record.idle = 0
+                    self.runs[number] = who = self.bench.pick(number)
+                    record.idle = who is None
+                    self._due[number] = record.slice_end or self.now + SECOND
+                    assert self._due[number] > self.now
+            if not any(record.need_resched for record in self.records):
+                break
+        running = [who for who in self.runs if who is not None]
+        assert len(running) == len(set(running)), "a domain is on one physical CPU at a time"
+        for number, who in enumerate(self.runs):
+            assert who is None or self.affinity(who) >> number & 1, "and only where it may be"
+
+    def affinity(self, domain: int) -> int:
+        return int(self.bench.units[domain].affinity)
+
+    def pin(self, domain: int, affinity: int, preferred: int = 0) -> None:
+        scheduling.set_unit_affinity(native.address(self.bench.units[domain]), affinity, preferred)
+
+    def home(self, domain: int) -> int:
+        homes = [native.address(record) for record in self.records]
+        return homes.index(self.bench.units[domain].home)
+
+    def run(self, ns: int) -> None:
+        """Let time pass."""
+        end = self.now + ns
+        while True:
+            self.look()
+            step = min(end, *self._due) - self.now
+            if step == 0:
+                return
+            for number, who in enumerate(self.runs):
+                if who is not None:
+                    self.got[who] += step
+                    self.busy[number] += step
+                else:
+                    self._watch_waiting(number)
+            self.bench.machine.host.virtual_ns += step
+
+    def _watch_waiting(self, idle: int) -> None:
+        for domain, unit in enumerate(self.bench.units):
+            waits = unit.awake and domain not in self.runs and self.affinity(domain) >> idle & 1
+            if waits and not unit.credit.parked:
+                self.longest_beside_idle = max(self.longest_beside_idle, self.now - unit.waits_since)
+
+    def sleep(self, domain: int) -> None:
+        self.bench.block(domain)
+        if domain in self.runs:
+            scheduling.force_reschedule(native.address(self.records[self.runs.index(domain)]))
+
+    def close(self) -> None:
+        self.bench.close()
+
+
+@pytest.mark.parametrize("policy", ALL)
+def test_new_domains_go_where_the_fewest_are(policy: str) -> None:
+    cpus = Cpus(policy, 6, 3)
+    assert [cpus.home(i) for i in range(6)] == [0, 1, 2, 0, 1, 2]
+    cpus.close()
+
+
+@pytest.mark.parametrize("policy", ALL)
+def test_as_many_domains_as_physical_cpus_have_one_each(policy: str) -> None:
+    cpus = Cpus(policy, 3, 3)
+    cpus.run(SECOND)
+    assert cpus.got == [SECOND] * 3
+    cpus.close()
+
+
+def test_credit_gives_shares_by_weight_over_all_physical_cpus() -> None:
+    cpus = Cpus("credit", 4, 2)
+    for i in range(4):
+        cpus.bench.set(i, weight=i + 1)
+    cpus.run(20 * SECOND)
+    assert sum(cpus.got) == 40 * SECOND
+    for got, weight in zip(cpus.got, [1, 2, 3, 4], strict=True):
+        assert got / (20 * SECOND) == pytest.approx(weight / 5, abs=0.05)
+    cpus.close()
+
+
+def test_three_domains_share_two_physical_cpus_evenly_under_credit() -> None:
+    cpus = Cpus("credit", 3, 2)
+    cpus.run(20 * SECOND)
+    assert [got / (20 * SECOND) for got in cpus.got] == pytest.approx([2 / 3] * 3, abs=0.05)
+    cpus.close()
+
+
+def test_an_idle_physical_cpu_takes_over_who_waits_and_not_at_once() -> None:
+    cpus = Cpus("credit", 4, 2)
+    for domain in (1, 3):
+        cpus.sleep(domain)
+    cpus.run(PATIENCE // 2)
+    assert cpus.home(0) == cpus.home(2) == 0
+    cpus.run(PATIENCE)
+    assert sorted([cpus.home(0), cpus.home(2)]) == [0, 1]
+    cpus.close()
+
+
+def test_a_free_physical_cpu_takes_over_who_was_assigned_none_under_null() -> None:
+    cpus = Cpus("null", 3, 2)
+    cpus.run(SECOND)
+    assert cpus.got == [SECOND, SECOND, 0]
+    scheduling.domain_shutdown(cpus.bench.guests[1].at, 0)
+    cpus.run(SECOND)
+    assert cpus.got == [2 * SECOND, SECOND, SECOND]
+    cpus.close()
+
+
+@pytest.mark.parametrize("policy", ALL)
+def test_affinity_holds_at_once(policy: str) -> None:
+    cpus = Cpus(policy, 2, 3)
+    cpus.run(10 * MS)
+    cpus.pin(0, 0b100)
+    cpus.pin(1, 0b010)
+    cpus.run(10 * MS)
+    assert cpus.runs == [None, 1, 0]
+    cpus.sleep(0)
+    cpus.run(10 * MS)
+    cpus.pin(0, 0b001)
+    assert cpus.home(0) == 0
+    cpus.close()
+
+
+@pytest.mark.parametrize("policy", ALL)
+def test_who_would_rather_be_elsewhere_goes_there(policy: str) -> None:
+    cpus = Cpus(policy, 1, 3)
+    cpus.run(10 * MS)
+    cpus.pin(0, 0b111, 0b100)
+    cpus.run(10 * MS)
+    assert cpus.runs == [None, None, 0]
+    cpus.pin(0, 0b011, 0b100)
+    cpus.run(10 * MS)
+    assert cpus.home(0) < 2, "what is not possible is no preference"
+    cpus.close()
+
+
+WHAT = st.tuples(st.sampled_from(["sleep", "wake", "pin"]), st.integers(0, 4), st.integers(1, 7), st.integers(0, 60))
+
+
+@pytest.mark.parametrize("policy", FAIR)
+@settings(deadline=None, max_examples=30)
+@given(st.lists(WHAT, max_size=25))
+def test_any_history_keeps_everybody_going(policy: str, history: list[tuple[str, int, int, int]]) -> None:
+    cpus = Cpus(policy, 5, 3)
+    for what, domain, affinity, ms in history:
+        if what == "sleep":
+            cpus.sleep(domain)
+        elif what == "wake":
+            cpus.bench.wake(domain)
+        else:
+            cpus.pin(domain, affinity)
+        cpus.run(ms * MS)
+    ran = sum(int(unit.run_ns) for unit in cpus.bench.units)
+    assert sum(cpus.got) == sum(cpus.busy)
+    assert ran <= sum(cpus.busy), "nobody is charged more than there was"
+    if policy == "credit":
+        assert cpus.longest_beside_idle <= PATIENCE
+    before = list(cpus.got)
+    cpus.run(2 * SECOND)
+    for domain, unit in enumerate(cpus.bench.units):
+        if unit.awake:
+            assert cpus.got[domain] > before[domain], "whoever can run, runs"
+    cpus.close()
