@@ -11,14 +11,14 @@ from paravirt.errors import UserError
 def test_without_a_text_a_vcpu_may_run_everywhere() -> None:
     affinity = Affinity(["1-2"], [], 3, 4)
     assert affinity.hard == [{1, 2}, {0, 1, 2, 3}, {0, 1, 2, 3}]
-    assert affinity.of_domain() == ({1, 2}, set())
+    assert affinity.of_domain() == (frozenset({1, 2}), frozenset())
 
 
 def test_a_domain_runs_where_all_its_vcpus_may() -> None:
     affinity = Affinity(["0-1", "1-2"], ["all", "1"], 2, 4)
-    assert affinity.of_domain() == ({1}, set()), "nothing is left to prefer"
+    assert affinity.of_domain() == (frozenset({1}), frozenset()), "nothing is left to prefer"
     affinity.change([0, 1], "0-2", "")
-    assert affinity.of_domain() == ({0, 1, 2}, {1})
+    assert affinity.of_domain() == (frozenset({0, 1, 2}), frozenset({1}))
 
 
 def test_a_change_that_leaves_none_changes_nothing() -> None:
