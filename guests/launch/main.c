@@ -101,6 +101,25 @@ static void read_options(void)
         fail("too much memory wanted", -E2BIG);
 }
 
+/* One entry, as the usual toolstack has it. */
+static void set_memory_map(void)
+{
+    static struct {
+        u64 addr, size;
+        u32 type;
+    } __attribute__((packed)) all;
+    struct {
+        u16 domid;
+        struct {
+            u32 nr_entries;
+            void *buffer;
+        } map;
+    } request = {domid, {1, &all}};
+    all.size = wanted.pages << 12;
+    all.type = 1; /* memory */
+    must("set_memory_map", xen_memory_op(XENMEM_set_memory_map, &request));
+}
+
 static void create(void)
 {
     memset(&ctl, 0, sizeof(ctl));
@@ -116,6 +135,7 @@ static void create(void)
     domctl("max_vcpus", XEN_DOMCTL_max_vcpus);
     ctl.u.max_mem.max_memkb = (wanted.pages << 2) + 1024;
     domctl("max_mem", XEN_DOMCTL_max_mem);
+    set_memory_map();
     for (u64 at = 0; at < wanted.pages; at += BATCH) {
         u64 count = wanted.pages - at < BATCH ? wanted.pages - at : BATCH;
         for (u64 i = 0; i < count; i++)
@@ -214,7 +234,6 @@ static void fill_start_info(const struct image *image, u64 shared_info_mfn)
     memcpy(s->magic, "xen-3.0-x86_64", 15);
     s->nr_pages = wanted.pages;
     s->shared_info = shared_info_mfn << 12;
-    s->flags = SIF_VIRT_P2M_4TOOLS;
     s->store_mfn = mfns[plan.store];
     s->store_evtchn = plan.store_port;
     s->console.domU.mfn = mfns[plan.console];

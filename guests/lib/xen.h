@@ -428,6 +428,7 @@ struct xen_feature_info {
 #define XENMEM_populate_physmap 6
 #define XENMEM_add_to_physmap 7
 #define XENMEM_memory_map 9
+#define XENMEM_set_memory_map 13
 #define XENMEM_machine_memory_map 10
 #define XENMEM_exchange 11
 #define XENMEM_machphys_mapping 12

@@ -97,6 +97,8 @@ static void facts(void)
         void *buffer;
     } map = {8, entries};
     printf("memory_map: %s\n", error_name(xen_memory_op(XENMEM_memory_map, &map)));
+    printf("entries: %u, the first of %lx from %lx, type %u\n", map.nr_entries, entries[0].size, entries[0].addr,
+           entries[0].type);
     printf("machine_memory_map: %s\n", error_name(xen_memory_op(XENMEM_machine_memory_map, &map)));
     printf("maximum_ram_page is a number: %d\n", xen_memory_op(XENMEM_maximum_ram_page, 0) > 0x1000);
     u16 self = DOMID_SELF, other = 0, none = 999;

@@ -9,9 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ..xl import sessions
+from .dom0 import Result
 from .golden import _lines
+from .kernels import Run
 from .transcript import Transcript, normalised
 from .xenrun import Setting, _parse, settings
+from .xlrun import _answer, configuration
 
 printable = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E))
 plain_lines = st.lists(printable.filter(lambda line: not line.startswith("# ")))
@@ -94,3 +97,24 @@ def test_what_is_another_one_each_time_is_left_out_of_a_session() -> None:
     assert _lines("Usage: xl [-v] list\n\nwords\n") == ("Usage: xl [-v] list",)
     verbs = "Usage xl [-v] <subcommand>\n\nfull list:\n\n one     words\n         more\n two     words\n"
     assert _lines(verbs) == ("Usage xl [-v] <subcommand>", " one", " two")
+
+
+def test_a_configuration_says_how_a_kernel_is_to_be_run() -> None:
+    run = Run("iret.one", "iret", Setting(memory=48, vcpus=2, cmdline='a "b"', ended="crash"))
+    text = configuration(run)
+    assert 'name = "iret.one"\ntype = "pv"\nkernel = "iret"\nextra = "a \\"b\\""\nmemory = 48\nvcpus = 2\n' in text
+    assert 'on_crash = "preserve"\n' in text
+
+
+@pytest.mark.parametrize(
+    ("errors", "status", "ended"),
+    [
+        ("Domain 3 has shut down, reason code 4 0x4\nDone.\n", "0", "watchdog"),
+        ("Domain has suspended.\n", "0", "suspend"),
+        ("Waiting for domain x (domid 1) to die\nTerminated\n", "143", "timeout"),
+        ("Neither kernel nor bootloader specified\n", "1", "Neither kernel nor bootloader specified"),
+    ],
+)
+def test_how_a_domain_of_xl_ended(errors: str, status: str, ended: str) -> None:
+    answer = _answer(Result("x", status, "one\r\ntwo\n", errors))
+    assert (answer.lines, answer.ended) == (["one", "two"], ended)

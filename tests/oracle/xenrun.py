@@ -20,6 +20,9 @@ _GUEST_LINE = "| "
 _ENDED = "launch: guest ended: "
 
 
+ENDS = ("poweroff", "reboot", "suspend", "crash", "watchdog", "soft_reset")
+"""How a domain can end, in the order of Xen's numbers (SHUTDOWN_*)."""
+
 _REASON = re.compile(r"^\(XEN\) (d1v\d+ .*|domain_crash.*)$", re.MULTILINE)
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from paravirt.abi.xen import SIF_MOD_START_PFN, SIF_VIRT_P2M_4TOOLS, StartInfo
+from paravirt.abi.xen import SIF_MOD_START_PFN, StartInfo
 from paravirt.domain0.builder import BuiltDomain, build_domain, parse_kernel
 from paravirt.domain0.builder.pagetables import build_page_tables
 from paravirt.errors import HypervisorBug, UserError
@@ -93,7 +93,7 @@ def test_a_domain_with_everything_in_the_initial_mapping() -> None:
     assert info.magic == b"xen-3.0-x86_64"
     assert info.nr_pages == NR_PAGES
     assert info.shared_info == 0x1234567000
-    assert info.flags == SIF_VIRT_P2M_4TOOLS
+    assert info.flags == 0
     assert (info.store_mfn, info.store_evtchn) == (domain.p2m[layout.store_pfn], 1)
     assert (info.console.domU.mfn, info.console.domU.evtchn) == (domain.p2m[layout.console_pfn], 2)
     assert info.pt_base == VIRT_BASE + layout.page_tables.pfn * PAGE
@@ -125,7 +125,7 @@ def test_a_domain_as_linux_wants_it() -> None:
     assert layout.ramdisk is not None and layout.p2m_frames is not None
     assert domain.read(layout.ramdisk.pfn, len(RAMDISK)) == RAMDISK
     assert domain.read(layout.p2m.pfn, NR_PAGES * 8) == domain.p2m.tobytes()
-    assert info.flags == SIF_VIRT_P2M_4TOOLS | SIF_MOD_START_PFN
+    assert info.flags == SIF_MOD_START_PFN
     assert (info.mod_start, info.mod_len) == (layout.ramdisk.pfn, 3 * PAGE)
     assert info.mfn_list == 1 << 39
     assert (info.first_p2m_pfn, info.nr_p2m_frames) == (layout.p2m.pfn, layout.p2m.pages + 3)
@@ -147,7 +147,7 @@ def test_no_ramdisk_and_a_parsed_kernel() -> None:
     image = parse_kernel(kernel(MOD_START_PFN=1))
     built = build_domain(domain, image, None, "", console_port=2, store_port=1, nr_pages=NR_PAGES)
     info = start_info(domain, built)
-    assert (info.flags, info.mod_start, info.mod_len) == (SIF_VIRT_P2M_4TOOLS, 0, 0)
+    assert (info.flags, info.mod_start, info.mod_len) == (0, 0, 0)
     assert built.image is image
 
 

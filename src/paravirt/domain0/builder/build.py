@@ -8,7 +8,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from paravirt.abi.xen import MAX_GUEST_CMDLINE, SIF_MOD_START_PFN, SIF_VIRT_P2M_4TOOLS, StartInfo
+from paravirt.abi.xen import MAX_GUEST_CMDLINE, SIF_MOD_START_PFN, StartInfo
 from paravirt.domain0.builder.image import PAGE_SIZE, KernelImage, parse_kernel
 from paravirt.domain0.builder.layout import Layout, compute_layout
 from paravirt.domain0.builder.pagetables import build_page_tables
@@ -160,7 +160,7 @@ def _start_info(
     info.magic = _MAGIC
     info.nr_pages = layout.nr_pages
     info.shared_info = target.shared_info_mfn * PAGE_SIZE
-    info.flags = SIF_VIRT_P2M_4TOOLS
+    info.flags = 0  # as libxl has it; only other users of Xen's builder set SIF_VIRT_P2M_4TOOLS
     info.store_mfn = int(target.p2m[layout.store_pfn])
     info.store_evtchn = store_port
     info.console.domU.mfn = int(target.p2m[layout.console_pfn])

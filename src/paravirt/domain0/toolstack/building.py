@@ -112,9 +112,9 @@ def create_domain(machine: Machine, domid: int, wanted: Wanted) -> Domain:
 
 def _set_limits(view: DomainView, wanted: Wanted) -> None:
     """What libxl tells the hypervisor before it builds a domain (libxl__build_pre in tools/libs/light)."""
+    size = max(wanted.max_memory or 0, wanted.memory) * MIB
+    view.state.memory_map = [MemoryRange(0, size, E820_RAM)]
     if wanted.max_memory is not None:
-        size = max(wanted.max_memory, wanted.memory) * MIB
-        view.state.memory_map = [MemoryRange(0, size, E820_RAM)]
         view.max_pages = wanted.memory * FRAMES_PER_MIB + MAXMEM_SLACK
     limits, state = wanted.limits, view.state
     if limits.max_grant_frames is not None:
