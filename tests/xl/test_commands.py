@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -61,7 +62,7 @@ def test_exit_statuses(user: User, words: tuple[str, ...], status: int) -> None:
 @pytest.mark.parametrize("verb", [verb.name for verb in VERBS])
 def test_every_verb_has_help(user: User, verb: str) -> None:
     said = user.xl("help", verb)
-    assert said.startswith(f"Usage: xl [-vtT] {verb} ")
+    assert re.match(rf"Usage: xl \[-vtT(|f|fN)\] {verb} ", said)
 
 
 @pytest.mark.parametrize("verb", [*NOT_YET, *NEVER])
@@ -127,7 +128,9 @@ def test_a_wrong_configuration_names_file_line_and_key(user: User) -> None:
 def test_files_in_a_configuration_start_where_xl_is_started(user: User) -> None:
     (user.folder / "k").write_bytes(HELLO.read_bytes())
     (user.folder / "c").write_text('name="a"\nkernel="k"\n', encoding="utf-8")
-    assert json.loads(user.xl("create", "-n", "c"))["b_info"]["kernel"] == str(user.folder / "k")
+    assert json.loads(user.xl("create", "-n", "c"))["b_info"]["kernel"] == "k"
+    user.xl("create", "-p", "c")
+    assert user.names() == ["a"]
 
 
 def test_info_and_its_fields(user: User) -> None:

@@ -54,13 +54,15 @@ def test_a_configuration_has_parameters_of_scheduling(user: User) -> None:
     config = user.config("one", cpu_weight=512, cap=50)
     user.xl("create", "-p", config)
     assert user.xl("sched-credit", "-d", "one").splitlines()[1] == PREFIX + f"{512:6d} {50:4d}"
-    assert json.loads(user.xl("list", "-l", "one"))[0]["config"]["b_info"]["sched_params"] == {"weight": 512, "cap": 50}
+    assert json.loads(user.xl("list", "-l", "one"))[0]["config"]["b_info"]["sched_params"] == {
+        "sched": "credit", "weight": 512, "cap": 50,
+    }  # fmt: skip
 
 
 def test_parameters_of_another_scheduler_are_refused_and_leave_nothing(user: User) -> None:
     before = user.xl("info", "free_memory")
     done = user.run("create", "-p", user.config("one", period=100))
-    assert done.returncode == 1 and "'period'" in done.stderr
+    assert done.returncode == 3 and "'period'" in done.stderr
     assert user.names() == [] and user.xl("info", "free_memory") == before
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from paravirt.domain0.daemon.protocol import NOT_FOUND, Refusal
-from paravirt.xl import info, listing, main, sched, vcpu
+from paravirt.xl import info, listing, main, pools, sched, vcpu
 from paravirt.xl.client import Daemon
 
 FACTS: dict[str, Any] = json.loads((Path(__file__).parent / "golden/tables.json").read_text(encoding="utf-8"))
@@ -40,7 +40,7 @@ class Facts(Daemon):
 def test_the_same_text(
     run: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for module in (info, listing, sched, vcpu):
+    for module in (info, listing, pools, sched, vcpu):
         monkeypatch.setattr(module, "Daemon", Facts)
     assert main.main(run["words"]) == run["status"]
     assert capsys.readouterr().out == run["output"]

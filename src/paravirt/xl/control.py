@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from paravirt.xl.client import FAILURE, Daemon, Options, parse_number, say
+from paravirt.xl.table import VERBS
 
 TRIGGERS = ("nmi", "reset", "init", "power", "sleep", "s3resume")
 
@@ -81,6 +82,7 @@ def sysrq(options: Options) -> int:
     domain, key = options.arguments[:2]
     if len(key) != 1:
         say("xl: a SysRq key is a single letter")
+        print(next(verb for verb in VERBS if verb.name == "sysrq").synopsis)
         return FAILURE
     Daemon().call("sysrq", domain=domain, key=key)
     return 0

@@ -7,11 +7,12 @@ import threading
 from pathlib import Path
 from typing import Final
 
-from paravirt.domain0.daemon.protocol import EXISTS, Refusal
+from paravirt.domain0.daemon.protocol import INTERNAL, Refusal
 from paravirt.domain0.xlcfg.config import DomainConfig, read_config, with_overrides
-from paravirt.xl.client import USAGE, Daemon, Exit, Options, say
+from paravirt.xl.client import FAILURE, USAGE, Daemon, Exit, Options, say
 from paravirt.xl.libxl_json import domain_config
 from paravirt.xl.rendering import pretty
+from paravirt.xl.table import VERBS
 
 ERROR_FAIL: Final = 3
 ERROR_INVAL: Final = 6
@@ -41,10 +42,10 @@ def create(options: Options) -> int:
             unmonitored="e" in options,
         )
     except Refusal as refusal:
-        if refusal.code != EXISTS:
+        if refusal.code == INTERNAL:
             raise
         say(f"xl: {refusal}")
-        return ERROR_INVAL
+        return ERROR_FAIL
     if attached:
         _attend(daemon, str(made["domid"]), options)
     return 0
@@ -102,8 +103,15 @@ def _follow(domain: str, ready: threading.Event) -> None:
 
 def config_update(options: Options) -> int:
     """``xl config-update``."""
+    if not options.arguments:
+        say("xl: config-update takes a domain and a file")
+        print(next(verb for verb in VERBS if verb.name == "config-update").synopsis)
+        return FAILURE
     domain, *words = options.arguments
-    config = _read(options, words, quiet=True)
+    try:
+        config = _read(options, words, quiet=True)
+    except Exit as end:
+        raise Exit(256 - ERROR_FAIL if end.status == ERROR_FAIL else end.status) from end  # not as create has it
     if "d" in options or "n" in options:
         sys.stdout.write(pretty(domain_config(config)) + "\n")
     if "n" in options:

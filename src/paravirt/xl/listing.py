@@ -25,6 +25,7 @@ def list_domains(options: Options) -> int:
     extra += "   Security Label" if context and not verbose else ""
     extra += "         Cpupool" if "c" in options else ""
     extra += " NODE Affinity" if "n" in options else ""
+    pool = daemon.call("cpupools")[0]["name"] if "c" in options else ""
     print(LIST_HEADER + extra)
     for row in rows:
         line = list_line(row)
@@ -33,7 +34,7 @@ def list_domains(options: Options) -> int:
         if verbose or context:
             line += f" {'-':>16}"
         if "c" in options:
-            line += f"{'Pool-0':>16}"
+            line += f"{pool:>16}"
         if "n" in options:
             line += " " + bitmap([0], 1)
         print(line)
@@ -42,20 +43,23 @@ def list_domains(options: Options) -> int:
 
 def _details(daemon: Daemon, rows: list[dict[str, Any]]) -> int:
     from paravirt.domain0.xlcfg.config import DomainConfig
-    from paravirt.xl.libxl_json import domain_0_config, domain_config
+    from paravirt.xl.libxl_json import domain_0_config, running_config
 
+    pcpus = int(daemon.call("info")["nr_cpus"])
     found = []
     for row in rows:
-        if row["domid"] == 0:
-            found.append({"domid": 0, "config": domain_0_config()})
-            continue
         try:
-            answer = daemon.call("config", domain=str(row["domid"]))
+            has = daemon.call("config", domain=str(row["domid"]))
         except Refusal as refusal:
             if refusal.code != NOT_FOUND:
                 raise
             continue  # it went while we were looking
-        found.append({"domid": row["domid"], "config": domain_config(DomainConfig.from_json(answer["config"]))})
+        if has["config"] is None:
+            shown = domain_0_config(has["scheduling"])
+        else:
+            config = DomainConfig.from_json(has["config"])
+            shown = running_config(config, has["name"], has["uuid"], has["scheduling"], pcpus)
+        found.append({"domid": row["domid"], "config": shown})
     sys.stdout.write(pretty(found) + "\n\n")
     return 0
 
@@ -119,7 +123,8 @@ def claims(options: Options) -> int:
 
 def sharing(options: Options) -> int:
     """``xl sharing``: domains share no memory."""
+    rows = Daemon().domains(*options.arguments[:1])
     print("Name                                        ID   Mem Shared")
-    for row in Daemon().domains(*options.arguments[:1]):
+    for row in rows:
         print(f"{row['name']:<40} {row['domid']:5d} {row['memory_kib'] // 1024:5d}  {0:5d}")
     return 0

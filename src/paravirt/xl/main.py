@@ -114,7 +114,7 @@ def print_help(name: str | None) -> None:
     verb = next((verb for verb in VERBS if verb.name == found), None)
     write = sys.stdout.write
     if verb is not None:
-        write(f"Usage: xl [-vtT] {verb.name} {verb.usage}\n\n{verb.summary}.\n\n")
+        write(f"{verb.synopsis}\n\n{verb.summary}.\n\n")
         if verb.help:
             write(f"Options:\n\n{verb.help}\n")
         return

@@ -1,4 +1,4 @@
-"""Verbs about scheduling: the parameters of schedulers, and pools of physical CPUs.
+"""Verbs about scheduling: the the parameters of schedulers.
 
 A scheduler's verb first asks which one the machine has: of another one there are no parameters to get or set.
 Domain 0 has a line under credit alone: the host's own scheduler runs it.
@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from paravirt.xl.client import FAILURE, Daemon, Options, parse_number, say
+from paravirt.xl.pools import pool_name
 
 _MS = 1_000_000
-_POOL = "Pool-0"
 
 
 def _daemon(scheduler: str, options: Options) -> Daemon | None:
@@ -22,7 +22,7 @@ def _daemon(scheduler: str, options: Options) -> Daemon | None:
         say(f"xl: the machine's scheduler is {present}, not {scheduler}")
         return None
     pool = options.get("p") if scheduler == "credit" else options.get("c")
-    if pool not in (None, _POOL):
+    if pool is not None and pool != pool_name(daemon):
         say(f"xl: there is no pool {pool!r}")
         return None
     return daemon
@@ -73,12 +73,12 @@ def credit(options: Options) -> int:
         return done
     info = daemon.call("sched-info")
     if "d" not in options:
-        print(
-            f"Cpupool {_POOL}: tslice={info['tslice_ms']}ms ratelimit={info['ratelimit_us']}us migration-delay=0us"
-        )
+        times = f"tslice={info['tslice_ms']}ms ratelimit={info['ratelimit_us']}us migration-delay=0us"
+        print(f"Cpupool {pool_name(daemon)}: {times}")
     if "s" not in options:
+        rows = _parameters(daemon, "credit", options.get("d"))
         print(f"{'Name':<33} {'ID':>4} {'Weight':>6} {'Cap':>4}")
-        for row, has in _parameters(daemon, "credit", options.get("d")):
+        for row, has in rows:
             print(f"{row['name']:<33} {row['domid']:4d} {has['weight']:6d} {has['cap']:4d}")
     return 0
 
@@ -143,21 +143,4 @@ def bvt(options: Options) -> int:
             f"{row['name']:<33} {row['domid']:4d} {has['mcuadv']:6d} {has['warpback']:8d} {has['warpvalue']:9d} "
             f"{has['warpl'] // _MS:6d} {has['warpu'] // _MS:6d}"
         )
-    return 0
-
-
-def cpupool_list(options: Options) -> int:
-    """``xl cpupool-list``."""
-    pools = Daemon().call("cpupools")
-    if options.arguments:
-        pools = [pool for pool in pools if pool["name"] == options.arguments[0]]
-        if not pools:
-            say(f"xl: there is no pool {options.arguments[0]!r}")
-            return FAILURE
-    print(f"{'Name':<19}" + ("CPU list" if "c" in options else "CPUs   Sched     Active   Domain count"))
-    for pool in pools:
-        if "c" in options:
-            print(f"{pool['name']:<19}" + ",".join(str(cpu) for cpu in pool["cpus"]))
-        else:
-            print(f"{pool['name']:<19}{len(pool['cpus']):3d} {pool['scheduler']:>9}       y       {pool['domains']:4d}")
     return 0

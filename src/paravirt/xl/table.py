@@ -30,7 +30,22 @@ class Verb(NamedTuple):
     required: int = 0
     dryrun: bool = False
 
+    @property
+    def harmless(self) -> bool:
+        """Whether it changes nothing: the usage of the others has the global option -f."""
+        return self.name in _HARMLESS
 
+    @property
+    def synopsis(self) -> str:
+        """The line that says how it is used."""
+        flags = "" if self.harmless else "fN" if self.dryrun else "f"
+        return f"Usage: xl [-vtT{flags}] {self.name} {self.usage}"
+
+
+_HARMLESS = frozenset(
+    ("list", "console", "vcpu-list", "vm-list", "info", "sharing", "domid", "domname", "dmesg", "top", "uptime",
+     "claims", "cpupool-list", "block-list")
+)  # fmt: skip
 _CONFIG_HELP = """\
 -f FILE, --defconfig=FILE  Read the configuration from FILE ('-' or /dev/stdin: standard input)
 -d                         Print the configuration too"""
@@ -42,6 +57,7 @@ _CREATE_HELP = f"""\
 -n, --dryrun               Print the configuration as JSON, and make nothing
 -q, --quiet                Say less
 {_CONFIG_HELP}"""
+_MEMORY_USAGE = "<Domain> <MemMB['b'[bytes]|'k'[KB]|'m'[MB]|'g'[GB]|'t'[TB]]>"
 _SHUTDOWN_HELP = """\
 -a, --all                  All domains
 -w, --wait                 Wait for the end
@@ -70,7 +86,8 @@ VERBS: Final = (
          _CREATE_HELP, "Fnqf:pcdeVA", (("dryrun", "n"), ("quiet", "q"), ("defconfig=", "f"), ("vncviewer", "V"),
                                        ("vncviewer-autopass", "A")), dryrun=True),
     Verb("config-update", "create:config_update", "<Domain> <ConfigFile> [options] [vars]",
-         "Give a domain the configuration for its next restart", _CONFIG_HELP, "dqf:", (("defconfig=", "f"),), 1, True),
+         "Give a domain the configuration for its next restart", _CONFIG_HELP, "dqf:", (("defconfig=", "f"),),
+         dryrun=True),
     Verb("list", "listing:list_domains", "[options] [Domain]", "List domains",
          "-l, --long                 Configurations, as JSON\n"
          "-v, --verbose              With identifiers and reasons of shutdowns\n"
@@ -89,9 +106,8 @@ VERBS: Final = (
     Verb("console", "console:console", "[options] <Domain>", "Attach to a domain's console (Ctrl-] leaves)",
          "-t TYPE                    Kind of console: pv\n-n NUMBER                  Number of the console: 0",
          "n:t:e:", (("num=", "n"), ("type=", "t"), ("escape=", "e")), 1),
-    Verb("mem-max", "memory:mem_max", "<Domain> <MemMB['b'|'k'|'m'|'g'|'t']>", "Limit a domain's memory", required=2),
-    Verb("mem-set", "memory:mem_set", "<Domain> <MemMB['b'|'k'|'m'|'g'|'t']>", "Have a domain use so much memory",
-         required=2),
+    Verb("mem-max", "memory:mem_max", _MEMORY_USAGE, "Limit a domain's memory", required=2),
+    Verb("mem-set", "memory:mem_set", _MEMORY_USAGE, "Have a domain use so much memory", required=2),
     Verb("vcpu-list", "vcpu:vcpu_list", "[Domain, ...]", "List virtual CPUs"),
     Verb("vcpu-pin", "vcpu:vcpu_pin", "[option] <Domain> <VCPU|all> <Hard affinity|-|all> <Soft affinity|-|all>",
          "Say which physical CPUs a virtual CPU may use", "-f, --force                (refused here)", "f",
@@ -135,8 +151,10 @@ VERBS: Final = (
     Verb("uptime", "listing:uptime", "[-s] [Domain]", "How long domains have run",
          "-s                         In short", "s"),
     Verb("claims", "listing:claims", "", "List memory that domains have claimed"),
-    Verb("cpupool-list", "sched:cpupool_list", "[-c|--cpus] [<CPU Pool>]", "List pools of physical CPUs",
+    Verb("cpupool-list", "pools:cpupool_list", "[-c|--cpus] [<CPU Pool>]", "List pools of physical CPUs",
          "-c, --cpus                 With their CPUs", "c", (("cpus", "c"),)),
+    Verb("cpupool-rename", "pools:cpupool_rename", "<CPU Pool> <new name>", "Give a pool another name", required=2),
+    Verb("cpupool-migrate", "pools:cpupool_migrate", "<Domain> <CPU Pool>", "Move a domain into a pool", required=2),
 )  # fmt: skip
 
 NOT_YET: Final = {
@@ -151,10 +169,8 @@ NOT_YET: Final = {
     "network-detach": "virtual network interfaces",
     "cpupool-create": "more than one pool of physical CPUs",
     "cpupool-destroy": "more than one pool of physical CPUs",
-    "cpupool-rename": "more than one pool of physical CPUs",
     "cpupool-cpu-add": "more than one pool of physical CPUs",
     "cpupool-cpu-remove": "more than one pool of physical CPUs",
-    "cpupool-migrate": "more than one pool of physical CPUs",
     "cpupool-numa-split": "more than one pool of physical CPUs",
 }
 """Verbs that this version does not have yet, and what they are about."""

@@ -12,13 +12,12 @@ from paravirt.xl.rendering import bitmap, seconds
 def vcpu_list(options: Options) -> int:
     """``xl vcpu-list``. Domain 0 has a line too: the thread that it is."""
     daemon = Daemon()
-    wanted = options.arguments or [""]
-    rows = [row for word in wanted for row in daemon.domains(word)]
     cpus = int(daemon.call("info")["nr_cpus"])
     print(f"{'Name':<32} {'ID':>5} {'VCPU':>5} {'CPU':>5} {'State':>5} {'Time(s)':>9} Affinity (Hard / Soft)")
-    for row in rows:
-        for vcpu in _vcpus(daemon, row, cpus):
-            print(_line(row, vcpu, cpus))
+    for word in options.arguments or [""]:
+        for row in daemon.domains(word):
+            for vcpu in _vcpus(daemon, row, cpus):
+                print(_line(row, vcpu, cpus))
     return 0
 
 

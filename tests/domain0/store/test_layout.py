@@ -25,8 +25,8 @@ EXPECTED = {
     "cpu/1/availability": ("offline", READABLE),
     "memory": ("", READABLE),
     "memory/static-max": ("65536", READABLE),
-    "memory/target": ("65537", READABLE),
-    "memory/videoram": ("-1", READABLE),
+    "memory/target": ("65536", READABLE),
+    "memory/videoram": ("0", READABLE),
     "device": ("", READABLE),
     "device/suspend": ("", READABLE),
     "device/suspend/event-channel": ("", OWN),
@@ -49,7 +49,7 @@ EXPECTED = {
     "store/ring-ref": ("1000", READABLE),
     "console": ("", READABLE),
     "console/backend": ("/local/domain/0/backend/console/3/0", READABLE),
-    "console/backend-id": ("0", READABLE),
+    "console/backend-id": ("0", "n3 r0"),
     "console/limit": ("1048576", READABLE),
     "console/type": ("xenconsoled", READABLE),
     "console/output": ("pty", READABLE),
@@ -127,7 +127,7 @@ def test_a_guest_reads_its_home_and_writes_what_is_its_own() -> None:
         assert reply is not None
         return reply.payload
 
-    assert tell(xs_wire.XS_READ, b"memory/target\0") == b"65537"
+    assert tell(xs_wire.XS_READ, b"memory/target\0") == b"65536"
     assert tell(xs_wire.XS_WRITE, b"memory/target\0001") == b"EACCES\0"
     assert tell(xs_wire.XS_WRITE, b"control/feature-poweroff\0001") == b"OK\0"
     assert tell(xs_wire.XS_WRITE, b"control/shutdown\0") == b"OK\0"

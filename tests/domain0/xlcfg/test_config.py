@@ -169,7 +169,8 @@ def test_a_boot_loader_is_refused_as_such() -> None:
 
 def test_files_start_in_the_folder() -> None:
     parsed = read_config('name="a"\nkernel="k"\nramdisk="/abs"', "t.cfg", Path("/home"))
-    assert (parsed.config.kernel, parsed.config.ramdisk) == ("/home/k", "/abs")
+    config = parsed.config
+    assert (config.kernel, config.path(config.kernel), config.path("/abs")) == ("k", "/home/k", "/abs")
 
 
 def test_without_an_identifier_each_reading_makes_one() -> None:
@@ -206,6 +207,7 @@ configs = st.builds(
         maxvcpus=min(32, vcpus + extra),
         cmdline=cmdline,
         actions={**EVENTS, **actions},
+        given=("vcpus", "maxvcpus"),
     ),
     st.integers(1, 1 << 19),
     st.integers(0, 1 << 19),
@@ -236,6 +238,8 @@ def test_a_configuration_survives_text_and_json(wanted: DomainConfig) -> None:
         {"memory": "64"}, {"memory": True}, {"memory": 0}, {"maxmem": 1}, {"vcpus": 33}, {"name": ""}, {"name": 5},
         {"kernel": None}, {"uuid": "x"}, {"actions": {}}, {"actions": {**EVENTS, "on_crash": "soft-reset"}},
         {"cpus": ["x"]}, {"other": 1}, {"cpus": [1]}, {"cpus": "0"},
+        {"given": "vcpus"}, {"given": ["cpus"]}, {"limits": []}, {"limits": {"max_grant_version": 3}}, {"devices": []},
+        {"scheduling": {"weight": "1"}}, {"scheduling": {"heaviness": 1}}, {"folder": None},
     ],
 )  # fmt: skip
 def test_json_is_checked(change: dict[str, object]) -> None:

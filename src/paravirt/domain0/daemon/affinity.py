@@ -34,16 +34,19 @@ class Affinity:
 
     def __init__(self, hard: Iterable[str], soft: Iterable[str], vcpus: int, pcpus: int) -> None:
         self._pcpus = pcpus
-        self.hard = self._of_all(hard, vcpus)
-        self.soft = self._of_all(soft, vcpus)
+        self.hard = self._of_all([self._existing(text) for text in hard], vcpus)
+        self.soft = self._of_all([self._cpus(text) for text in soft], vcpus)
         _common(self.hard)
 
-    def _of_all(self, texts: Iterable[str], vcpus: int) -> list[Cpus]:
-        chosen = [self._cpus(text) for text in texts][:vcpus]
-        return chosen + [frozenset(range(self._pcpus))] * (vcpus - len(chosen))
+    def _of_all(self, chosen: list[Cpus], vcpus: int) -> list[Cpus]:
+        return chosen[:vcpus] + [frozenset(range(self._pcpus))] * (vcpus - len(chosen))
 
     def _cpus(self, text: str) -> Cpus:
-        wanted = cpu_set(text, self._pcpus) & frozenset(range(self._pcpus))
+        """Those of the machine's: a preference may be for none of them."""
+        return cpu_set(text, self._pcpus) & frozenset(range(self._pcpus))
+
+    def _existing(self, text: str) -> Cpus:
+        wanted = self._cpus(text)
         if not wanted:
             raise UserError(f"The machine has physical CPUs 0 to {self._pcpus - 1}, and none of them is in {text!r}.")
         return wanted
@@ -55,9 +58,11 @@ class Affinity:
             UserError: as above; then nothing has changed.
         """
         new_hard, new_soft = list(self.hard), list(self.soft)
-        for text, affinities in ((hard, new_hard), (soft, new_soft)):
-            for vcpu in vcpus if text else ():
-                affinities[vcpu] = self._cpus(text)
+        for vcpu in vcpus:
+            if hard:
+                new_hard[vcpu] = self._existing(hard)
+            if soft:
+                new_soft[vcpu] = self._cpus(soft)
         _common(new_hard)
         self.hard, self.soft = new_hard, new_soft
 

@@ -94,10 +94,18 @@ def list_domains(request: Request) -> list[dict[str, Any]]:
 
 @operation("config")
 def configuration(request: Request) -> dict[str, Any]:
-    """The configuration of a domain."""
+    """The configuration of a domain, and what has become of its name, its identifier and its scheduling."""
+    scheduler = str(request.machine.sched_info()["name"])
+    if request.string("domain") in ("0", DOMAIN_0):
+        return {"domid": 0, "config": None, "scheduling": {"sched": scheduler, **sched_get(request)}}
     managed = request.domain()
-    config = managed.config.to_json()
-    return {"domid": managed.domid, "config": {**config, "name": managed.name, "uuid": managed.uuid}}
+    return {
+        "domid": managed.domid,
+        "name": managed.name,
+        "uuid": managed.uuid,
+        "config": managed.config.to_json(),
+        "scheduling": {"sched": scheduler, **managed.domain.sched_get()},
+    }
 
 
 @operation("vcpus")
@@ -284,15 +292,19 @@ def sched_get(request: Request) -> dict[str, int]:
     The host's own scheduler runs Domain 0, as one thread among others. Under credit it has a line in xl's table
     nevertheless, which scripts expect: what Xen gives it unless told otherwise.
     """
-    if request.string("domain") in ("0", DOMAIN_0) and request.machine.sched_info()["name"] == "credit":
-        return dict(_DOMAIN_0_CREDIT)
+    if request.string("domain") in ("0", DOMAIN_0):
+        return dict(_DOMAIN_0_CREDIT) if request.machine.sched_info()["name"] == "credit" else {}
     return request.domain().domain.sched_get()
 
 
 @operation("sched-set")
 def sched_set(request: Request) -> None:
-    """Change some of them."""
-    request.domain().domain.sched_set(**request.object("parameters"))
+    """Change some of them. A cap is at most 100 for each vcpu."""
+    managed, parameters = request.domain(), request.object("parameters")
+    most = 100 * managed.config.maxvcpus
+    if isinstance(parameters.get("cap"), int) and parameters["cap"] > most:
+        raise Refusal(INVALID, f"The cap of the domain {managed.name} is 0 to {most}, not {parameters['cap']}.")
+    managed.domain.sched_set(**parameters)
 
 
 @operation("vcpu-pin")

@@ -213,8 +213,8 @@ class Domains:
 
     def _build(self, config: DomainConfig, pty: Pty) -> Domain:
         domain = self.machine.create(
-            config.kernel,
-            config.ramdisk,
+            config.path(config.kernel),
+            config.path(config.ramdisk) if config.ramdisk else None,
             config.cmdline,
             memory=config.memory,
             vcpus=config.maxvcpus,

@@ -7,13 +7,14 @@ import re
 from pathlib import Path
 from typing import Any
 
-from paravirt.domain0.daemon.protocol import VERSION
+from paravirt.domain0.daemon.protocol import NOT_FOUND, VERSION, Refusal
 from paravirt.domain0.daemon.requests import Request, operation
 from paravirt.domain0.toolstack.limits import FRAMES_PER_MIB
+from paravirt.domain0.xlcfg.config import check_name
 from paravirt.hypervisor import cpuid
 from paravirt.hypervisor.hypercalls import version
 
-POOL = "Pool-0"
+_POOL_NAME = "/local/pool/0/name"
 
 
 @operation("hello")
@@ -87,7 +88,18 @@ def cpupools(request: Request) -> list[dict[str, Any]]:
     """The pools of physical CPUs: there is one."""
     cpus = list(range(request.machine.host.nr_pcpus))
     scheduler = request.machine.sched_info()["name"]
-    return [{"name": POOL, "cpus": cpus, "scheduler": scheduler, "domains": len(request.domains.all()) + 1}]
+    name = request.machine.call(lambda: request.machine.store.get(_POOL_NAME) or b"").decode()
+    return [{"name": name, "cpus": cpus, "scheduler": scheduler, "domains": len(request.domains.all()) + 1}]
+
+
+@operation("cpupool-rename")
+def rename_cpupool(request: Request) -> None:
+    """Give the pool another name."""
+    pool, name = request.string("pool"), check_name(request.string("name"))
+    (only,) = cpupools(request)
+    if pool != only["name"]:
+        raise Refusal(NOT_FOUND, f"There is no pool {pool!r}.")
+    request.machine.call(lambda: request.machine.store.set(_POOL_NAME, name))
 
 
 @operation("sched-info")

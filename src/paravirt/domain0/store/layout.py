@@ -15,7 +15,6 @@ from paravirt.domain0.store.tree import Permission
 
 CONSOLE_LIMIT: Final = 1048576
 _KIB_PER_MIB: Final = 1024
-_UNSET: Final = -1
 
 # Nodes in a domain's home that are its own, beside those that it may only read.
 _OWN: Final = (
@@ -39,6 +38,7 @@ def announce_host(store: Store) -> None:
     store.set(home, "")
     store.set(f"{home}/domid", "0")
     store.set(f"{home}/name", "Domain-0")
+    store.set("/local/pool/0/name", "Pool-0")
     store.set("/vm", "")
     store.set("/libxl", "")
 
@@ -90,8 +90,9 @@ def announce(
     store.set(libxl, "", *nobody)
     store.set(f"{libxl}/device", "", *nobody)
     store.set(f"{libxl}/type", "pv")
-    store.set(f"{vm}/uuid", identity)
+    store.set(f"{libxl}/dm-version", "qemu_xen")
     store.set(f"{vm}/name", name)
+    store.set(f"{vm}/uuid", identity)
     store.set(f"{home}/vm", vm)
     store.set(f"{home}/name", name)
     for directory in ("cpu", "memory", "device", "control"):
@@ -103,9 +104,8 @@ def announce(
 
     kib = memory * _KIB_PER_MIB
     store.set(f"{home}/memory/static-max", str(max(maximum or 0, memory) * _KIB_PER_MIB))
-    # libxl subtracts the video memory, which is "unset" for a paravirtual domain: -1.
-    store.set(f"{home}/memory/target", str(kib - _UNSET))
-    store.set(f"{home}/memory/videoram", str(_UNSET))
+    store.set(f"{home}/memory/target", str(kib))
+    store.set(f"{home}/memory/videoram", "0")
     store.set(f"{home}/domid", str(domid))
     store.set(f"{home}/store/port", str(store_port))
     store.set(f"{home}/store/ring-ref", str(store_mfn))
@@ -140,11 +140,12 @@ def _announce_console(store: Store, domid: int, libxl: str, backend: str, mfn: i
     store.set(frontend, "", *readable)
     for key, value in front.items():
         store.set(f"{frontend}/{key}", value)
+    # libxl leaves this one to the guest; nobody reads it.
+    store.set(f"{frontend}/backend-id", "0", Permission("n", domid), Permission("r", 0))
     store.set(backend, "", *readable)
     for key, value in back.items():
         store.set(f"{backend}/{key}", value)
     device = f"{libxl}/device/console/0"
     store.set(device, "", Permission("n", 0))
-    store.set(f"{device}/backend", backend)
-    for key, value in back.items():
+    for key, value in {"frontend": frontend, "backend": backend, **back}.items():
         store.set(f"{device}/{key}", value)

@@ -76,8 +76,8 @@ def create_domain(machine: Machine, domid: int, wanted: Wanted) -> Domain:
         wanted = dataclasses.replace(wanted, identity=identity)
     with machine.host.lock:
         view = machine.host.create_domain(domid, pages, wanted.vcpus, name=name)
-        console_port = view.alloc_unbound(0)
         store_port = view.alloc_unbound(0)
+        console_port = view.alloc_unbound(0)
         _set_limits(view, wanted)
         try:
             built = build_domain(

@@ -34,7 +34,7 @@ def set_limit(domain: Domain, kib: int) -> None:
         UserError: that is less than its target; or the domain is gone.
     """
     target = _node(domain, "target")
-    if kib < target - 1:  # libxl makes the first target 1 KiB larger than the memory (store/layout.py)
+    if kib < target:
         raise UserError(f"The domain {domain.name} has a target of {target} KiB, which {kib} is less than.")
     _limit(domain, kib)
 

@@ -54,7 +54,9 @@ class DomainConfig:
     """A domain's configuration.
 
     Attributes:
-        kernel, ramdisk: file names, absolute ones if they come from a file.
+        kernel, ramdisk: file names.
+        folder: where these start, if relative.
+        given: which of ``vcpus`` and ``maxvcpus`` the file sets; libxl's JSON has only those.
         memory, maxmem: MiB; what it gets at first, and what it may grow to.
         vcpus, maxvcpus: virtual CPUs that are online at first, and that it has.
         cpus, cpus_soft: physical CPUs that each vcpu may use, or rather uses; vcpus without an entry may use all.
@@ -68,6 +70,8 @@ class DomainConfig:
     kernel: str
     uuid: str
     ramdisk: str | None = None
+    folder: str = ""
+    given: tuple[str, ...] = ()
     cmdline: str = ""
     memory: int = DEFAULT_MEMORY_MIB
     maxmem: int = DEFAULT_MEMORY_MIB
@@ -84,6 +88,10 @@ class DomainConfig:
     def all_devices(self) -> tuple[DeviceSpec, ...]:
         """All devices, in the order of the settings' names and their lists."""
         return tuple(device for setting in sorted(self.devices) for device in self.devices[setting])
+
+    def path(self, name: str) -> str:
+        """Where a file is that the configuration names."""
+        return str(Path(self.folder, name))
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object, which :meth:`from_json` reads."""
@@ -132,6 +140,8 @@ class DomainConfig:
                 raise UserError(f"A domain's configuration has {entries!r} as its physical CPUs.")
             for entry in entries:
                 cpu_set(entry, 1)
+        if not isinstance(self.given, tuple) or not set(self.given) <= {"vcpus", "maxvcpus"}:
+            raise UserError(f"A domain's configuration has {self.given!r} as what was given.")
         known = {name for name, _ in SCHEDULING.values()}
         if not isinstance(self.scheduling, dict) or not set(self.scheduling) <= known:
             raise UserError(f"A domain's configuration has {self.scheduling!r} as its scheduling.")
@@ -237,7 +247,9 @@ class _Reader:
             name=name,
             kernel=self._kernel(),
             uuid=self._uuid(),
-            ramdisk=self._file("ramdisk"),
+            ramdisk=self._string("ramdisk") or None,
+            folder="" if self._folder is None else str(self._folder),
+            given=tuple(key for key in ("vcpus", "maxvcpus") if key in self._settings),
             cmdline=self._cmdline(),
             memory=memory,
             maxmem=maxmem,
@@ -308,12 +320,6 @@ class _Reader:
                 raise self._error(key, "the list has a list in it, where a string or a number is expected")
         return tuple(str(item.value) for item in setting.item.value)
 
-    def _file(self, key: str) -> str | None:
-        text = self._string(key)
-        if not text:
-            return None
-        return text if self._folder is None else str(self._folder / text)
-
     # --- settings that are acted on ---------------------------------------------------------------------------
 
     def _kind_of_guest(self) -> None:
@@ -326,8 +332,8 @@ class _Reader:
             raise self._error(key, f"{text!r} is not a kind of guest")
 
     def _kernel(self) -> str:
-        kernel = self._file("kernel")
-        if kernel is None:
+        kernel = self._string("kernel")
+        if not kernel:
             self._rest()  # rather say that a boot loader was asked for, if it was
             raise UserError(f"{self._source}: the domain has no kernel (a setting 'kernel' is missing).")
         return kernel
