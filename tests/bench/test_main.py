@@ -6,13 +6,14 @@ import json
 import shutil
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
 import pytest
 
 from paravirt import Machine
-from paravirt.bench import guestprogram, main, trapcosts
+from paravirt.bench import disks, guestprogram, main, trapcosts
 from paravirt.bench import rows as known
 from paravirt.bench.main import run
 from paravirt.bench.peers import Peer
@@ -53,9 +54,9 @@ def test_a_linux_guest_gives_every_row(tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
     assert run(["--quick", "--rows", "[!bht]*", "--json", str(file)]) == 0
     rows = {row["name"]: row for row in figures(file)["rows"]}
-    assert "fork_sh" in rows
-    for row in rows.values():
-        assert set(row["samples"]) == {"paravirt", "native"}
+    assert {"fork_sh", "disk_random_read_4k", "disk_domain0"} <= set(rows)
+    for name, row in rows.items():
+        assert set(row["samples"]) == ({"paravirt"} if name.startswith("disk_") else {"paravirt", "native"})
 
 
 @needs_compiler
@@ -91,6 +92,25 @@ def test_peers_take_part(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
         "guest: broken": "It broke.",
         "absent": "There is none here.",
     }
+
+
+def test_a_peer_with_disks_takes_part(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Quick(Peer):
+        def disk(self, ramdisk: Path, disk: Path) -> dict[str, float]:
+            assert disk.stat().st_size == disks.DISK_MIB << 20
+            return {"disk_read_64k": 600.0}
+
+    found = disks.DiskReport(guestprogram.Report({"disk_read_64k": 700.0, "null_call": 1.0}), 2000.0)
+    monkeypatch.setattr(main, "available", lambda report: [Quick("q35 (QEMU)", has_disks=True), Peer("microvm")])
+    monkeypatch.setattr(guestprogram, "ramdisk", lambda mode: tmp_path)
+    monkeypatch.setattr("paravirt.guestkernels.obtain", lambda *arguments: SimpleNamespace(path=tmp_path))
+    monkeypatch.setattr(disks, "measure", lambda kernel, ramdisk: found)
+    file = tmp_path / "figures.json"
+    assert run(["--peers", "--runs", "1", "--rows", "disk_*", "--json", str(file)]) == 0
+    rows = {row["name"]: row for row in figures(file)["rows"]}
+    assert set(rows) == {"disk_read_64k", "disk_domain0"}
+    assert set(rows["disk_read_64k"]["samples"]) == {"paravirt", "q35 (QEMU)"}
+    assert rows["disk_read_64k"]["verdict"] == "met"
 
 
 def _no_guest(*arguments: object) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from paravirt.errors import UserError
 from paravirt.guestkernels import find, obtain
 from paravirt.guestkernels.cache import Cache
+from paravirt.guestkernels.modules import obtain_modules, ramdisk_files
 from paravirt.initramfs import build
 
 INIT_LINE = "PVBENCH INIT"
@@ -33,7 +34,7 @@ DONE_LINE = "PVBENCH DONE"
 KERNEL_OPTIONS = "quiet panic=-1"
 """For every contender's kernel, after its own console=: messages cost more where consoles are slow."""
 
-MODES = ("boot", "micro", "clocks")
+MODES = ("boot", "micro", "clocks", "disk")
 
 _FLAGS = ("-std=gnu11", "-O2", "-static", "-Wall", "-Wextra")
 _ROW = re.compile(r"PVBENCH ROW (\w+) ([0-9.]+) (us|MB/s)\s")
@@ -51,6 +52,18 @@ echo '{INIT_LINE}'
 /bin/busybox mount -t tmpfs tmpfs /tmp
 echo 1 > /proc/sys/kernel/printk
 /bin/pvbench
+exec /bin/busybox poweroff -f
+"""
+_DISK = f"""#!/bin/busybox sh
+echo '{INIT_LINE}'
+/bin/busybox mount -t devtmpfs devtmpfs /dev
+/bin/busybox mount -t proc proc /proc
+/bin/busybox mount -t sysfs sysfs /sys
+/bin/busybox --install -s
+echo 1 > /proc/sys/kernel/printk
+while read -r module; do insmod $module; done < /etc/modules
+while [ ! -b /dev/xvda ] && [ ! -b /dev/vda ]; do sleep 0.1; done
+for disk in xvda vda; do [ ! -b /dev/$disk ] || /bin/pvbench --disk /dev/$disk; done
 exec /bin/busybox poweroff -f
 """
 _CLOCKS = f"""#!/bin/busybox sh
@@ -118,8 +131,8 @@ def ramdisk(mode: str) -> Path:
     """An initial ramdisk that benchmarks its guest.
 
     In mode ``boot`` the guest powers off as soon as /init has printed :data:`INIT_LINE`; in mode ``micro`` it
-    runs the program in between; in mode ``clocks`` it tells its clocks for each line on its console. busybox is
-    fetched when it is not in the cache.
+    runs the program in between; in mode ``disk`` the program measures a disk, xvda or vda; in mode ``clocks`` it
+    tells its clocks for each line on its console. busybox is fetched when it is not in the cache.
 
     Raises:
         UserError: as for :func:`program`; or busybox cannot be had.
@@ -130,7 +143,11 @@ def ramdisk(mode: str) -> Path:
     if mode == "boot":
         data = build(busybox, init=_BOOT)
     else:
-        data = build(busybox, {"bin/pvbench": program()}, init=_MICRO if mode == "micro" else _CLOCKS)
+        init = {"micro": _MICRO, "clocks": _CLOCKS, "disk": _DISK}[mode]
+        files: dict[str, Path | bytes] = {"bin/pvbench": program()}
+        if mode == "disk":
+            files |= ramdisk_files(obtain_modules("debian", ("xen-blkfront", "virtio_pci", "virtio_blk")))
+        data = build(busybox, files, init=init)
     name = f"bench/{mode}-{hashlib.sha256(data).hexdigest()[:16]}"
 
     def fill(folder: Path) -> None:

@@ -153,6 +153,29 @@ class Suite:
         for peer in self._usable_peers():
             self._attempt(f"guest: {peer.name}", lambda: add(peer.name, peer.micro(ramdisk("micro"))))  # noqa: B023
 
+    def _disk(self) -> None:
+        from paravirt.bench import disks
+        from paravirt.bench.guestprogram import ramdisk
+        from paravirt.guestkernels import obtain
+
+        def add(contender: str, values: dict[str, float]) -> None:
+            for name, value in values.items():
+                self._add(name, contender, value)
+
+        def ours() -> None:
+            found = disks.measure(obtain("debian", self.say).path, ramdisk("disk"))
+            add(PARAVIRT, found.report.values)
+            self._add("disk_domain0", PARAVIRT, found.service_us_per_mb)
+
+        def theirs(peer: Peer) -> None:
+            with disks.scratch_disk() as path:
+                add(peer.name, peer.disk(ramdisk("disk"), path))
+
+        self._attempt("disk", ours)
+        for peer in self._usable_peers():
+            if peer.has_disks:
+                self._attempt(f"disk: {peer.name}", lambda: theirs(peer))  # noqa: B023
+
     def _usable_peers(self) -> list[Peer]:
         usable = []
         for peer in self.peers:

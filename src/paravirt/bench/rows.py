@@ -42,6 +42,16 @@ _GUEST = (
     ("branchy", "a million steps with branches that cannot be foreseen", False),
     ("fp_divide", "a million dependent divisions", False),
 )
+# name, what it is, the ratio to QEMU's virtio-blk
+_DISK = (
+    ("disk_write_64k", "64 KiB written after the other", 1),
+    ("disk_write_4k", "4 KiB written after the other", 2),
+    ("disk_random_write_4k", "4 KiB written somewhere", 2),
+    ("disk_read_64k", "64 KiB read after the other", 1),
+    ("disk_read_4k", "4 KiB read after the other", 2),
+    ("disk_random_read_64k", "64 KiB read somewhere", 1),
+    ("disk_random_read_4k", "4 KiB read somewhere", 2),
+)
 _BANDWIDTHS = (
     ("memcpy_4m", "copying 4 MiB", False),
     ("pipe_bandwidth", "a pipe between two processes", True),
@@ -50,7 +60,7 @@ _BANDWIDTHS = (
 
 def rows() -> list[Row]:
     """New rows without figures, in the table's order."""
-    return [*_boot_rows(), *_trap_rows(), *_guest_rows()]
+    return [*_boot_rows(), *_trap_rows(), *_guest_rows(), *_disk_rows()]
 
 
 def _boot_rows() -> list[Row]:
@@ -78,6 +88,15 @@ def _trap_rows() -> list[Row]:
         if trap in _BUSY:
             made.append(Row(f"trap_{trap}_busy", "ns", "traps", f"{each}: round trip beside a busy Python thread"))
     return made
+
+
+def _disk_rows() -> list[Row]:
+    made = [
+        Row(name, "MB/s", "disk", f"{meaning}, past the guest's page cache", lower_is_better=False,
+            targets=(Target(ratio, ("q35",)),))
+        for name, meaning, ratio in _DISK
+    ]  # fmt: skip
+    return [*made, Row("disk_domain0", "us/MB", "disk", "CPU time of Domain 0's thread in all of these")]
 
 
 def _guest_rows() -> list[Row]:

@@ -105,15 +105,6 @@ class MappedGrant:
         with self._memory.dma(self._at(0, FRAME_SIZE) // FRAME_SIZE) as view:
             yield view
 
-    def range(self, offset: int, length: int) -> tuple[int, int]:
-        """The machine addresses of a part of it, for :meth:`Grants.buffers`.
-
-        Raises:
-            HypervisorBug: not all of it is in the frame, or it is not mapped any more.
-        """
-        start = self._at(offset, length)
-        return start, start + length
-
     def unmap(self) -> None:
         """Give the frame back; once is enough.
 
@@ -204,11 +195,11 @@ class Grants:
         for grant, offset, length in parts:
             if writable and grant.readonly:
                 raise HypervisorBug("a grant that is mapped read-only is written")
-            start, end = grant.range(offset, length)
+            start = grant._at(offset, length)
             if ranges and ranges[-1][1] == start:
-                ranges[-1] = ranges[-1][0], end
+                ranges[-1] = ranges[-1][0], start + length
             else:
-                ranges.append((start, end))
+                ranges.append((start, start + length))
         memory = self._host.memory
         if writable:
             with memory.dma_ranges(ranges) as views:

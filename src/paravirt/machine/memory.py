@@ -22,7 +22,8 @@ from paravirt.errors import HypervisorBug, UserError
 FRAME_SHIFT = 12
 FRAME_SIZE = 1 << FRAME_SHIFT
 
-WriteListener = Callable[[int, int], None]
+Ranges = Sequence[tuple[int, int]]
+WriteListener = Callable[[Ranges], None]
 
 
 class Memory:
@@ -47,6 +48,7 @@ class Memory:
         finally:
             os.close(descriptor)
         self._bytes: npt.NDArray[np.uint8] = np.frombuffer(self._map, dtype=np.uint8)
+        self._view = memoryview(self._map)
         self._listeners: list[WriteListener] = []
 
     @property
@@ -55,7 +57,8 @@ class Memory:
         return int(self._bytes.ctypes.data)
 
     def on_write(self, listener: WriteListener) -> None:
-        """Call ``listener(start, end)`` with machine addresses after each write (engines drop stale code)."""
+        """Call ``listener`` with ranges of machine addresses, [start, end), after each write (engines drop stale
+        code)."""
         self._listeners.append(listener)
 
     def view(self, mfn: int, count: int = 1) -> npt.NDArray[np.uint8]:
@@ -69,21 +72,19 @@ class Memory:
     def view_range(self, start: int, end: int) -> memoryview:
         """A read-only view of the bytes at machine addresses [start, end), live."""
         self._check(start, end)
-        return self._bytes[start:end].data.toreadonly()
+        return self._view[start:end].toreadonly()
 
     def read(self, address: int, length: int) -> bytes:
         """A copy of ``length`` bytes from machine address ``address`` on."""
         self._check(address, address + length)
-        return self._bytes[address : address + length].tobytes()
+        return bytes(self._view[address : address + length])
 
     def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
         """Write ``data`` at machine address ``address``, and tell the engines."""
-        source = np.frombuffer(data, dtype=np.uint8)
-        end = address + len(source)
+        end = address + (len(data) if type(data) is bytes else memoryview(data).nbytes)
         self._check(address, end)
-        self._bytes[address:end] = source
-        for listener in self._listeners:
-            listener(address, end)
+        self._view[address:end] = data if type(data) is bytes else memoryview(data).cast("B")
+        self._tell([(address, end)])
 
     @contextlib.contextmanager
     def dma(self, mfn: int, count: int = 1) -> Iterator[memoryview]:
@@ -91,47 +92,42 @@ class Memory:
 
         The caller holds a reference and a use as writable of each frame for as long.
         """
-        start, end = mfn << FRAME_SHIFT, (mfn + count) << FRAME_SHIFT
-        self._check(start, end)
-        view = self._bytes[start:end].data
-        try:
+        with self.dma_ranges([(mfn << FRAME_SHIFT, (mfn + count) << FRAME_SHIFT)]) as (view,):
             yield view
-        finally:
-            view.release()
-            for listener in self._listeners:
-                listener(start, end)
 
     @contextlib.contextmanager
-    def dma_ranges(self, ranges: Sequence[tuple[int, int]]) -> Iterator[list[memoryview]]:
+    def dma_ranges(self, ranges: Ranges) -> Iterator[list[memoryview]]:
         """Several ranges of machine addresses, [start, end), as writable views until the block's end, as :meth:`dma`
         gives whole frames."""
         views = []
         for start, end in ranges:
             self._check(start, end)
-            views.append(self._bytes[start:end].data)
+            views.append(self._view[start:end])
         try:
             yield views
         finally:
             for view in views:
                 view.release()
-            for listener in self._listeners:
-                for start, end in ranges:
-                    listener(start, end)
+            self._tell(ranges)
 
     def clear(self, mfn: int, count: int = 1) -> None:
         """Zero ``count`` frames from ``mfn`` on, and tell the engines."""
         start, end = mfn << FRAME_SHIFT, (mfn + count) << FRAME_SHIFT
         self._check(start, end)
         self._bytes[start:end] = 0
-        for listener in self._listeners:
-            listener(start, end)
+        self._tell([(start, end)])
 
     def close(self) -> None:
         """Give the memory back to the host.  Views that are still held keep the mapping alive."""
         del self._bytes
+        self._view.release()
         # A view may outlive the machine: the mapping then goes when the view does.
         with contextlib.suppress(BufferError):
             self._map.close()
+
+    def _tell(self, ranges: Ranges) -> None:
+        for listener in self._listeners:
+            listener(ranges)
 
     def _check(self, start: int, end: int) -> None:
         if not 0 <= start <= end <= self.size:

@@ -43,6 +43,9 @@ class Logged(RawImage):
     def read_at_once(self, offset: int, buffers: Buffers) -> bool:
         return False
 
+    def write_at_once(self, offset: int, buffers: Buffers) -> bool:
+        return False
+
     def read(self, offset: int, buffers: Buffers) -> None:
         length = sum(map(len, buffers))
         self.log.append(f"read {offset} {length}")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paravirt.domain0.block.extents import Extent, ExtentImage
-from paravirt.domain0.block.image import Image, RawImage, split
+from paravirt.domain0.block.image import Image, Pace, RawImage, split
 from paravirt.domain0.block.opening import EmptyImage, open_image
 from paravirt.domain0.block.rate import RateLimit
 from paravirt.errors import UserError
@@ -150,6 +150,32 @@ def test_an_empty_drive() -> None:
     image = open_image("", "empty")
     assert isinstance(image, EmptyImage)
     assert (image.size, image.readonly) == (0, True)
+
+
+def test_who_was_slow_is_not_tried_for_a_while() -> None:
+    now = 100.0
+    pace = Pace(lambda: now)
+
+    def use(seconds: float) -> None:
+        nonlocal now
+        with pace:
+            now += seconds
+
+    use(0.0001)
+    assert pace.is_quick
+    for pause in (0.25, 0.5, 1, 2, 4, 8, 8):
+        use(0.003)
+        assert not pace.is_quick
+        now += pause - 0.001
+        assert not pace.is_quick
+        now += 0.002
+        assert pace.is_quick
+    use(0.0001)
+    now += 9
+    use(0.0001)
+    use(0.003)
+    now += 0.251
+    assert pace.is_quick
 
 
 # --- virtual block devices -------------------------------------------------------------------------------------

@@ -37,12 +37,13 @@ struct settings {
     const char *self;    /* this program's file: what is executed */
     const char *shell;   /* the shell's file */
     const char *scratch; /* a folder to make files in */
+    const char *disk;    /* a block device to measure, and nothing else; NULL: none */
 };
 extern struct settings settings;
 
 double seconds(void); /* of a clock that only goes forward */
 int fail(void);       /* errno, and never 0 */
 
-extern const struct row system_rows[], process_rows[], memory_rows[], compute_rows[];
+extern const struct row system_rows[], process_rows[], memory_rows[], compute_rows[], disk_rows[];
 
 #endif

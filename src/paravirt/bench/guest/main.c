@@ -19,7 +19,7 @@
 #define MIN_TRIES 3
 #define MAX_COUNT (1L << 24)
 
-struct settings settings = {"/proc/self/exe", NULL, "/tmp"};
+struct settings settings = {"/proc/self/exe", NULL, "/tmp", NULL};
 static double row_seconds = 0.2;
 static const char *only; /* names between commas; NULL: all */
 
@@ -118,13 +118,16 @@ static int tell_time(void)
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: pvbench [--shell FILE] [--scratch FOLDER] [--only NAME,...] [--row-ms N] [--list] [--clocks]\n");
+    fprintf(stderr, "usage: pvbench [--shell FILE] [--scratch FOLDER] [--only NAME,...] [--row-ms N] [--list] [--clocks] "
+                    "[--disk FILE]\n");
     return 2;
 }
 
 int main(int argc, char **argv)
 {
-    static const struct row *const groups[] = {system_rows, process_rows, memory_rows, compute_rows};
+    static const struct row *const groups[] = {system_rows, process_rows, memory_rows, compute_rows, NULL};
+    static const struct row *const disk_group[] = {disk_rows, NULL};
+    const struct row *const *group;
     static char self[PATH_MAX];
     int i, list = 0;
 
@@ -144,6 +147,8 @@ int main(int argc, char **argv)
             settings.shell = argv[i];
         else if (!strcmp(option, "--scratch"))
             settings.scratch = argv[i];
+        else if (!strcmp(option, "--disk"))
+            settings.disk = argv[i];
         else if (!strcmp(option, "--only"))
             only = argv[i];
         else if (!strcmp(option, "--row-ms"))
@@ -158,9 +163,9 @@ int main(int argc, char **argv)
     if (!settings.shell)
         settings.shell = access("/bin/busybox", X_OK) == 0 ? "/bin/busybox" : "/bin/sh";
     signal(SIGPIPE, SIG_IGN);
-    for (i = 0; i < 4; i++) {
+    for (group = settings.disk ? disk_group : groups; *group; group++) {
         const struct row *row;
-        for (row = groups[i]; row->name; row++) {
+        for (row = *group; row->name; row++) {
             if (!wanted(row->name))
                 continue;
             if (list)

@@ -8,7 +8,7 @@ own builder does it within the time that is measured; that is in the peers' favo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -64,6 +64,7 @@ class Peer:
     command: Callable[[Path], list[str]] = field(default=lambda ramdisk: [], repr=False)
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     boots_only: bool = False
+    has_disks: bool = False
 
     @property
     def judged(self) -> bool:
@@ -88,10 +89,22 @@ class Peer:
             return {}
         return parse(self._listen(ramdisk, DONE_LINE, MICRO_TIMEOUT_S)[1]).values
 
-    def _listen(self, ramdisk: Path, awaited: str, timeout: float) -> tuple[float, str]:
+    def disk(self, ramdisk: Path, disk: Path) -> dict[str, float]:
+        """The same for a ramdisk that measures a disk, which is served as a virtio device.
+
+        Raises:
+            UserError: the program did not come to its end, with the end of what the guest said.
+        """
+        drive = f"file={_escaped(disk)},format=raw,if=none,id=disk,cache=writeback"
+        more = ["-drive", drive, "-device", "virtio-blk-pci,drive=disk"]
+        return parse(self._listen(ramdisk, DONE_LINE, MICRO_TIMEOUT_S, more)[1]).values
+
+    def _listen(
+        self, ramdisk: Path, awaited: str, timeout: float, more: Sequence[str] = ()
+    ) -> tuple[float, str]:
         if self.skipped_reason:
             raise UserError(self.skipped_reason)
-        heard = listen(self.name, self.command(ramdisk), self.environment, awaited, timeout)
+        heard = listen(self.name, [*self.command(ramdisk), *more], self.environment, awaited, timeout)
         return heard.seconds, heard.text
 
 
@@ -185,6 +198,7 @@ def _peer(kind: str, parts: Parts) -> Peer:
         command=commands[kind],
         environment=parts.qemu.environment(),
         boots_only=kind in BOOT_ONLY,
+        has_disks=kind == "q35",
     )
 
 

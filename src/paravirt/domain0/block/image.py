@@ -12,8 +12,9 @@ import fcntl
 import functools
 import os
 import stat
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -62,6 +63,10 @@ class Image(ABC):
 
     def read_at_once(self, offset: int, buffers: Buffers) -> bool:
         """Like :meth:`read`, if that needs no waiting: whether it was done."""
+        return False
+
+    def write_at_once(self, offset: int, buffers: Buffers) -> bool:
+        """Like :meth:`write`, if that will hardly take long: whether it was done."""
         return False
 
     def discard(self, offset: int, length: int) -> None:
@@ -161,6 +166,37 @@ def size_of(fd: int) -> int:
     return size // SECTOR_SIZE * SECTOR_SIZE
 
 
+class Pace:
+    """Whether something that is quick as a rule is so at present.  A slow time is followed by a pause before it is
+    tried again, which doubles as long as it stays slow.
+    """
+
+    SLOW: Final = 0.002
+    FIRST_PAUSE: Final = 0.25
+    LONGEST_PAUSE: Final = 8.0
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._pause = self.FIRST_PAUSE
+        self._paused_until = self._began = clock()
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether to try."""
+        return self._clock() >= self._paused_until
+
+    def __enter__(self) -> None:
+        self._began = self._clock()
+
+    def __exit__(self, *_: object) -> None:
+        now = self._clock()
+        if now - self._began > self.SLOW:
+            self._paused_until = now + self._pause
+            self._pause = min(2 * self._pause, self.LONGEST_PAUSE)
+        elif now - self._paused_until > self._pause:
+            self._pause = self.FIRST_PAUSE
+
+
 class RawImage(Image):
     """A file or block device that holds the disk's bytes and nothing else. Holes read as zeros.
 
@@ -173,6 +209,7 @@ class RawImage(Image):
         self.size = size_of(self._fd)
         self.readonly = readonly
         self.discard_granularity = 0 if readonly else 4096
+        self._pace = Pace()
 
     def read(self, offset: int, buffers: Buffers) -> None:
         """Fill the buffers."""
@@ -188,6 +225,16 @@ class RawImage(Image):
     def write(self, offset: int, buffers: Buffers) -> None:
         """Store the buffers."""
         write_file(self._fd, offset, buffers)
+
+    def write_at_once(self, offset: int, buffers: Buffers) -> bool:
+        """Store the buffers, unless such a call took long lately: the host's page cache takes them as a rule.
+
+        Where a file system can say beforehand whether it would wait (RWF_NOWAIT), it can for reads only.
+        """
+        if not self._pace.is_quick or len(buffers) > MAX_BUFFERS:
+            return False
+        with self._pace:
+            return os.pwritev(self._fd, buffers, offset) == length_of(buffers)
 
     def flush(self) -> None:
         """Have the host's disk keep what was written."""

@@ -120,10 +120,15 @@ class DiskJob:
 
     def run_at_once(self) -> bool:
         """Do it if it needs no waiting: whether it was done."""
-        if self._operation != BLKIF_OP_READ:
+        is_read = self._operation == BLKIF_OP_READ
+        if not is_read and self._operation != BLKIF_OP_WRITE:
             return False
-        with self._grants.buffers(self._parts(self.transfers), writable=True) as buffers:
-            done = self._image.read_at_once(self.transfers[0].offset, buffers)
+        attempt = self._image.read_at_once if is_read else self._image.write_at_once
+        with self._grants.buffers(self._parts(self.transfers), writable=is_read) as buffers:
+            try:
+                done = attempt(self.transfers[0].offset, buffers)
+            except OSError:  # the usual way says which request it was
+                done = False
         if done:
             self._succeed(self.transfers)
         return done

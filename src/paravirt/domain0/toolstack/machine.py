@@ -104,7 +104,7 @@ class Machine:
         )
         policies.choose_scheduler(self.host, scheduler)
         set_cpuid(self.engines, POLICY, self.host.time_scale)
-        self.memory.on_write(self.host.invalidate_code)
+        self.memory.on_write(self.host.invalidate_ranges)
         self.store = Store()
         self.grants = Grants(self.host)
         self._io = IoPool(self._services, 0 if deterministic else IO_THREADS)

@@ -381,6 +381,15 @@ class Host:
         for i in range(self.rec.nr_pcpus):
             self.rec.pcpus[i].ops.invalidate_code(self.rec.pcpus[i].engine, start, end)
 
+    def invalidate_ranges(self, ranges: object) -> None:
+        """The same for several ranges, (start, end)."""
+        i: u32
+        start: u64
+        end: u64
+        for start, end in ranges:
+            for i in range(self.rec.nr_pcpus):
+                self.rec.pcpus[i].ops.invalidate_code(self.rec.pcpus[i].engine, start, end)
+
     def take_service_events(self) -> list[int]:
         """Domain 0's pending event ports, which are no longer pending then."""
         zero: DomainPtr = self.rec.domains[0]
