@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from .native import Guest, Machine, functions
 
 mmu = functions("mmu_ops", "paravirt.hypervisor.hypercalls")
-promotion = functions("promotion")
+frames = functions("frames")
 
 PRESENT, RW, USER, PCD = 1, 2, 4, 16
 ALLOCATED, PINNED, VALIDATED, PARTIAL, PARTIAL_SET = 1, 2, 4, 32, 64
@@ -211,7 +211,10 @@ def release_everything(world: World) -> None:
     for mfn in world.frames:
         # A change that was refused when it went on leaves the table below part way, until somebody uses it again or
         # the domain ends.
-        promotion.end_partial(world.machine.at, mfn)
+        if world.machine.frames[mfn].flags & PARTIAL:
+            world.machine.host.whole += 1
+            frames.drop_page_type(world.machine.at, mfn, True, 0)
+            world.machine.host.whole -= 1
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -70,6 +70,8 @@ cdef void load_registers(Vcpu* v, Context* c) noexcept nogil
 cdef void load_callbacks(Vcpu* v, Context* c) noexcept nogil
 cdef void load_debug_registers(Vcpu* v, Context* c) noexcept nogil
 cdef void load_fpu(Vcpu* v, Context* c) noexcept nogil
+cdef i64 leave_kernel_table(Host* host, Vcpu* v) noexcept nogil
+cdef i64 take_page_tables(Host* host, Vcpu* v, u64 kernel, u64 user, bint with_user) noexcept nogil
 cdef i64 take_tables(Host* host, Vcpu* v, Context* c) noexcept nogil
 cdef void load_segments(Host* host, Vcpu* v, Context* c) noexcept nogil
 

@@ -12,16 +12,17 @@ from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.paravirt.abi.constants import (
     EINVAL,
     EOPNOTSUPP,
+    ERESTART,
     VGCF_failsafe_disables_events,
     VGCF_i387_valid,
     VGCF_in_kernel,
     VGCF_online,
     VGCF_syscall_disables_events,
 )
-from cython.cimports.paravirt.hypervisor.frames import get_page, get_page_type, put_page, put_page_and_type
 from cython.cimports.paravirt.hypervisor.hypercalls.descriptor_tables import destroy_gdt, set_gdt
+from cython.cimports.paravirt.hypervisor.mmu import hide_machine_to_phys, show_machine_to_phys, take_base
+from cython.cimports.paravirt.hypervisor.promotion import put_old_table
 from cython.cimports.paravirt.hypervisor.records import (
-    FRAME_L4,
     VPF_DOWN,
     HostPtr,
     VcpuPtr,
@@ -200,31 +201,58 @@ def load_fpu(v: VcpuPtr, c: ContextPtr) -> cython.void:
     v.pcpu.ops.set_fxsave(v.pcpu.engine, cython.address(v.cpu), image)
 
 
+def leave_kernel_table(host: HostPtr, v: VcpuPtr) -> i64:
+    """A vcpu that never ran gives up the table that it got: 0, or -ERESTART when something of it is left over."""
+    if v.kernel_table != 0:
+        v.old.mfn = v.kernel_table
+        v.old.above = 0
+        v.old.partial = 0
+        v.kernel_table = 0
+        v.cpu.kernel_cr3 = 0
+    return put_old_table(host, cython.address(v.old))
+
+
+def take_page_tables(host: HostPtr, v: VcpuPtr, kernel: u64, user: u64, with_user: cython.bint) -> i64:
+    """Take a use of the L4 tables to run on: 0, -ERESTART, or -EINVAL and the errors of validation.
+
+    When this is preempted the vcpu keeps a kernel table that it has got, for the next try.
+    """
+    rc: i64 = 0
+    if v.kernel_table != kernel or kernel == 0:
+        rc = leave_kernel_table(host, v)
+        if rc == 0:
+            rc = take_base(v, kernel)
+        if rc != 0:
+            return rc
+        v.kernel_table = kernel
+        v.cpu.kernel_cr3 = kernel << 12
+    if with_user:
+        rc = take_base(v, user)
+    return rc
+
+
 def take_tables(host: HostPtr, v: VcpuPtr, c: ContextPtr) -> i64:
-    """Take the references for GDT and page tables; on failure none is kept."""
+    """Take the references for GDT and page tables; -ERESTART: to be called again; another error: none is kept.
+
+    What of a refused table is not yet released is left over, and the next hypercall on page tables goes on with it.
+    """
     kernel: u64 = c.ctrlreg[3] >> 12
     user: u64 = c.ctrlreg[1] >> 12
-    rc: i64 = set_gdt(v, c.gdt_frames, cython.cast(u32, c.gdt_ents))
-    if rc != 0:
-        return rc
-    rc = -EINVAL
-    if get_page(host, kernel, v.domain.domid):
-        rc = get_page_type(host, kernel, FRAME_L4)
-        if rc != 0:
-            put_page(host, kernel)
-    if rc == 0 and c.ctrlreg[1]:
-        rc = -EINVAL
-        if get_page(host, user, v.domain.domid):
-            rc = get_page_type(host, user, FRAME_L4)
-            if rc != 0:
-                put_page(host, user)
-        if rc != 0:
-            put_page_and_type(host, kernel)
+    rc: i64
+    if put_old_table(host, host.old) != 0 or put_old_table(host, cython.address(v.old)) != 0:
+        return -ERESTART
+    rc = set_gdt(v, c.gdt_frames, cython.cast(u32, c.gdt_ents))
+    if rc == 0:
+        rc = take_page_tables(host, v, kernel, user, c.ctrlreg[1] != 0)
     if rc != 0:
         destroy_gdt(v)
+        if rc != -ERESTART:
+            put_old_table(host, host.old)
+            leave_kernel_table(host, v)
         return rc
-    v.kernel_table = kernel
-    v.cpu.kernel_cr3 = kernel << 12
+    show_machine_to_phys(v, kernel, True)
+    if user != 0:
+        hide_machine_to_phys(v, user)
     v.user_table = user
     v.cpu.user_cr3 = user << 12
     v.ldt_base = c.ldt_base
@@ -266,9 +294,9 @@ def load_segments(host: HostPtr, v: VcpuPtr, c: ContextPtr) -> cython.void:
 def set_vcpu_context(host: HostPtr, v: VcpuPtr, context: cython.p_const_uchar) -> i64:
     """Put a ``vcpu_guest_context`` (5168 bytes, a copy of ours) in force.
 
-    0; -EINVAL for addresses, descriptor tables or page tables that the domain may not have; -EOPNOTSUPP when
-    an initialised vcpu would change tables. The vcpu is up afterwards if VGCF_online says so, and down
-    otherwise.
+    0; -EINVAL for addresses, descriptor tables or page tables that the domain may not have; -EOPNOTSUPP when an
+    initialised vcpu would change tables; -ERESTART, to be called again: its page tables take longer to validate. The
+    vcpu is up afterwards if VGCF_online says so, and down otherwise.
     """
     c: ContextPtr = cython.cast(ContextPtr, cython.cast(BytePtr, context))
     rc: i64 = check_context(c)

@@ -13,4 +13,6 @@ cdef void store(Host* host, Vcpu* v, u64 table_mfn, u64 index, u64 value, bint p
 cdef i64 get_l1_entry(Host* host, u64 value, u16 mapped_domid) noexcept nogil
 cdef void put_l1_entry(Host* host, u64 value) noexcept nogil
 cdef i64 put_base(Vcpu* v, u64 old) noexcept nogil
+cdef u64 m2p_entry(Host* host) noexcept nogil
+cdef void hide_machine_to_phys(Vcpu* v, u64 l4_mfn) noexcept nogil
 cdef i64 take_base(Vcpu* v, u64 mfn) noexcept nogil

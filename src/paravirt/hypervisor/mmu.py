@@ -43,6 +43,7 @@ from cython.cimports.paravirt.hypervisor.records import (
     FRAME_VALIDATED,
     FRAME_WRITABLE,
     FRAME_XEN,
+    DomainPtr,
     FramePtr,
     HostPtr,
     VcpuPtr,
@@ -132,20 +133,38 @@ def put_l1_entry(host: HostPtr, value: u64) -> cython.void:
 
 
 def clear_reserved_slots(host: HostPtr, l4_mfn: u64) -> cython.void:
-    """A new L4 table: in the hypervisor's slots is what the engine needs, and nothing that a guest wrote."""
+    """A new L4 table: in the hypervisor's slots is what the engine needs, and nothing that a guest wrote.
+
+    Under m2p_strict the machine-to-phys table is there from the first, until processes run on the table; without it
+    only once the kernel does.
+    """
     table: U64Ptr = cython.cast(U64Ptr, frame_ptr(host, l4_mfn))
+    owner: DomainPtr = host.domains[host.frames[l4_mfn].owner]
     slot: u64
     for slot in range(FIRST_RESERVED_SLOT, LAST_RESERVED_SLOT + 1):
         table[slot] = host.reserved_l4[slot - FIRST_RESERVED_SLOT]
+    if owner.arch_vm_assist & M2P_STRICT:
+        table[FIRST_RESERVED_SLOT + host.m2p_index] = m2p_entry(host)
+
+
+def m2p_entry(host: HostPtr) -> u64:
+    """The L4 entry that shows the machine-to-phys table, read-only."""
+    return (host.m2p_l3_mfn << 12) | 0x65
 
 
 def show_machine_to_phys(v: VcpuPtr, l4_mfn: u64, shown: cython.bint) -> cython.void:
     """The table is about to be used: the machine-to-phys table appears in its slot, read-only, or is hidden."""
     host: HostPtr = v.domain.host
     pte: U64Ptr = cython.cast(U64Ptr, frame_ptr(host, l4_mfn)) + FIRST_RESERVED_SLOT + host.m2p_index
-    value: u64 = (host.m2p_l3_mfn << 12) | 0x65 if shown else 0
+    value: u64 = m2p_entry(host) if shown else 0
     if pte[0] != value:
         v.pcpu.ops.store_pte(v.pcpu.engine, pte, value)
+
+
+def hide_machine_to_phys(v: VcpuPtr, l4_mfn: u64) -> cython.void:
+    """Processes are about to run on the table: under m2p_strict they do not see the machine-to-phys table."""
+    if v.domain.arch_vm_assist & M2P_STRICT:
+        show_machine_to_phys(v, l4_mfn, False)
 
 
 def store(
@@ -241,8 +260,7 @@ def set_user_table(v: VcpuPtr, mfn: u64) -> i64:
             rc = take_base(v, mfn)
             if rc != 0:
                 return rc
-            if v.domain.arch_vm_assist & M2P_STRICT:
-                show_machine_to_phys(v, mfn, False)
+            hide_machine_to_phys(v, mfn)
         v.user_table = mfn
         v.cpu.user_cr3 = mfn << 12
         rc = put_base(v, old)

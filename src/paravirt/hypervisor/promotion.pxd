@@ -15,4 +15,5 @@ cdef i64 put_table_entry(Host* host, u64 table_mfn, u64 value, bint partial_set)
 cdef void defer_table_entry(Host* host, u64 table_mfn, u64 value) noexcept nogil
 cdef void leave_over(Host* host, u64 mfn, u64 above, bint partial) noexcept nogil
 cdef i64 put_old_table(Host* host, OldTable* old) noexcept nogil
-cdef void end_partial(Host* host, u64 mfn) noexcept nogil
+cdef void keep_as_pin(Host* host, u64 mfn) noexcept nogil
+cdef void keep_old_as_pin(Host* host, OldTable* old) noexcept nogil

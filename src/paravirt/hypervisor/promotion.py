@@ -21,6 +21,7 @@ from cython.cimports.paravirt.hypervisor.frames import (
     get_page,
     get_page_and_type_part,
     put_page,
+    put_page_type,
     release_table,
 )
 from cython.cimports.paravirt.hypervisor.guestmem import frame_ptr
@@ -38,6 +39,7 @@ from cython.cimports.paravirt.hypervisor.records import (
     FRAME_NONE,
     FRAME_PARTIAL,
     FRAME_PARTIAL_SET,
+    FRAME_PINNED,
     FRAME_SEGDESC,
     FRAME_VALIDATED,
     DomainPtr,
@@ -86,6 +88,28 @@ def put_old_table(host: HostPtr, old: OldTablePtr) -> i64:
     old.mfn = 0
     old.above = 0
     return 0
+
+
+def keep_as_pin(host: HostPtr, mfn: u64) -> cython.void:
+    """A reference and a use of a table become its pin, to be released bit by bit later; a pinned one needs no other."""
+    if host.frames[mfn].flags & FRAME_PINNED:
+        put_page_type(host, mfn)
+        put_page(host, mfn)
+    else:
+        host.frames[mfn].flags |= FRAME_PINNED
+
+
+def keep_old_as_pin(host: HostPtr, old: OldTablePtr) -> cython.void:
+    """The same for what is left over of a vcpu's last hypercall: what is part way is found by its own mark."""
+    if old.mfn != 0 and old.partial:
+        put_page(host, old.mfn)
+    elif old.mfn != 0:
+        if old.above != 0 and host.frames[old.above].type == host.frames[old.mfn].type:
+            host.frames[old.mfn].linear += 1
+            host.frames[old.above].linear -= 1
+        keep_as_pin(host, old.mfn)
+    old.mfn = 0
+    old.above = 0
 
 
 # --- entries ------------------------------------------------------------------------------------------------------
@@ -338,11 +362,3 @@ def devalidate_page(host: HostPtr, mfn: u64, was_partial: u8) -> i64:
     if rc == 0:
         release_table(host, mfn)
     return rc
-
-
-def end_partial(host: HostPtr, mfn: u64) -> cython.void:
-    """Release a table that is part way and that nobody will go on with: its domain ends."""
-    if host.frames[mfn].flags & FRAME_PARTIAL:
-        host.whole += 1
-        drop_page_type(host, mfn, True, 0)
-        host.whole -= 1

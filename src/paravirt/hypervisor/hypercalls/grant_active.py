@@ -11,6 +11,7 @@ Behaviour: Xen 4.17, common/grant_table.c.
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from paravirt.abi.grant_table import (
@@ -267,13 +268,14 @@ def release_for_copy(owner: Domain, ref: int, part: Part, readonly: bool) -> Non
         owner, ref = behind
 
 
-def release_mappings(domain: Domain) -> None:
-    """A domain ends: give back its mappings of others' grants, and close its own table.
+def release_mappings(domain: Domain, most: int) -> bool:
+    """A domain ends: give back at most so many of its mappings of others' grants.  Whether none is left.
 
     Its page tables hold what their entries map, and give it back with themselves; device mappings do so here.
     """
     host, track = domain.host, domain.state.maptrack
-    for handle, mapping in list(track.mappings.items()):
+    for handle in list(islice(track.mappings, most)):
+        mapping = track.mappings[handle]
         owner = host.find(mapping.domid)
         if owner is not None:
             mfn = grants_of(owner).active[mapping.ref].mfn
@@ -281,5 +283,4 @@ def release_mappings(domain: Domain) -> None:
                 put_frame(host, mfn, bool(mapping.flags & GNTMAP_readonly))
             unpin(owner, mapping.ref, kinds(mapping.flags))
         track.give(handle)
-    if domain.state.grants is not None:
-        domain.state.grants.close()
+    return not track.mappings

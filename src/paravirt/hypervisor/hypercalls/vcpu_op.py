@@ -18,6 +18,7 @@ from cython.cimports.paravirt.abi.constants import (
     ENOMEM,
     ENOSYS,
     ENXIO,
+    ERESTART,
     SHUTDOWN_poweroff,
     VCPUOP_down,
     VCPUOP_get_physid,
@@ -37,6 +38,7 @@ from cython.cimports.paravirt.abi.constants import (
 from cython.cimports.paravirt.hypervisor.context import Context, set_vcpu_context
 from cython.cimports.paravirt.hypervisor.frames import get_page_and_type
 from cython.cimports.paravirt.hypervisor.guestmem import copy_from_guest, copy_to_guest, frame_ptr
+from cython.cimports.paravirt.hypervisor.hypercalls.mmu_ops import continue_call
 from cython.cimports.paravirt.hypervisor.records import (
     FRAME_WRITABLE,
     VPF_BLOCKED,
@@ -79,7 +81,7 @@ def guest_address_okay(va: u64) -> cython.bint:
 
 
 def initialise(host: HostPtr, current: VcpuPtr, v: VcpuPtr, arg: u64) -> i64:
-    """Give a vcpu that never ran its registers and tables."""
+    """Give a vcpu that never ran its registers and tables.  -ERESTART: the caller is to make the call again."""
     context: BytePtr
     rc: i64
     if v.info == cython.NULL:
@@ -87,6 +89,7 @@ def initialise(host: HostPtr, current: VcpuPtr, v: VcpuPtr, arg: u64) -> i64:
     context = cython.cast(BytePtr, malloc(cython.sizeof(Context)))
     if context == cython.NULL:
         return -ENOMEM
+    host.old = cython.address(current.old)
     rc = copy_from_guest(current, context, arg, cython.sizeof(Context))
     if rc == 0:
         rc = -EEXIST if v.initialised else set_vcpu_context(host, v, context)
@@ -247,6 +250,7 @@ def do_vcpu_op(host: HostPtr, v: VcpuPtr, args: U64Ptr) -> i64:
     number: u32 = cython.cast(u32, args[1])
     d: DomainPtr = v.domain
     target: VcpuPtr
+    rc: i64
     if number >= d.nr_vcpus or d.vcpus[number] == cython.NULL:
         return -ENOENT
     target = d.vcpus[number]
@@ -260,7 +264,8 @@ def do_vcpu_op(host: HostPtr, v: VcpuPtr, args: U64Ptr) -> i64:
     ):
         return timer_op(v, target, command, args[2])
     if command == VCPUOP_initialise:
-        return initialise(host, v, target, args[2])
+        rc = initialise(host, v, target, args[2])
+        return continue_call(v, args, args[0], args[1], args[2], args[3]) if rc == -ERESTART else rc
     if command == VCPUOP_up:
         if not target.initialised:
             return -EINVAL

@@ -16,6 +16,7 @@ cdef class Domain:
     cdef u64 _rid_at
     cdef u32 _rid_stage
     cdef void _begin_end(self)
+    cdef void _release_vcpus(self)
     cdef void _rid_of(self, u64 mfn) noexcept nogil
     cdef bint _rid_of_some(self) noexcept nogil
     cdef u64 _share_frame(self)

@@ -60,6 +60,8 @@ from paravirt.hypervisor.hypercalls.state import DomainState
 NO_FRAME = 0xFFFFFFFFFFFFFFFF
 MAX_PORTS = 1024
 """Event channels that a domain may have unless the toolstack says otherwise (xl's default: ports 1 to 1023)."""
+MAPPINGS_AT_ONCE = 128
+"""Mappings of grants that a domain's end gives back before the rest of the machine goes on."""
 
 
 class Domain:
@@ -362,6 +364,9 @@ class Domain:
         rec: DomainPtr = self.rec
         if not rec.dying:
             self._begin_end()
+        if not release_mappings(self, MAPPINGS_AT_ONCE):
+            return False
+        self._release_vcpus()
         rec.host.work = 0
         rec.host.old = cython.address(rec.old)
         gone: cython.bint = self._rid_of_some()
@@ -381,8 +386,13 @@ class Domain:
         """Nothing of the domain's runs or is reached from outside any more."""
         rec: DomainPtr = self.rec
         rec.dying = 1
-        release_mappings(self)
+        if self.state.grants is not None:
+            self.state.grants.close()
         ev.destroy_all_ports(rec)
+
+    def _release_vcpus(self) -> cython.void:
+        """Give back what the vcpus hold, but for page tables."""
+        rec: DomainPtr = self.rec
         for vcpu in self.vcpus:
             vcpu._release()
         # The objects free their records, and may outlive this: nothing leads from one to the other any more.

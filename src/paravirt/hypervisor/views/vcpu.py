@@ -11,7 +11,7 @@ from cython.cimports.paravirt.hypervisor.debugreg import get_debug_register, set
 from cython.cimports.paravirt.hypervisor.frames import put_page_and_type
 from cython.cimports.paravirt.hypervisor.guestmem import copy_from_guest, copy_to_guest
 from cython.cimports.paravirt.hypervisor.hypercalls.descriptor_tables import destroy_gdt, destroy_ldt
-from cython.cimports.paravirt.hypervisor.promotion import put_old_table
+from cython.cimports.paravirt.hypervisor.promotion import keep_as_pin, keep_old_as_pin
 from cython.cimports.paravirt.hypervisor.records import (
     VPF_BLOCKED,
     VPF_DOWN,
@@ -202,17 +202,15 @@ class Vcpu:
         return found
 
     def _release(self) -> None:
-        """Give back what the vcpu holds."""
+        """Give back what the vcpu holds; its page tables stay, pinned, for the end of the domain to go through."""
         rec: VcpuPtr = self.rec
         host: HostPtr = rec.domain.host
         remove_vcpu(rec)
-        host.whole += 1
-        put_old_table(host, cython.address(rec.old))
-        host.whole -= 1
+        keep_old_as_pin(host, cython.address(rec.old))
         if rec.kernel_table:
-            put_page_and_type(host, rec.kernel_table)
+            keep_as_pin(host, rec.kernel_table)
         if rec.user_table:
-            put_page_and_type(host, rec.user_table)
+            keep_as_pin(host, rec.user_table)
         rec.kernel_table = 0
         rec.user_table = 0
         destroy_gdt(rec)
