@@ -1,4 +1,4 @@
-/* The native half of the Unicorn engine, and the one place that knows its private layout.
+/* The native half of the Unicorn engine: running guests.  This folder is the one place that knows its private layout.
  *
  * Unicorn's public interface stops the emulator at each exception and costs microseconds; this shim calls the
  * library's inner loop (cpu_exec) itself, takes exceptions in its hooks, and moves state between the library's
@@ -19,162 +19,17 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #define _GNU_SOURCE
-#include "shim.h"
+#include "private.h"
 
-#include <dlfcn.h>
-#include <errno.h>
-#include <pthread.h>
 #include <sched.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "inline_exit.h"
-#include "layout.h"
-#include "segment_loads.h"
 
 #define RFLAGS_TF 0x100
-#define FPU_BYTES (ENV_FPU_END - ENV_FPU_BEGIN)
 
-#define FIELD(base, offset, type) (*(type *)((char *)(base) + (offset)))
-
-struct fpu_state {
-    uint8_t image[FPU_BYTES];
-    uint8_t controls_stale; /* written from outside: the derived rounding modes must be recomputed */
-};
-
-struct unicorn_engine {
-    void *library;
-    void *uc;
-    char *cs;  /* the library's CPUState */
-    char *env; /* its CPUX86State */
-    volatile uint32_t *icount_decr;
-
-    /* the library's functions */
-    int (*uc_close)(void *);
-    int (*uc_reg_write)(void *, int, const void *);
-    int (*cpu_exec)(void *uc, void *cs);
-    void (*tlb_flush_by_mmuidx)(void *cs, uint16_t idxmap);
-    void (*tlb_flush_page)(void *cs, uint64_t address);
-    void (*tb_invalidate_phys_range)(void *uc, uint64_t start, uint64_t end);
-    const uint8_t *(*tlb_vaddr_to_host)(void *env, uint64_t address, int access, int mmu_index);
-    uint32_t (*cc_compute_all)(void *env, int op);
-    void (*raise_exception_err)(void *env, int vector, int error_code);
-    void (*update_dr7)(void *env, uint32_t value);
-
-    struct cpu *cur;    /* whose run() this is */
-    struct cpu *loaded; /* whose floating-point state is in the library */
-    cpu_handler handler;
-    void *owner;
-    int leave;
-    int early_step; /* a single-step trap is about to come, one instruction too early */
-    volatile int kicked;
-    uint32_t base_hflags;
-
-    uint64_t armed[5];   /* the breakpoints that the library knows: dr0 to dr3, and of dr7 what concerns them */
-    int breakpoints_stale;
-
-    int count_blocks;
-    uint64_t budget;
-
-    timer_t timer;
-    int have_timer;
-    volatile uint64_t deadline; /* as programmed; 0: not */
-
-    /* What other threads ask for.  The engine's own thread does it before it executes guest code again. */
-    volatile int in_guest;     /* guest code may be running */
-    int held;                  /* how many callers want it to stay out of guest code */
-    volatile int flush_wanted; /* scopes */
-    pthread_mutex_t stale_lock; /* leaf lock: nothing is taken under it */
-    uint64_t *stale;            /* a bit for each frame whose translated code is to be dropped */
-    uint64_t first_stale, end_stale; /* the words of it that may have one */
-    uint64_t nr_frames;
-    struct fpu_state fresh;
-};
-
-/* The engine whose run() this thread is in: of that one the library's functions can be called at once. */
-static __thread struct unicorn_engine *here;
-
-/* --- stopping ------------------------------------------------------------------------------------------------ */
-
-static uint16_t scope_map(int scope)
-{
-    return (uint16_t)((scope & FLUSH_KERNEL ? MMU_SUPERVISOR : 0) | (scope & FLUSH_USER ? MMU_USER : 0));
-}
-
-static void request_exit(struct unicorn_engine *e)
-{
-    FIELD(e->cs, CPU_EXIT_REQUEST, volatile uint8_t) = 1;
-    __atomic_thread_fence(__ATOMIC_RELEASE);
-    FIELD(e->cs, CPU_TCG_EXIT_REQ, volatile uint32_t) = 1;
-    ((volatile uint16_t *)e->icount_decr)[1] = 0xffff;
-}
-
-static void engine_kick(void *engine)
-{
-    struct unicorn_engine *e = engine;
-    e->kicked = 1;
-    request_exit(e);
-}
-
-static int deadline_signal(void)
-{
-    return SIGRTMIN + 7;
-}
-
-static void on_deadline(int number, siginfo_t *info, void *context)
-{
-    (void)number;
-    (void)context;
-    if (info->si_code != SI_TIMER)
-        return;
-    struct unicorn_engine *e = info->si_value.sival_ptr;
-    if (e == NULL)
-        return;
-    e->deadline = 0;
-    engine_kick(e);
-}
-
-static void engine_set_deadline(void *engine, uint64_t deadline)
-{
-    struct unicorn_engine *e = engine;
-    struct itimerspec when = {{0, 0}, {0, 0}};
-
-    /* A later deadline need not be programmed now: the early kick is cheap, and the loop asks again. */
-    if (e->count_blocks || deadline == 0 || (e->deadline != 0 && e->deadline <= deadline))
-        return;
-    if (!e->have_timer) {
-        struct sigevent event;
-        struct sigaction action;
-        memset(&event, 0, sizeof(event));
-        memset(&action, 0, sizeof(action));
-        action.sa_sigaction = on_deadline;
-        action.sa_flags = SA_SIGINFO | SA_RESTART;
-        sigemptyset(&action.sa_mask);
-        sigaction(deadline_signal(), &action, NULL);
-        event.sigev_notify = SIGEV_THREAD_ID;
-        event.sigev_signo = deadline_signal();
-        event.sigev_value.sival_ptr = e;
-        event._sigev_un._tid = (pid_t)syscall(SYS_gettid);
-        if (timer_create(CLOCK_MONOTONIC, &event, &e->timer) != 0)
-            return;
-        e->have_timer = 1;
-    }
-    when.it_value.tv_sec = (time_t)(deadline / 1000000000ull);
-    when.it_value.tv_nsec = (long)(deadline % 1000000000ull);
-    e->deadline = deadline;
-    timer_settime(e->timer, TIMER_ABSTIME, &when, NULL);
-}
-
-static void engine_set_budget(void *engine, uint64_t blocks)
-{
-    ((struct unicorn_engine *)engine)->budget = blocks;
-}
+__thread struct unicorn_engine *here;
 
 /* --- moving state -------------------------------------------------------------------------------------------- */
 
@@ -282,15 +137,6 @@ static void load_state(struct unicorn_engine *e, struct cpu *cpu)
         e->breakpoints_stale = 1;
         request_exit(e);
     }
-}
-
-static void refresh_controls(struct unicorn_engine *e)
-{
-    uint32_t mxcsr = FIELD(e->env, ENV_MXCSR, uint32_t);
-    uint16_t fpcw = FIELD(e->env, ENV_FPUC, uint16_t);
-
-    e->uc_reg_write(e->uc, UC_X86_REG_MXCSR, &mxcsr);
-    e->uc_reg_write(e->uc, UC_X86_REG_FPCW, &fpcw);
 }
 
 static void engine_unload(void *engine)
@@ -524,35 +370,31 @@ static void hook_block(void *uc, uint64_t address, uint32_t size, void *data)
         request_exit(e);
 }
 
+int add_hooks(struct unicorn_engine *e, hook_adder *uc_hook_add)
+{
+    const struct { int type, instruction; void *callback; } hooks[] = {
+        {UC_HOOK_INTR, 0, hook_exception},
+        {UC_HOOK_INSN_INVALID, 0, hook_invalid},
+        {UC_HOOK_INSN, UC_X86_INS_SYSCALL, hook_syscall},
+        {UC_HOOK_INSN, UC_X86_INS_SYSENTER, hook_sysenter},
+        {UC_HOOK_INSN, UC_X86_INS_IN, hook_in},
+        {UC_HOOK_INSN, UC_X86_INS_OUT, hook_out},
+        {UC_HOOK_INSN, UC_X86_INS_CPUID, hook_cpuid},
+        {UC_HOOK_INSN, UC_X86_INS_RDTSC, hook_rdtsc},
+        {UC_HOOK_INSN, UC_X86_INS_RDTSCP, hook_rdtscp},
+        {UC_HOOK_BLOCK, 0, hook_block},
+    };
+    /* The last three are for a virtual clock only. */
+    unsigned count = e->count_blocks ? 10 : 7, i;
+    size_t handle;
+
+    for (i = 0; i < count; i++)
+        if (uc_hook_add(e->uc, &handle, hooks[i].type, hooks[i].callback, e, 1, 0, hooks[i].instruction))
+            return -1;
+    return 0;
+}
+
 /* --- the protocol -------------------------------------------------------------------------------------------- */
-
-static void drop_stale_code(struct unicorn_engine *e)
-{
-    uint64_t word, frame;
-
-    pthread_mutex_lock(&e->stale_lock);
-    for (word = e->first_stale; word < e->end_stale; word++) {
-        if (e->stale[word] == ~0ull) {
-            e->stale[word] = 0;
-            e->tb_invalidate_phys_range(e->uc, word << 18, (word + 1) << 18);
-        }
-        while (e->stale[word] != 0) {
-            frame = word * 64 + (uint64_t)__builtin_ctzll(e->stale[word]);
-            e->stale[word] &= e->stale[word] - 1;
-            e->tb_invalidate_phys_range(e->uc, frame << 12, (frame + 1) << 12);
-        }
-    }
-    e->first_stale = e->nr_frames;
-    e->end_stale = 0;
-    pthread_mutex_unlock(&e->stale_lock);
-}
-
-static void engine_commit(void *engine)
-{
-    struct unicorn_engine *e = engine;
-    if (e->end_stale != 0)
-        drop_stale_code(e);
-}
 
 /* Before cpu_exec: the library takes the condition and direction flags from eflags as it enters its loop. */
 static void load_state_for_entry(struct unicorn_engine *e, struct cpu *cpu)
@@ -633,81 +475,6 @@ static void engine_store_pte(void *engine, uint64_t *pte, uint64_t value)
     __atomic_store_n(pte, value, __ATOMIC_RELEASE);
 }
 
-/* Another thread's flush is complete when this returns: done, or certain to be done before guest code runs. */
-static void flush_from_outside(struct unicorn_engine *e, int scope)
-{
-    __atomic_fetch_or(&e->flush_wanted, scope, __ATOMIC_SEQ_CST);
-    while (__atomic_load_n(&e->in_guest, __ATOMIC_SEQ_CST) && __atomic_load_n(&e->flush_wanted, __ATOMIC_SEQ_CST)) {
-        request_exit(e);
-        sched_yield();
-    }
-}
-
-static void engine_hold(void *engine)
-{
-    struct unicorn_engine *e = engine;
-
-    __atomic_fetch_add(&e->held, 1, __ATOMIC_SEQ_CST);
-    while (__atomic_load_n(&e->in_guest, __ATOMIC_SEQ_CST)) {
-        request_exit(e);
-        sched_yield();
-    }
-}
-
-static void engine_unhold(void *engine)
-{
-    struct unicorn_engine *e = engine;
-
-    __atomic_fetch_sub(&e->held, 1, __ATOMIC_SEQ_CST);
-}
-
-static void engine_flush_tlb(void *engine, int scope)
-{
-    struct unicorn_engine *e = engine;
-
-    if (here == e)
-        e->tlb_flush_by_mmuidx(e->cs, scope_map(scope));
-    else
-        flush_from_outside(e, scope);
-}
-
-static void engine_flush_page(void *engine, uint64_t address)
-{
-    struct unicorn_engine *e = engine;
-
-    if (here == e)
-        e->tlb_flush_page(e->cs, address);
-    else
-        flush_from_outside(e, FLUSH_ALL);
-}
-
-/* A call for frames without translated code only looks at their descriptors in the library. */
-static void engine_invalidate_code(void *engine, uint64_t start, uint64_t end)
-{
-    struct unicorn_engine *e = engine;
-    uint64_t frame = start >> 12, last = (end + 0xfff) >> 12;
-
-    if (here == e) {
-        e->tb_invalidate_phys_range(e->uc, start, end);
-        return;
-    }
-    if (last > e->nr_frames)
-        last = e->nr_frames;
-    pthread_mutex_lock(&e->stale_lock);
-    if (frame / 64 < e->first_stale)
-        e->first_stale = frame / 64;
-    if ((last + 63) / 64 > e->end_stale)
-        e->end_stale = (last + 63) / 64;
-    for (; frame < last; frame++)
-        e->stale[frame / 64] |= 1ull << frame % 64;
-    pthread_mutex_unlock(&e->stale_lock);
-}
-
-static void engine_release_table(void *engine, uint64_t mfn)
-{
-    engine_invalidate_code(engine, mfn << 12, (mfn + 1) << 12);
-}
-
 static void *engine_new_state(void *engine, const struct cpu *cpu)
 {
     struct unicorn_engine *e = engine;
@@ -723,65 +490,6 @@ static void engine_free_state(void *engine, void *state)
     if (e->loaded != NULL && e->loaded->engine_state == state)
         e->loaded = NULL;
     free(state);
-}
-
-/* --- floating point as an FXSAVE image ----------------------------------------------------------------------- */
-
-static uint8_t *fpu_image(struct unicorn_engine *e, struct cpu *cpu)
-{
-    struct fpu_state *state = cpu->engine_state;
-    return e->loaded == cpu ? (uint8_t *)e->env + ENV_FPU_BEGIN : state->image;
-}
-
-#define FPU_AT(offset) ((offset) - ENV_FPU_BEGIN)
-
-static void engine_get_fxsave(void *engine, struct cpu *cpu, uint8_t *image)
-{
-    const uint8_t *fpu = fpu_image(engine, cpu);
-    uint32_t top = FIELD(fpu, FPU_AT(ENV_FPSTT), uint32_t) & 7;
-    uint8_t tags = 0;
-    int i;
-
-    memset(image, 0, 512);
-    FIELD(image, 0, uint16_t) = FIELD(fpu, FPU_AT(ENV_FPUC), uint16_t);
-    FIELD(image, 2, uint16_t) = (uint16_t)((FIELD(fpu, FPU_AT(ENV_FPUS), uint16_t) & ~0x3800) | top << 11);
-    for (i = 0; i < 8; i++)
-        if (!fpu[FPU_AT(ENV_FPTAGS) + i])
-            tags |= (uint8_t)(1 << i);
-    image[4] = tags;
-    FIELD(image, 8, uint64_t) = FIELD(fpu, FPU_AT(ENV_FPIP), uint64_t);
-    FIELD(image, 16, uint64_t) = FIELD(fpu, FPU_AT(ENV_FPDP), uint64_t);
-    FIELD(image, 24, uint32_t) = FIELD(fpu, FPU_AT(ENV_MXCSR), uint32_t);
-    FIELD(image, 28, uint32_t) = 0xffff;
-    for (i = 0; i < 8; i++) /* the image is in stack order, the library's array in register order */
-        memcpy(image + 32 + 16 * i, fpu + FPU_AT(ENV_FPREGS) + 16 * ((top + (unsigned)i) & 7), 10);
-    for (i = 0; i < 16; i++)
-        memcpy(image + 160 + 16 * i, fpu + FPU_AT(ENV_XMM) + ZMM_BYTES * i, 16);
-}
-
-static void engine_set_fxsave(void *engine, struct cpu *cpu, const uint8_t *image)
-{
-    struct unicorn_engine *e = engine;
-    uint8_t *fpu = fpu_image(e, cpu);
-    uint32_t top = FIELD(image, 2, uint16_t) >> 11 & 7;
-    int i;
-
-    FIELD(fpu, FPU_AT(ENV_FPUC), uint16_t) = FIELD(image, 0, uint16_t);
-    FIELD(fpu, FPU_AT(ENV_FPUS), uint16_t) = (uint16_t)(FIELD(image, 2, uint16_t) & ~0x3800);
-    FIELD(fpu, FPU_AT(ENV_FPSTT), uint32_t) = top;
-    for (i = 0; i < 8; i++)
-        fpu[FPU_AT(ENV_FPTAGS) + i] = !(image[4] >> i & 1);
-    FIELD(fpu, FPU_AT(ENV_FPIP), uint64_t) = FIELD(image, 8, uint64_t);
-    FIELD(fpu, FPU_AT(ENV_FPDP), uint64_t) = FIELD(image, 16, uint64_t);
-    FIELD(fpu, FPU_AT(ENV_MXCSR), uint32_t) = FIELD(image, 24, uint32_t) & 0xffbf;
-    for (i = 0; i < 8; i++)
-        memcpy(fpu + FPU_AT(ENV_FPREGS) + 16 * ((top + (unsigned)i) & 7), image + 32 + 16 * i, 10);
-    for (i = 0; i < 16; i++)
-        memcpy(fpu + FPU_AT(ENV_XMM) + ZMM_BYTES * i, image + 160 + 16 * i, 16);
-    if (e->loaded == cpu)
-        refresh_controls(e);
-    else
-        ((struct fpu_state *)cpu->engine_state)->controls_stale = 1;
 }
 
 const struct cpu_ops unicorn_ops = {
@@ -804,191 +512,3 @@ const struct cpu_ops unicorn_ops = {
     .hold = engine_hold,
     .unhold = engine_unhold,
 };
-
-/* --- opening and closing ------------------------------------------------------------------------------------- */
-
-struct open_calls {
-    unsigned (*uc_version)(unsigned *, unsigned *);
-    int (*uc_open)(int, int, void **);
-    int (*uc_ctl)(void *, uint32_t, ...);
-    int (*uc_mem_map_ptr)(void *, uint64_t, size_t, uint32_t, void *);
-    int (*uc_hook_add)(void *, size_t *, int, void *, void *, uint64_t, uint64_t, ...);
-    void (*update_cr0)(void *, uint32_t);
-    void (*update_cr4)(void *, uint32_t);
-    int (*uc_emu_stop)(void *);
-};
-
-static void *symbol(struct unicorn_engine *e, const char *name, const char **missing)
-{
-    void *address = dlsym(e->library, name);
-    if (address == NULL && *missing == NULL)
-        *missing = name;
-    return address;
-}
-
-static const char *resolve(struct unicorn_engine *e, struct open_calls *calls)
-{
-    const char *missing = NULL;
-    calls->uc_version = symbol(e, "uc_version", &missing);
-    calls->uc_open = symbol(e, "uc_open", &missing);
-    calls->uc_ctl = symbol(e, "uc_ctl", &missing);
-    calls->uc_mem_map_ptr = symbol(e, "uc_mem_map_ptr", &missing);
-    calls->uc_hook_add = symbol(e, "uc_hook_add", &missing);
-    calls->update_cr0 = symbol(e, "cpu_x86_update_cr0_x86_64", &missing);
-    calls->update_cr4 = symbol(e, "cpu_x86_update_cr4_x86_64", &missing);
-    e->uc_close = symbol(e, "uc_close", &missing);
-    e->uc_reg_write = symbol(e, "uc_reg_write", &missing);
-    e->cpu_exec = symbol(e, "cpu_exec_x86_64", &missing);
-    e->tlb_flush_by_mmuidx = symbol(e, "tlb_flush_by_mmuidx_x86_64", &missing);
-    e->tlb_flush_page = symbol(e, "tlb_flush_page_x86_64", &missing);
-    e->tb_invalidate_phys_range = symbol(e, "tb_invalidate_phys_range_x86_64", &missing);
-    e->tlb_vaddr_to_host = symbol(e, "tlb_vaddr_to_host_x86_64", &missing);
-    e->cc_compute_all = symbol(e, "cpu_cc_compute_all_x86_64", &missing);
-    e->raise_exception_err = symbol(e, "raise_exception_err_x86_64", &missing);
-    e->update_dr7 = symbol(e, "cpu_x86_update_dr7_x86_64", &missing);
-    return missing;
-}
-
-static int add_hooks(struct unicorn_engine *e, const struct open_calls *calls)
-{
-    const struct { int type, instruction; void *callback; } hooks[] = {
-        {UC_HOOK_INTR, 0, hook_exception},
-        {UC_HOOK_INSN_INVALID, 0, hook_invalid},
-        {UC_HOOK_INSN, UC_X86_INS_SYSCALL, hook_syscall},
-        {UC_HOOK_INSN, UC_X86_INS_SYSENTER, hook_sysenter},
-        {UC_HOOK_INSN, UC_X86_INS_IN, hook_in},
-        {UC_HOOK_INSN, UC_X86_INS_OUT, hook_out},
-        {UC_HOOK_INSN, UC_X86_INS_CPUID, hook_cpuid},
-        {UC_HOOK_INSN, UC_X86_INS_RDTSC, hook_rdtsc},
-        {UC_HOOK_INSN, UC_X86_INS_RDTSCP, hook_rdtscp},
-        {UC_HOOK_BLOCK, 0, hook_block},
-    };
-    /* The last three are for a virtual clock only. */
-    unsigned count = e->count_blocks ? 10 : 7, i;
-    size_t handle;
-
-    for (i = 0; i < count; i++)
-        if (calls->uc_hook_add(e->uc, &handle, hooks[i].type, hooks[i].callback, e, 1, 0, hooks[i].instruction))
-            return -1;
-    return 0;
-}
-
-/* Long mode with paging; the descriptor tables out of anybody's reach. */
-static void set_up_cpu(struct unicorn_engine *e, const struct open_calls *calls)
-{
-    uint32_t mxcsr = 0x1f80;
-    uint16_t fpcw = 0x37f, tags = 0xffff;
-
-    calls->update_cr4(e->env, CR4_PAE | CR4_PGE | CR4_OSFXSR | CR4_OSXMMEXCPT);
-    FIELD(e->env, ENV_EFER, uint64_t) |= EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE;
-    calls->update_cr0(e->env, CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_PG);
-    FIELD(e->env, ENV_GDT + SEG_BASE, uint64_t) = NON_CANONICAL;
-    FIELD(e->env, ENV_GDT + SEG_LIMIT, uint32_t) = 0xffff;
-    FIELD(e->env, ENV_LDT + SEG_BASE, uint64_t) = NON_CANONICAL;
-    FIELD(e->env, ENV_LDT + SEG_LIMIT, uint32_t) = 0xffff;
-    e->base_hflags = (FIELD(e->env, ENV_HFLAGS, uint32_t) | HF_PE | HF_LMA | HF_OSFXSR | HF_MP)
-                     & ~(3u | HF_TS | HF_CS32 | HF_SS32 | HF_CS64 | HF_ADDSEG);
-    e->uc_reg_write(e->uc, UC_X86_REG_MXCSR, &mxcsr);
-    e->uc_reg_write(e->uc, UC_X86_REG_FPCW, &fpcw);
-    e->uc_reg_write(e->uc, UC_X86_REG_FPTAG, &tags);
-    memcpy(e->fresh.image, e->env + ENV_FPU_BEGIN, FPU_BYTES);
-    e->fresh.controls_stale = 1;
-}
-
-static int open_library(struct unicorn_engine *e, struct open_calls *calls, const char *library, char *error,
-                        size_t error_size)
-{
-    const char *missing;
-    unsigned major = 0, minor = 0;
-    unsigned version;
-
-    e->library = dlopen(library, RTLD_LAZY | RTLD_LOCAL);
-    if (e->library == NULL) {
-        snprintf(error, error_size, "libunicorn cannot be loaded: %s", dlerror());
-        return -1;
-    }
-    missing = resolve(e, calls);
-    if (missing != NULL) {
-        snprintf(error, error_size, "libunicorn lacks the function %s that this version needs", missing);
-        return -1;
-    }
-    version = calls->uc_version(&major, &minor);
-    if (version != UC_VERSION) {
-        snprintf(error, error_size, "libunicorn is version %u.%u.%u, but only 2.1.4 is known", major, minor,
-                 version >> 8 & 0xff);
-        return -1;
-    }
-    return 0;
-}
-
-struct unicorn_engine *unicorn_engine_open(const char *library, void *memory, size_t size, int count_blocks,
-                                           uint32_t code_buffer_bytes, char *error, size_t error_size)
-{
-    struct unicorn_engine *e = calloc(1, sizeof(*e));
-    struct open_calls calls;
-    int failed;
-
-    if (e == NULL)
-        return NULL;
-    e->count_blocks = count_blocks;
-    e->budget = ~0ull;
-    e->nr_frames = size >> 12;
-    e->first_stale = e->nr_frames;
-    pthread_mutex_init(&e->stale_lock, NULL);
-    e->stale = calloc((e->nr_frames + 63) / 64, sizeof(*e->stale));
-    if (e->stale == NULL) {
-        snprintf(error, error_size, "there is no memory for an engine over %zu MiB", size >> 20);
-        unicorn_engine_close(e);
-        return NULL;
-    }
-    if (open_library(e, &calls, library, error, error_size) != 0) {
-        unicorn_engine_close(e);
-        return NULL;
-    }
-    failed = calls.uc_open(UC_ARCH_X86, UC_MODE_64, &e->uc);
-    if (!failed)
-        failed = calls.uc_ctl(e->uc, UC_CTL_SET_CODE_BUFFER, code_buffer_bytes) ||
-                 calls.uc_ctl(e->uc, UC_CTL_ENABLE_EXITS, 1) ||
-                 calls.uc_mem_map_ptr(e->uc, 0, size, 7, memory);
-    if (failed || FIELD(e->uc, UC_CPU, void *) == NULL) {
-        snprintf(error, error_size, "libunicorn could not open an engine over %zu MiB", size >> 20);
-        unicorn_engine_close(e);
-        return NULL;
-    }
-    FIELD(e->uc, UC_NO_EXIT_REQUEST, uint8_t) = 1;
-    e->cs = FIELD(e->uc, UC_CPU, char *);
-    e->env = FIELD(e->cs, CPU_ENV_PTR, char *);
-    e->icount_decr = FIELD(e->cs, CPU_ICOUNT_DECR_PTR, uint32_t *);
-    if (e->env != e->cs + X86CPU_ENV || (char *)e->icount_decr != e->cs + X86CPU_ICOUNT_DECR) {
-        snprintf(error, error_size, "libunicorn's private layout is not that of version 2.1.4");
-        unicorn_engine_close(e);
-        return NULL;
-    }
-    if (add_hooks(e, &calls) != 0) {
-        snprintf(error, error_size, "libunicorn refused a hook");
-        unicorn_engine_close(e);
-        return NULL;
-    }
-    if (trap_segment_loads(e->library) != 0) {
-        snprintf(error, error_size, "libunicorn's segment loads cannot be intercepted: %s", strerror(errno));
-        unicorn_engine_close(e);
-        return NULL;
-    }
-    set_up_cpu(e, &calls);
-    inline_exit_checks(e->library);
-    return e;
-}
-
-void unicorn_engine_close(struct unicorn_engine *e)
-{
-    if (e == NULL)
-        return;
-    if (e->have_timer)
-        timer_delete(e->timer);
-    if (e->uc != NULL)
-        e->uc_close(e->uc);
-    /* The library stays loaded: other engines use it, and inline_exit.c has changed it. */
-    pthread_mutex_destroy(&e->stale_lock);
-    free(e->stale);
-    free(e);
-}
