@@ -408,7 +408,9 @@ class Domain:
         while self._rid_stage < 3:
             if put_old_table(host, host.old) != 0 or work_spent(host):
                 return False
-            if self._rid_at == host.nr_frames:
+            if self._rid_at < self.rec.first_mfn:
+                self._rid_at = self.rec.first_mfn
+            if self._rid_at >= self.rec.end_mfn:
                 self._rid_at = 0
                 self._rid_stage += 1
                 if self._rid_stage == 2:

@@ -31,7 +31,6 @@ from cython.cimports.paravirt.hypervisor.records import (
     pthread_cond_signal,
     pthread_mutex_lock,
     pthread_mutex_unlock,
-    u16,
     u32,
     u64,
 )
@@ -315,11 +314,10 @@ class Host:
     def reap(self) -> None:
         """Forget ended domains whose last frame has been given back: their numbers are free again."""
         mfn: u64
-        owner: u16
-        for domid in list(self.zombies):
-            owner = domid
-            for mfn in range(self.rec.nr_frames):
-                if self.rec.frames[mfn].owner == owner:
+        zombie: Domain
+        for domid, zombie in list(self.zombies.items()):
+            for mfn in range(zombie.rec.first_mfn, zombie.rec.end_mfn):
+                if self.rec.frames[mfn].owner == zombie.rec.domid:
                     break
             else:
                 del self.zombies[domid]
