@@ -60,6 +60,7 @@ DIFFERENT = {
 }
 """Commands (of any session, or of one) for which the answer differs, and why. It has to, else the line goes."""
 
+_SETTLED = re.compile(r" (-b----|-bp---|--p---|---sc-)  ")
 _SHELL = re.compile(r"[|<>;&$]")
 _LISTED = re.compile(r"^(Domain-0 +0) +\d+( .*)$")
 _MASKS = (
@@ -77,16 +78,25 @@ _OF_THE_MACHINE = re.compile(
 )
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the kernels of the sessions."""
+    folder = tmp_path_factory.mktemp("kernels")
+    for kernel in sessions.KERNELS:
+        kernels.build(kernel, folder)
+    return folder
+
+
 class Player:
     """Runs commands as a shell does, xl's and the store's in this process."""
 
-    def __init__(self, user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, user: User, built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._user = user
         folder = user.folder
         for name, path in sessions.configurations().items():
             shutil.copy(path, folder / name)
-        (folder / "build").mkdir()
         for kernel in sessions.KERNELS:
-            shutil.copy(kernels.build(kernel, folder / "build"), folder / kernel)
+            shutil.copy(built / kernel, folder / kernel)
         (folder / "bin").mkdir()
         self._script(folder / "bin/xl", user.command("xl"))
         for name in xs.COMMANDS:
@@ -104,6 +114,9 @@ class Player:
     def run(self, command: str) -> tuple[str, int]:
         """What it prints, and its status."""
         words = shlex.split(command)
+        if words[0] == "sleep":
+            self._settle()
+            return "", 0
         if _SHELL.search(command) or not words[0].startswith(("xl", "xenstore-")):
             done = subprocess.run(
                 ["sh", "-c", command], capture_output=True, text=True, timeout=PATIENCE, check=False,
@@ -118,6 +131,10 @@ class Player:
                 status = xs.run(words[0].removeprefix("xenstore-"), words[1:])
         output.seek(0)
         return output.read(), status
+
+    def _settle(self) -> None:
+        """What a person waits for: every domain waits for something, or has come to its end."""
+        self._user.wait_for(lambda: all(_SETTLED.search(line) for line in self.run("xl list")[0].splitlines()[2:]))
 
 
 def comparable(command: str, lines: list[str]) -> list[str]:
@@ -166,10 +183,10 @@ def _is_absent(command: str) -> bool:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a command's end closes its connection
 @pytest.mark.parametrize("name", sessions.names())
-def test_the_same_as_on_xen(name: str, user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_as_on_xen(name: str, user: User, built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     session = sessions.load(name)
     user.environment["PARAVIRT_PCPUS"] = str(session.cpus)
-    player = Player(user, monkeypatch)
+    player = Player(user, built, monkeypatch)
     failures = []
     for step in _steps(session):
         text, status = player.run(step.command)

@@ -39,17 +39,16 @@ def _row(managed: ManagedDomain) -> dict[str, Any]:
             "blocked": all(vcpu.is_blocked for vcpu in up),
             "paused": view.is_paused,
             "shutdown": view.is_shut_down,
+            "shutdown_reason": view.shutdown_code if view.is_shut_down else 0,
             "dying": view.is_dying,
             "cpu_time_ns": sum(vcpu.cpu_time for vcpu in view.vcpus),
         }
 
-    reason = managed.domain.reason
     return {
         "domid": managed.domid,
         "name": managed.name,
         "uuid": managed.uuid,
         **managed.domain.control(look),
-        "shutdown_reason": reason.value if reason is not None else 0,
         "started": managed.started,
     }
 
