@@ -22,6 +22,10 @@ MEMORY_MIB = 512
               help="Virtual CPUs of the guest.")  # fmt: skip
 @click.option("--disk", "disks", metavar="SPEC", multiple=True,
               help="A disk, as in xl.cfg: TARGET,FORMAT,VDEV,ACCESS.")  # fmt: skip
+@click.option("--net", "nets", metavar="SPEC", multiple=True,
+              help="A network interface, as in xl.cfg; '' has all defaults.")  # fmt: skip
+@click.option("--forward", "forwards", metavar="PORT:GUEST:PORT", multiple=True,
+              help="A port of the host's that leads to the guest.")  # fmt: skip
 @click.option("--name", metavar="NAME", default="guest", show_default=True, help="Name of the guest.")
 @click.option("--engine", type=click.Choice(ENGINES), default="auto", show_default=True,
               help="CPU engine; kvm is experimental.")  # fmt: skip
@@ -42,6 +46,8 @@ def run(
     memory: int,
     vcpus: int,
     disks: tuple[str, ...],
+    nets: tuple[str, ...],
+    forwards: tuple[str, ...],
     name: str,
     engine: str,
     timeout: float | None,
@@ -65,10 +71,13 @@ def run(
     """
     from paravirt.cli.session import Session
     from paravirt.cli.stats import prepare_stats
+    from paravirt.domain0.net.network import NetworkOptions
     from paravirt.domain0.xlcfg.disks import parse_disk
+    from paravirt.domain0.xlcfg.vifs import parse_vif
 
     if stats is not None:
         prepare_stats(stats)
     session = Session(ordered(ctx, expect, send), timeout=timeout, stats=stats)
-    devices = [parse_disk(disk) for disk in disks]
-    return session.run(kernel, ramdisk, append, memory, vcpus, name, engine, devices)
+    devices = [parse_disk(disk) for disk in disks] + [parse_vif(net) for net in nets]
+    network = NetworkOptions(forwards=forwards)
+    return session.run(kernel, ramdisk, append, memory, vcpus, name, engine, devices, network)

@@ -24,6 +24,7 @@ from paravirt.cli.stats import Milestones, write_stats
 from paravirt.cli.steps import Expect, Step
 from paravirt.domain0.console import ConsoleClosed, ConsoleTimeout
 from paravirt.domain0.devices.spec import DeviceSpec
+from paravirt.domain0.net.network import NetworkOptions
 from paravirt.domain0.toolstack import Domain, Machine, ShutdownReason
 from paravirt.errors import UserError
 from paravirt.terminal import keyboard, write_all
@@ -77,6 +78,7 @@ class Session:
         name: str,
         engine: str = "auto",
         devices: Sequence[DeviceSpec] = (),
+        network: NetworkOptions | None = None,
     ) -> int:
         """Boot a guest with ``memory`` MiB, stay with it, and return the exit status.
 
@@ -84,7 +86,7 @@ class Session:
             UserError: a file or a number cannot be used, or standard output cannot be written.
         """
         require_platform()
-        with interruptible(), Machine(memory=memory, engine=engine) as machine:
+        with interruptible(), Machine(memory=memory, engine=engine, network=network) as machine:
             self.milestones.reached("machine")
             domain = machine.create(
                 kernel, ramdisk, cmdline, memory=memory, vcpus=vcpus, name=name, paused=True, devices=devices

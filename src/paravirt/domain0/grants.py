@@ -11,7 +11,7 @@ All of it is called without the machine lock, from any thread.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 
 from paravirt.abi.grant_table import (
@@ -211,7 +211,7 @@ class Grants:
         """Bytes out of granted frames, by (reference, offset, length); for each, them or why not."""
         memory = self._host.memory
         results: list[bytes | GrantError] = []
-        with self._host.lock:
+        with self._host.lock, self._held(domid):
             for ref, offset, length in parts:
 
                 def read(part: Part, at: int = offset, size: int = length) -> bytes:
@@ -225,7 +225,7 @@ class Grants:
     ) -> list[GrantError | None]:
         """Bytes into granted frames, by (reference, offset, data); for each, why not, or None."""
         results: list[GrantError | None] = []
-        with self._host.lock:
+        with self._host.lock, self._held(domid):
             for ref, offset, data in parts:
 
                 def write(part: Part, at: int = offset, data: bytes | bytearray | memoryview = data) -> bytes:
@@ -239,6 +239,11 @@ class Grants:
     @property
     def _track(self) -> MapTrack:
         return self._host.domains[DOMAIN_0].state.maptrack
+
+    def _held(self, domid: int) -> AbstractContextManager[object]:
+        """The domain is out of guest code for a whole batch: being held for every word anew would cost it more."""
+        domain = find_granter(self._host, domid)
+        return nullcontext() if domain is None else self._host.quiesced(domain)
 
     def _granter(self, domid: int, ref: int) -> Domain:
         domain = find_granter(self._host, domid)

@@ -107,7 +107,8 @@ def echo(machine: Machine, guest: FrontendGuest) -> Echo:
     def make() -> Echo:
         nodes.announce(machine.store, {"colour": "red"}, {"mode": "w"})
         services = machine._services
-        made = Echo(Facilities(machine.store, services, machine.grants, IoPool(services, 1), False), nodes)
+        pool = IoPool(services, 1)
+        made = Echo(Facilities(machine.store, services, machine.grants, pool, machine.network, False), nodes)
         made.start()
         return made
 

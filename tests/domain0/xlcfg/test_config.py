@@ -110,7 +110,7 @@ def test_every_action_at_every_event(event: str, action: str) -> None:
         ('type="x"', "type"),
         ('builder="hvm"', "builder"),
         ('disk=["/dev/sda,raw"]', "disk"),
-        ('vif=[""]', "vif"),
+        ('vif=["model=e1000"]', "vif"),
         ('pci=["00:01.0"]', "pci"),
         ('bootloader="pygrub"', "bootloader"),
         ('cpu_weight="much"', "cpu_weight"),

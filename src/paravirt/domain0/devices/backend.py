@@ -19,6 +19,7 @@ from paravirt.domain0.devices.ring import BackRing
 from paravirt.domain0.devices.xenbus import BackendState
 from paravirt.domain0.grants import GrantError, Grants, MappedGrant
 from paravirt.domain0.iopool import IoPool
+from paravirt.domain0.net.network import Network
 from paravirt.domain0.ring import GuestProtocolError, RingError
 from paravirt.domain0.services import Services
 from paravirt.domain0.store.server import Store
@@ -33,6 +34,7 @@ class Facilities:
 
     Attributes:
         io: threads for what waits for the host's disks.
+        network: what the domains' interfaces are joined to.
         deterministic: nothing may depend on the host's time: work is done at once, in Domain 0's step.
     """
 
@@ -40,6 +42,7 @@ class Facilities:
     services: Services
     grants: Grants
     io: IoPool
+    network: Network
     deterministic: bool
 
 

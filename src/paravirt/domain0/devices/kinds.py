@@ -41,6 +41,12 @@ class DeviceKind(ABC):
             UserError: the settings are wrong, or name a number that is taken.
         """
 
+    def completed(
+        self, facilities: Facilities, nodes: DeviceNodes, settings: Mapping[str, Setting]
+    ) -> dict[str, Setting]:
+        """The settings, with what they leave open filled in. The methods below get these."""
+        return dict(settings)
+
     @abstractmethod
     def announce(self, settings: Mapping[str, Setting], nodes: DeviceNodes) -> Announcement:
         """The device's own nodes."""

@@ -13,9 +13,10 @@ from paravirt.domain0.devices.backend import Backend, Facilities
 from paravirt.domain0.devices.kinds import KINDS, DeviceKind
 from paravirt.domain0.devices.nodes import DeviceNodes
 from paravirt.domain0.devices.spec import DeviceSpec
+from paravirt.domain0.net.kind import VifKind
 from paravirt.errors import UserError
 
-KINDS.update({kind.name: kind for kind in (DiskKind(),)})
+KINDS.update({kind.name: kind for kind in (DiskKind(), VifKind())})
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Devices:
         kind = _kind(spec)
         devid = kind.number(spec.settings, {device.devid for device in self.of(domid, spec.kind)})
         nodes = DeviceNodes(spec.kind, domid, devid)
+        spec = DeviceSpec(spec.kind, kind.completed(self._facilities, nodes, spec.settings))
         backend = kind.backend(self._facilities, nodes, spec.settings)
         announcement = kind.announce(spec.settings, nodes)
         nodes.announce(self._facilities.store, announcement.frontend, announcement.backend)

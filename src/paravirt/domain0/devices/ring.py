@@ -112,15 +112,15 @@ class BackRing:
         self._req_cons = (self._req_cons + count) & INDEX_MASK
         return [data[at : at + size] for at in range(0, count * size, size)]
 
-    def ask_for_event(self) -> bool:
-        """Have the frontend send an event with its next request; true: there is one already.
+    def ask_for_event(self, count: int = 1) -> bool:
+        """Have the frontend send an event when ``count`` requests wait; true: they do already.
 
         Raises:
             RingError: the indices make no sense.
         """
-        self._memory.write(_REQ_EVENT, _bytes(self._req_cons + 1))
+        self._memory.write(_REQ_EVENT, _bytes(self._req_cons + count))
         self._full_barrier()
-        return self.waiting() > 0
+        return self.waiting() >= count
 
     def respond(self, response: bytes) -> None:
         """Put in a response; the frontend sees it after :meth:`publish`.

@@ -16,6 +16,7 @@ from paravirt.domain0.toolstack.guestpage import GuestPage
 from paravirt.domain0.toolstack.limits import KIB_PER_MIB
 from paravirt.domain0.toolstack.memory import set_target
 from paravirt.domain0.xlcfg.disks import disk_spec
+from paravirt.domain0.xlcfg.vifs import vif_spec
 from paravirt.errors import UserError
 from paravirt.hypervisor.views import Domain as DomainView
 from paravirt.hypervisor.views import scheduler as policies
@@ -114,6 +115,17 @@ class Domain:
             UserError: the image cannot be used, or the domain has such a disk; or it is gone.
         """
         return self.attach(disk_spec(target, vdev, **settings))
+
+    def attach_network(self, **settings: Setting) -> Device:
+        """Give it a network interface; a Linux guest finds it as ``eth0``, or what is next.
+
+        Parameters:
+            settings: those of an entry of xl.cfg's ``vif`` list: ``mac``, ``bridge``, ``ip``, ``rate``, ``script``, …
+
+        Raises:
+            UserError: a setting is wrong, or an address is another interface's; or it is gone.
+        """
+        return self.attach(vif_spec(**settings))
 
     def attach(self, spec: DeviceSpec) -> Device:
         """Give it a device.

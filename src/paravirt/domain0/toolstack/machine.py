@@ -20,6 +20,7 @@ from paravirt.domain0.devices.spec import DeviceSpec
 from paravirt.domain0.domainlimits import DomainLimits
 from paravirt.domain0.grants import Grants
 from paravirt.domain0.iopool import IoPool
+from paravirt.domain0.net.network import Network, NetworkOptions
 from paravirt.domain0.services import Services
 from paravirt.domain0.store import Store
 from paravirt.domain0.store.layout import announce_host
@@ -56,10 +57,12 @@ class Machine:
         scheduler: which policy shares the CPUs among domains: credit, sedf, bvt or null.
         engine: "unicorn", "kvm" (experimental: guests run on the processor itself, by /dev/kvm), or "auto", which is
             the former.
+        network: what its domains' interfaces are joined to; None: the defaults.
 
     Attributes:
         grants: the domains' grants, as Domain 0's backends use them.
         devices: the domains' virtual devices; only Domain 0's thread (:meth:`call`) may touch them.
+        network: the virtual firewall-router; only Domain 0's thread may touch it.
         on_shutdown: called in Domain 0's thread with a domain that has just shut down, or has been destroyed.
 
     Raises:
@@ -75,6 +78,7 @@ class Machine:
         deterministic: bool = False,
         scheduler: str = "credit",
         engine: str = "auto",
+        network: NetworkOptions | None = None,
     ) -> None:
         if scheduler not in policies.POLICIES:
             raise UserError(f"There is no scheduler {scheduler!r}: {', '.join(policies.POLICIES)} are.")
@@ -108,7 +112,9 @@ class Machine:
         self.store = Store()
         self.grants = Grants(self.host)
         self._io = IoPool(self._services, 0 if deterministic else IO_THREADS)
-        self.devices = Devices(Facilities(self.store, self._services, self.grants, self._io, deterministic))
+        self.network = Network(self._services, network or NetworkOptions(), deterministic)
+        facilities = Facilities(self.store, self._services, self.grants, self._io, self.network, deterministic)
+        self.devices = Devices(facilities)
         self.domains: dict[int, Domain] = {}
         self._kernels = KernelImages()
         self.on_shutdown: Callable[[Domain], None] | None = None
@@ -122,6 +128,11 @@ class Machine:
         ]
         for thread in self._pcpus:
             thread.start()
+        try:
+            self.call(self.network.start)
+        except UserError:
+            self.close()
+            raise
 
     def create(
         self,
@@ -241,6 +252,7 @@ class Machine:
             self._services.call(lambda domain=domain: self._end(domain, ShutdownReason.DESTROYED))  # type: ignore[misc]
         if not self.devices.wait_until_gone(CLOSING_PATIENCE):
             raise HypervisorBug("a device's I/O does not end")
+        self.call(self.network.close)
         if self._store_socket is not None:
             self.call(self._store_socket.close)
         self.host.stop()

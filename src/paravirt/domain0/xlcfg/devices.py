@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from paravirt.domain0.devices.spec import DeviceSpec
 from paravirt.domain0.xlcfg.disks import disk_to_libxl, parse_disk
+from paravirt.domain0.xlcfg.vifs import parse_vif, vif_to_libxl
 
 
 @dataclass(frozen=True)
@@ -28,5 +29,6 @@ class DeviceSetting:
 
 DEVICE_SETTINGS: Final[dict[str, DeviceSetting]] = {
     "disk": DeviceSetting(parse_disk, "disks", disk_to_libxl),
+    "vif": DeviceSetting(parse_vif, "nics", vif_to_libxl),
 }
 """By the setting's name. Those of ``keys.DEVICES`` that are not here are refused."""

@@ -1,0 +1,175 @@
+"""Interfaces of the virtual firewall-router: who is behind each, what waits for it, and what was counted."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+from paravirt.domain0.net.packet import BROADCAST, ETH_ARP, ETH_IP, ETH_IPV6, ICMPV6, UDP, Headers, Packet
+from paravirt.domain0.net.pcap import Capture
+
+QUEUE_BYTES: Final = 1 << 20
+"""What waits for an interface at most, in bytes."""
+
+_NOWHERE = bytes(4)
+_UNSPECIFIED = bytes(16)
+_DHCP_SERVER, _DHCP_CLIENT = 67, 68
+
+
+class Mode(Enum):
+    """How an interface is joined to the others: by the names of Xen's scripts."""
+
+    BRIDGE = "vif-bridge"
+    ROUTE = "vif-route"
+    NAT = "vif-nat"
+
+
+@dataclass
+class Counters:
+    """What an interface did: ``received`` came from behind it, ``sent`` went there."""
+
+    received_packets: int = 0
+    received_bytes: int = 0
+    sent_packets: int = 0
+    sent_bytes: int = 0
+    malformed: int = 0
+    spoofed: int = 0
+    denied: int = 0
+    overrun: int = 0
+
+
+class Interface:
+    """One port of the router, with a guest, the host or a capture behind it.
+
+    Parameters:
+        name: as in rules: ``vif3.0``.
+        mac: of who is behind it; empty: many may be, and what they send is taken as it comes.
+        mode: how it is joined to the others.
+        bridge: which interfaces it shares a segment with, if it is bridged.
+        addresses: the IPv4 and IPv6 addresses that it sends from.
+        may_spoof: it sends from any address.
+        wake: called when packets begin to wait for it.
+
+    Attributes:
+        groups: the Ethernet groups that it wants; None: all.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        mac: bytes,
+        *,
+        mode: Mode = Mode.BRIDGE,
+        bridge: str = "xenbr0",
+        addresses: tuple[bytes, ...] = (),
+        may_spoof: bool = False,
+        wake: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name = name
+        self.mac = mac
+        self.mode = mode
+        self.bridge = bridge
+        self.addresses = set(addresses)
+        self.may_spoof = may_spoof or not mac
+        self.wake = wake
+        self.is_up = True
+        self.groups: set[bytes] | None = None
+        self.capture: Capture | None = None
+        self.counters = Counters()
+        self._waiting: deque[Packet] = deque()
+        self._waiting_bytes = 0
+
+    @property
+    def is_bridged(self) -> bool:
+        """It shares a segment with others."""
+        return self.mode is Mode.BRIDGE
+
+    @property
+    def waiting(self) -> int:
+        """How many packets wait for it."""
+        return len(self._waiting)
+
+    def enqueue(self, packet: Packet) -> bool:
+        """Have a packet wait for it; false: too much waits already, and the packet is counted as dropped."""
+        size = len(packet.data)
+        if not self.is_up or self._waiting_bytes + size > QUEUE_BYTES:
+            self.counters.overrun += 1
+            return False
+        self._waiting_bytes += size
+        self._waiting.append(packet)
+        if len(self._waiting) == 1:
+            self.wake()
+        return True
+
+    def first(self) -> Packet | None:
+        """The packet that has waited longest."""
+        return self._waiting[0] if self._waiting else None
+
+    def take(self) -> Packet:
+        """Take it: it is sent now."""
+        packet = self._waiting.popleft()
+        self._waiting_bytes -= len(packet.data)
+        self.counters.sent_packets += 1
+        self.counters.sent_bytes += len(packet.data)
+        if self.capture is not None:
+            self.capture.write(packet.data)
+        return packet
+
+    def discard(self) -> None:
+        """Drop all that waits: nobody is there any more."""
+        self.counters.overrun += len(self._waiting)
+        self._waiting.clear()
+        self._waiting_bytes = 0
+
+    def is_own(self, headers: Headers) -> bool:
+        """Whether the packet is from addresses that are the sender's own."""
+        if self.may_spoof:
+            return True
+        if headers.src != self.mac:
+            return False
+        if headers.kind == ETH_ARP:
+            return headers.arp_sender == self.mac and (headers.ip_src in self.addresses or headers.ip_src == _NOWHERE)
+        if headers.kind == ETH_IP:
+            if headers.ip_src == _NOWHERE:
+                return (headers.protocol, headers.sport, headers.dport) == (UDP, _DHCP_CLIENT, _DHCP_SERVER)
+            return headers.ip_src in self.addresses
+        if headers.kind == ETH_IPV6:
+            source = headers.ip_src
+            if source == _UNSPECIFIED:
+                return headers.protocol in (0, ICMPV6)
+            return source in self.addresses or source == link_local(self.mac)
+        return False
+
+    def wants(self, group: bytes) -> bool:
+        """Whether what is sent to an Ethernet group is for it."""
+        return self.groups is None or group in self.groups or group == BROADCAST
+
+
+def link_local(mac: bytes) -> bytes:
+    """The IPv6 link-local address made from an Ethernet address (RFC 4291, appendix A)."""
+    return b"\xfe\x80" + bytes(6) + bytes([mac[0] ^ 2]) + mac[1:3] + b"\xff\xfe" + mac[3:]
+
+
+@dataclass
+class Segment:
+    """A bridge: interfaces that see each other's Ethernet packets, and what is known of who is where."""
+
+    name: str
+    members: list[Interface] = field(default_factory=list)
+    stations: dict[bytes, Interface] = field(default_factory=dict)
+
+    MOST_STATIONS = 1024
+
+    def learn(self, mac: bytes, interface: Interface) -> None:
+        """Packets to ``mac`` go to this interface from now on. Too many stations are not learnt: those are flooded."""
+        if mac in self.stations or len(self.stations) < self.MOST_STATIONS:
+            self.stations[mac] = interface
+
+    def leave(self, interface: Interface) -> None:
+        """An interface is no member any more."""
+        self.members.remove(interface)
+        for mac in [mac for mac, where in self.stations.items() if where is interface]:
+            del self.stations[mac]

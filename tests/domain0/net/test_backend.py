@@ -1,0 +1,276 @@
+"""The network backend and its frontends, honest and not."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paravirt import Machine, UserError
+from paravirt.abi.io import netif, xenbus
+from paravirt.domain0.devices.registry import Device
+from paravirt.domain0.net.credit import Credit
+from paravirt.domain0.net.packet import ETH_IP, TCP_ACK, ethernet, udp
+from paravirt.domain0.net.replies import tcp_packet
+from paravirt.domain0.net.transmit import FATAL_SLOTS, next_packet
+from paravirt.domain0.ring import GuestProtocolError
+from paravirt.domain0.xlcfg.vifs import parse_rate, parse_vif, vif_spec
+from paravirt.hypervisor.audit import require_clean
+
+from ..devices.frontends import FrontendGuest, GuestFrame
+from ..devices.rings import FrontRing
+
+PAGE = 4096
+MACS = [bytes([0, 0x16, 0x3E, 0, 0, number]) for number in range(3)]
+IPS = [bytes([10, 0, 2, 20 + number]) for number in range(3)]
+
+
+class Front:
+    """A frontend with one queue; it grants a page for each buffer."""
+
+    def __init__(self, machine: Machine, number: int, **features: object) -> None:
+        self.guest = FrontendGuest(machine, name=f"front{number}")
+        self.number = number
+        spec = vif_spec(mac=MACS[number].hex(":"), ip=".".join(map(str, IPS[number])))
+        self.device: Device = self.guest.domain.attach(spec)
+        self.begin(**features)
+
+    def begin(self, **features: object) -> None:
+        guest = self.guest
+        pages = guest.frame(), guest.frame()
+        self.tx, self.rx = FrontRing([pages[0]], 12), FrontRing([pages[1]], 8)
+        self.refs = [guest.grant(page) for page in pages]
+        self.port = guest.port()
+        self.buffers: list[GuestFrame] = []
+        chosen = {"request_rx_copy": 1, "feature_sg": 1, "feature_gso_tcpv4": 1, **features}
+        guest.publish(
+            self.device.nodes, tx_ring_ref=self.refs[0], rx_ring_ref=self.refs[1], event_channel=self.port, **chosen,
+            state=xenbus.XenbusStateConnected,
+        )  # fmt: skip
+
+    def offer(self, count: int) -> None:
+        """Give receive buffers."""
+        requests = []
+        for _ in range(count):
+            frame = self.guest.frame()
+            requests.append(struct.pack("<HHI", len(self.buffers), 0, self.guest.grant(frame)))
+            self.buffers.append(frame)
+        self.rx.put(requests)
+        self.event()
+
+    def event(self) -> None:
+        self.guest.send(self.port)
+        self.guest.machine.call(lambda: None)
+        self.guest.machine.call(lambda: None)
+
+    def send(self, data: bytes, flags: int = 0, gso: int = 0) -> list[tuple[int, int]]:
+        """Send a packet, and wait for the responses."""
+        chunks = [data[at : at + PAGE] for at in range(0, len(data), PAGE)]
+        requests = []
+        for number, chunk in enumerate(chunks):
+            frame = self.guest.frame()
+            frame.write(0, chunk)
+            more = netif.NETTXF_more_data if number + 1 < len(chunks) else 0
+            first = flags | (netif.NETTXF_extra_info if gso else 0) if not number else 0
+            size = len(chunk) if number else len(data)
+            requests.append(struct.pack("<IHHHH", self.guest.grant(frame), 0, first | more, number, size))
+            if gso and not number:
+                requests.append(struct.pack("<BBHBBHxxxx", netif.XEN_NETIF_EXTRA_TYPE_GSO, 0, gso, 1, 0, 0))
+        return self.ask(requests)
+
+    def ask(self, requests: list[bytes]) -> list[tuple[int, int]]:
+        self.tx.put(requests)
+        self.event()
+        return [struct.unpack_from("<Hh", response) for response in self.tx.take()]
+
+    def received(self) -> list[bytes]:
+        """The packets that came."""
+        packets: list[bytes] = []
+        more = extra = False
+        for response in self.rx.take():
+            if extra:
+                extra = False
+                continue
+            number, offset, flags, status = struct.unpack("<HHHh", response)
+            assert status > 0
+            data = self.buffers[number].read(offset, status)
+            if more:
+                packets[-1] += data
+            else:
+                packets.append(data)
+                extra = bool(flags & netif.NETRXF_extra_info)
+            more = bool(flags & netif.NETRXF_more_data)
+        return packets
+
+    @property
+    def fault(self) -> str | None:
+        return self.device.backend.fault
+
+
+def datagram(src: int, dst: int, payload: bytes = b"data") -> bytes:
+    return ethernet(MACS[dst], MACS[src], ETH_IP, udp(IPS[src], IPS[dst], 1, 2, payload))
+
+
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    with Machine(memory=64) as made:
+        yield made
+        with made.host.lock:
+            require_clean(made.host)
+
+
+def test_packets_go_from_one_guest_to_another(machine: Machine) -> None:
+    one, two = Front(machine, 1), Front(machine, 2)
+    two.offer(8)
+    for size in (10, 1400):
+        data = datagram(1, 2, bytes(range(10)) * (size // 10))
+        assert one.send(data) == [(0, netif.NETIF_RSP_OKAY)]
+        assert two.received() == [data]
+
+
+def test_large_packets_stay_whole_for_who_takes_them_and_are_cut_for_others(machine: Machine) -> None:
+    one, two = Front(machine, 1), Front(machine, 2)
+    payload = bytes(range(250)) * 40
+    data = ethernet(MACS[2], MACS[1], ETH_IP, tcp_packet(IPS[1], IPS[2], 1, 2, 5, 0, TCP_ACK, payload=payload,
+                                                          csum_blank=True))  # fmt: skip
+    two.offer(16)
+    answers = one.send(data, netif.NETTXF_csum_blank | netif.NETTXF_data_validated, 1000)
+    assert [status for _, status in answers].count(netif.NETIF_RSP_NULL) == 1
+    assert two.received() == [data]
+    two.guest.publish(two.device.nodes, state=xenbus.XenbusStateClosed)
+    two.guest.publish(two.device.nodes, state=xenbus.XenbusStateInitialising)
+    two.begin(feature_gso_tcpv4=0, feature_no_csum_offload=1)
+    two.offer(16)
+    one.send(data, netif.NETTXF_csum_blank, 1000)
+    pieces = two.received()
+    assert [len(piece) - 54 for piece in pieces] == [1000] * 10 and b"".join(p[54:] for p in pieces) == payload
+
+
+def test_packets_wait_for_buffers(machine: Machine) -> None:
+    one, two = Front(machine, 1), Front(machine, 2)
+    sent = [datagram(1, 2, bytes([number]) * 5000) for number in range(5)]
+    for data in sent:
+        one.send(data)
+    received: list[bytes] = []
+    for _ in range(10):
+        two.offer(1)
+        received += two.received()
+    assert received == sent
+
+
+@pytest.mark.parametrize(
+    ("request_", "why"),
+    [
+        (struct.pack("<IHHHH", 20, 4000, 0, 0, 200), "begin at 4000"),
+        (struct.pack("<IHHHH", 20, 0, netif.NETTXF_more_data, 0, 200), "where the ring ends"),
+        (struct.pack("<IHHHH", 20, 0, netif.NETTXF_extra_info, 0, 200), "where the ring ends"),
+    ],
+)
+def test_slots_that_make_no_sense_end_the_connection_and_no_other(machine: Machine, request_: bytes, why: str) -> None:
+    one, two = Front(machine, 1), Front(machine, 2)
+    one.ask([request_])
+    assert why in (one.fault or "") and two.fault is None
+    assert one.guest.backend_node(one.device.nodes, "state") == "5"
+    assert not one.guest.is_mapped(one.refs[0])
+
+
+def test_a_grant_that_is_none_fails_its_packet_only(machine: Machine) -> None:
+    one, two = Front(machine, 1), Front(machine, 2)
+    two.offer(4)
+    assert one.ask([struct.pack("<IHHHH", 499, 0, 0, 9, 100)]) == [(9, netif.NETIF_RSP_ERROR)]
+    assert one.ask([struct.pack("<IHHHH", 499, 0, 0, 9, 3)]) == [(9, netif.NETIF_RSP_ERROR)]
+    assert one.send(datagram(1, 2))[0][1] == netif.NETIF_RSP_OKAY and len(two.received()) == 1
+    two.rx.put([struct.pack("<HHI", 0, 0, 498)] * 2)
+    two.rx.take()
+    for _ in range(5):
+        one.send(datagram(1, 2))
+    answers = [struct.unpack("<HHHh", response)[3] for response in two.rx.take()]
+    assert netif.NETIF_RSP_ERROR in answers and two.fault is None
+
+
+def test_flipping_is_refused(machine: Machine) -> None:
+    one = Front(machine, 1, request_rx_copy=0)
+    assert "flipped" in (one.fault or "")
+    assert one.guest.backend_node(one.device.nodes, "feature-rx-flip") == "0"
+
+
+def test_groups_are_joined_and_left(machine: Machine) -> None:
+    one, two = Front(machine, 1), Front(machine, 2, request_multicast_control=1)
+    group = bytes.fromhex("01005e000001")
+    data = group + datagram(1, 2)[6:]
+    two.offer(8)
+    one.send(data)
+    assert not two.received()
+    for kind, expected in ((netif.XEN_NETIF_EXTRA_TYPE_MCAST_ADD, 1), (netif.XEN_NETIF_EXTRA_TYPE_MCAST_DEL, 0)):
+        two.ask([struct.pack("<IHHHH", 0, 0, netif.NETTXF_extra_info, 0, 0), struct.pack("<BB6sxxxx", kind, 0, group)])
+        one.send(data)
+        assert len(two.received()) == expected
+
+
+@given(st.lists(st.binary(min_size=12, max_size=12), min_size=1, max_size=30))
+def test_whatever_requests_are_a_packet_or_a_fault(requests: list[bytes]) -> None:
+    left = iter(requests)
+
+    def fetch() -> bytes:
+        try:
+            return next(left)
+        except StopIteration:
+            raise GuestProtocolError("no more") from None
+
+    try:
+        packet = next_packet(fetch)
+    except GuestProtocolError:
+        return
+    if packet.group is None and not packet.is_bad:
+        assert sum(size for _, _, size in packet.parts) == packet.size
+        assert all(offset + size <= PAGE for _, offset, size in packet.parts)
+    assert len(packet.answers) <= FATAL_SLOTS + netif.XEN_NETIF_EXTRA_TYPE_MAX
+
+
+@given(st.integers(1, 10_000), st.lists(st.tuples(st.integers(1, 9000), st.floats(0, 3)), max_size=50))
+def test_no_more_is_sent_than_there_is_credit_for(limit: int, sends: list[tuple[int, float]]) -> None:
+    credit, now, sent, largest = Credit(limit, 1.0), 0.0, 0, 0
+    for size, pause in sends:
+        now += pause
+        wait = credit.take(size, now)
+        if wait is None:
+            sent += size
+            largest = max(largest, size)
+        else:
+            assert 0 < wait <= 1.0
+        assert sent <= limit * (int(now) + 1) + max(limit, largest)
+
+
+# --- settings -----------------------------------------------------------------------------------------------------
+
+
+def test_settings() -> None:
+    text = "mac=0:16:3E:1:2:3, bridge=br1,ip=10.0.0.1/24 fe80::1,script=/etc/xen/scripts/vif-route,rate=1Mb/s@20ms"
+    assert parse_vif(f"{text},vifname=v,devid=3,mtu=500,type=vif,backend=0,trusted=0").settings == {
+        "mac": "00:16:3e:01:02:03", "bridge": "br1", "ip": "10.0.0.1 fe80::1", "script": "vif-route", "rate": 2500,
+        "rate-interval": 20000, "vifname": "v", "devid": 3, "mtu": 500, "trusted": False,
+    }  # fmt: skip
+    assert parse_rate("10MB/s") == (500_000, 50_000) and parse_rate("1GB/s@1s") == (10**9, 10**6)
+
+
+@pytest.mark.parametrize("text", ["mac=1", "mac=01:00:00:00:00:00", "model=e1000", "type=ioemu", "script=mine", "ip=x",
+                                  "rate=5", "rate=1b/s@1u", "backend=other", "bridge=", "devid=256", "mtu=3", "mac",
+                                  "colo_x=1", "nonsense=1"])  # fmt: skip
+def test_what_cannot_be_is_refused(text: str) -> None:
+    with pytest.raises(UserError):
+        parse_vif(text)
+
+
+def test_nodes_and_addresses(machine: Machine) -> None:
+    one = Front(machine, 1)
+    nodes, store = one.device.nodes, machine.store
+    assert one.guest.backend_node(nodes, "script") == "/etc/xen/scripts/vif-bridge"
+    assert one.guest.backend_node(nodes, "bridge") == "xenbr0"
+    assert machine.call(lambda: store.get(f"{nodes.frontend}/mac")) == MACS[1].hex(":").encode()
+    with pytest.raises(UserError, match=r"has the address 10\.0\.2\.21"):
+        one.guest.domain.attach(vif_spec(ip="10.0.2.21"))
+    one.guest.domain.detach(one.device, force=True)
+    assert machine.call(machine.network.status) == []

@@ -1,0 +1,35 @@
+"""xl's verbs about network interfaces, and a domain that has one from its configuration."""
+
+from __future__ import annotations
+
+import json
+
+from .conftest import User
+
+HEADING = "Idx BE Mac Addr.         handle state evt-ch   tx-/rx-ring-ref BE-path                       \n"
+
+
+def test_interfaces_come_are_listed_and_go(user: User) -> None:
+    user.xl("create", user.config("front", vif=["mac=00:16:3e:00:00:01,bridge=br1"]), "-p")
+    row = "0   0  00:16:3e:00:00:01     0     1     -1    -1/-1          /local/domain/0/backend/vif/1/0\n"
+    assert user.xl("network-list", "front") == HEADING + row
+    user.xl("network-attach", "front", "mac=00:16:3e:00:00:02", "script=vif-route", "ip=10.0.2.9")
+    assert user.xl("network-list", "1").splitlines()[2].split()[:3] == ["1", "0", "00:16:3e:00:00:02"]
+    again = user.run("network-attach", "front", "ip=10.0.2.9")
+    assert again.returncode == 1 and "10.0.2.9" in again.stderr
+    user.xl("network-detach", "front", "00:16:3E:00:00:02")
+    user.xl("network-detach", "front", "0")
+    assert user.xl("network-list", "front") == HEADING
+    gone = user.run("network-detach", "front", "0")
+    assert (gone.returncode, gone.stderr) == (1, "Unknown device 0.\n")
+
+
+def test_what_needs_no_domain(user: User) -> None:
+    dry = user.run("-N", "network-attach", "front", "mac=00:16:3e:00:00:01", "rate=1MB/s")
+    assert (dry.returncode, dry.stdout[:5]) == (0, "vif: ")
+    assert json.loads(dry.stdout[5:]) == {
+        "mac": "00:16:3e:00:00:01", "bridge": "xenbr0", "script": "vif-bridge", "nictype": "vif",
+        "rate_bytes_per_interval": 50000, "rate_interval_usecs": 50000,
+    }  # fmt: skip
+    bad = user.run("-N", "network-attach", "front", "model=e1000")
+    assert bad.returncode == 1 and "model" in bad.stderr
