@@ -40,6 +40,16 @@ def test_quick_traps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "trap_int3_handler" in capsys.readouterr().out
 
 
+@needs_compiler
+@pytest.mark.parametrize("rows", ["hosting_share_bvt", "hosting_[sy][wi]*", "hosting_wake_credit*"])
+def test_quick_hosting(rows: str, tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    assert run(["--quick", "--rows", rows, "--json", str(file)]) == 0
+    read = figures(file)
+    assert read["skipped"] == {"peers": "not asked for with --peers"} and read["rows"]
+    assert all(value >= 0 for row in read["rows"] for value in row["samples"]["paravirt"]["values"])
+
+
 def test_quick_hello(tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
     assert run(["--quick", "--runs", "2", "--rows", "hello_*", "--json", str(file)]) == 0
@@ -121,7 +131,7 @@ def test_a_trap_that_does_not_end_is_ours(monkeypatch: pytest.MonkeyPatch) -> No
     """A kernel that prints nothing we know is a defect, not a figure."""
     from paravirt.guestkernels import obtain
 
-    monkeypatch.setattr(trapcosts, "kernel", lambda: obtain("tiny").path)
+    monkeypatch.setattr(trapcosts, "kernel", lambda name: obtain("tiny").path)
     with Machine(memory=64) as machine:
         with pytest.raises(HypervisorBug, match="'int3'"):
             trapcosts.measure(machine, "int3", 10)

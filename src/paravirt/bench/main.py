@@ -27,6 +27,8 @@ QUICK_RUNS = 1
 TRAPS_PER_ROW = 200_000
 QUICK_TRAPS = 20_000
 QUICK_ROW_MS = 20
+HOSTING_S = 10.0
+QUICK_HOSTING_S = 1.0
 
 
 class Suite:
@@ -175,6 +177,48 @@ class Suite:
         for peer in self._usable_peers():
             if peer.has_disks:
                 self._attempt(f"disk: {peer.name}", lambda: theirs(peer))  # noqa: B023
+
+    def _hosting(self) -> None:
+        from paravirt.bench import hosting
+
+        seconds = QUICK_HOSTING_S if self.quick else HOSTING_S
+
+        def wanted(name: str, action: Callable[[], None]) -> None:
+            if any(row == f"hosting_{name}" or row.startswith(f"hosting_{name}_") for row in self._rows):
+                self._attempt(f"hosting: {name}", action)
+
+        def wake(policy: str) -> None:
+            found = hosting.wakeups(policy, int(40 * seconds))
+            self._add(f"hosting_wake_{policy}", PARAVIRT, found.median_us)
+            self._add(f"hosting_wake_{policy}_p99", PARAVIRT, found.p99_us)
+
+        def switch() -> None:
+            to_another, back = hosting.switch_us(seconds / 5)
+            self._add("hosting_switch", PARAVIRT, to_another)
+            self._add("hosting_yield", PARAVIRT, back)
+
+        def work() -> None:
+            alone = hosting.throughput(seconds / 2, 1)
+            for count in hosting.MANY:
+                if f"hosting_work_{count}" in self._rows:
+                    together = hosting.throughput(seconds / 2, count)
+                    self._add(f"hosting_work_{count}", PARAVIRT, 100 * together / alone)
+
+        def two() -> None:
+            each = seconds / 2
+            ours = hosting.throughput(each, 2, pcpus=2) / hosting.throughput(each, 1, pcpus=2)
+            self._add("hosting_two", PARAVIRT, ours)
+            native = hosting.native_throughput(each, 2) / hosting.native_throughput(each, 1)
+            self._add("hosting_two", NATIVE, native)
+
+        for policy in hosting.POLICIES:
+            wanted(f"share_{policy}", lambda: self._add(
+                f"hosting_share_{policy}", PARAVIRT, hosting.worst_share(policy, seconds)))  # noqa: B023  # fmt: skip
+            wanted(f"wake_{policy}", lambda: wake(policy))  # noqa: B023
+        wanted("cap", lambda: self._add("hosting_cap", PARAVIRT, hosting.cap_error(seconds)))
+        wanted("switch", switch)
+        wanted("work", work)
+        wanted("two", two)
 
     def _usable_peers(self) -> list[Peer]:
         usable = []

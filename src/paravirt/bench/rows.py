@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from paravirt.bench.hosting import CAP, HOGS, MANY, POLICIES
 from paravirt.bench.results import Row, Target
 from paravirt.bench.trapcosts import TRAPS
 
@@ -60,7 +61,7 @@ _BANDWIDTHS = (
 
 def rows() -> list[Row]:
     """New rows without figures, in the table's order."""
-    return [*_boot_rows(), *_trap_rows(), *_guest_rows(), *_disk_rows()]
+    return [*_boot_rows(), *_trap_rows(), *_guest_rows(), *_disk_rows(), *_hosting_rows()]
 
 
 def _boot_rows() -> list[Row]:
@@ -108,4 +109,22 @@ def _guest_rows() -> list[Row]:
         made.append(Row(name, "us", "guest", meaning, targets=targets))
     for name, meaning, trapping in _BANDWIDTHS:
         made.append(Row(name, "MB/s", "guest", meaning, lower_is_better=False, targets=(_HALF,) if trapping else ()))
+    return made
+
+
+def _hosting_rows() -> list[Row]:
+    def row(name: str, unit: str, meaning: str, target: float | None = None, *, lower: bool = True) -> Row:
+        targets = () if target is None else (Target(target),)
+        return Row(f"hosting_{name}", unit, "hosting", meaning, lower, targets)
+
+    made = [row(f"share_{one}", "%", f"weights 1:2:3:4 under {one}: the worst share is off by", 4) for one in POLICIES]
+    made.append(row("cap", "%", f"a cap of {CAP} % under credit is off by", 2))
+    for one in POLICIES:
+        made.append(row(f"wake_{one}", "us", f"an alarm beside {HOGS} domains that compute, under {one}, is late by"))
+        made.append(row(f"wake_{one}_p99", "us", "the same: one in a hundred is later than"))
+    made.append(row("switch", "us", "a yield that goes to another domain", 10))
+    made.append(row("yield", "us", "a yield that comes back at once"))
+    for count in MANY:
+        made.append(row(f"work_{count}", "%", f"work of {count} domains, of what one does", lower=False))
+    made.append(row("two", "x", "work of two domains on two physical CPUs, of what one does", lower=False))
     return made

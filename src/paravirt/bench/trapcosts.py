@@ -6,20 +6,14 @@ Two figures for each: the round trip by the guest's own clock, engine included, 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
-import subprocess
-import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
 
-from paravirt.bench.guestprogram import compiler_version, find_compiler
+from paravirt.bench.kernels import kernel
 from paravirt.domain0.toolstack import Machine, ShutdownReason
-from paravirt.errors import HypervisorBug, UserError
-from paravirt.guestkernels.cache import Cache
+from paravirt.errors import HypervisorBug
 
 TRAPS: dict[str, tuple[str, int]] = {
     "null": ("hypercall xen_version, whose handler is Python", 1),
@@ -42,14 +36,6 @@ TRAPS: dict[str, tuple[str, int]] = {
 MEMORY_MIB = 16
 PATIENCE_S = 60.0
 
-# fmt: off
-_FLAGS = (
-    "-std=gnu11", "-O2", "-ffreestanding", "-fno-pic", "-fno-pie", "-mcmodel=kernel", "-mno-red-zone",
-    "-mgeneral-regs-only", "-fno-stack-protector", "-fcf-protection=none", "-fno-asynchronous-unwind-tables",
-    "-fno-strict-aliasing", "-fno-tree-loop-distribute-patterns", "-nostdlib", "-static", "-no-pie",
-    "-Wl,--build-id=none", "-Wl,-N", "-Wl,-T,traps.ld",
-)
-# fmt: on
 _LINE = re.compile(r"bench: (\w+) ([0-9]+\.[0-9]) ns\s")
 
 
@@ -61,29 +47,6 @@ class TrapCost:
     handler_ns: float
 
 
-def kernel() -> Path:
-    """The kernel, compiled when it is not in the cache.
-
-    Raises:
-        UserError: there is no C compiler, or it refuses; the cache cannot be written.
-    """
-    folder = resources.files("paravirt.bench") / "trapkernel"
-    sources = {name: (folder / name).read_text(encoding="utf-8") for name in ("traps.c", "traps.ld")}
-    compiler = find_compiler()
-    text = "\0".join([compiler_version(compiler), *_FLAGS, *sources.values()])
-
-    def fill(target: Path) -> None:
-        with tempfile.TemporaryDirectory() as scratch:
-            for name, content in sources.items():
-                Path(scratch, name).write_text(content, encoding="utf-8")
-            command = [*compiler, *_FLAGS, "traps.c", "-o", str(target / "traps")]
-            done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise UserError(f"The kernel that times traps could not be compiled with '{compiler[0]}'.")
-
-    return Cache().make(f"bench/traps-{hashlib.sha256(text.encode()).hexdigest()[:16]}", fill) / "traps"
-
-
 def measure(machine: Machine, trap: str, count: int) -> TrapCost:
     """Do one kind of trap ``count`` times in a domain of its own.
 
@@ -92,7 +55,7 @@ def measure(machine: Machine, trap: str, count: int) -> TrapCost:
         HypervisorBug: the kernel did not end as it should.
     """
     before = machine.stats()["handler_ns"]
-    domain = machine.create(kernel(), cmdline=f"count={count} {trap}", memory=MEMORY_MIB, name="bench-traps")
+    domain = machine.create(kernel("traps"), cmdline=f"count={count} {trap}", memory=MEMORY_MIB, name="bench-traps")
     try:
         reason = domain.wait(PATIENCE_S)
     except TimeoutError as error:

@@ -1,0 +1,122 @@
+/*
+ * One domain of many: a paravirtual kernel that, by its command line,
+ *
+ *     burn from=MS to=MS    computes for ever, and says how long it had a processor, and what it did, between two
+ *                           system times: "bench: had NANOSECONDS did UNITS"
+ *     wake count=N          sleeps N times, and says how late each alarm came: "bench: late NANOSECONDS", "bench: end"
+ *     yield                 gives its processor away for ever
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "boot.h"
+
+#define MS 1000000UL
+#define UNIT 2000 /* steps */
+enum { VCPU_OP = 24 };
+enum { GET_RUNSTATE = 4, STOP_PERIODIC = 7, SET_SINGLESHOT = 8, SCHED_BLOCK = 1, BIND_VIRQ = 1, VIRQ_TIMER = 0 };
+
+static u64 system_time(void)
+{
+    const volatile struct vcpu_info *vcpu = (struct vcpu_info *)shared_page;
+    u32 version;
+    u64 time;
+    do {
+        version = vcpu->time_version & ~1u;
+        time = vcpu->system_time + to_ns(rdtsc() - vcpu->tsc_timestamp);
+    } while (vcpu->time_version != version);
+    return time;
+}
+
+static u64 time_running(void)
+{
+    static struct {
+        u32 state;
+        u64 since, time[4];
+    } runstate;
+    need(hypercall(VCPU_OP, GET_RUNSTATE, 0, (u64)&runstate, 0) == 0, "get_runstate_info");
+    return runstate.time[0];
+}
+
+static u64 number(const char *name)
+{
+    const char *at = word(name);
+    u64 value = 0;
+    need(at != 0, name);
+    for (; *at >= '0' && *at <= '9'; at++)
+        value = value * 10 + (u64)(*at - '0');
+    return value;
+}
+
+static u64 burn_until(u64 time)
+{
+    u64 units = 0;
+    while (system_time() < time) {
+        for (volatile int i = 0; i < UNIT; i++)
+            ;
+        units++;
+    }
+    return units;
+}
+
+static void burn(void)
+{
+    u64 from = number("from=") * MS, to = number("to=") * MS;
+    burn_until(from);
+    u64 before = time_running(), did = burn_until(to), had = time_running() - before;
+    say("bench: had ");
+    say_number(had);
+    say(" did ");
+    say_number(did);
+    say("\n");
+    for (;;) /* what the others get is not to grow */
+        burn_until(~0UL);
+}
+
+static void wake(void)
+{
+    static struct {
+        u32 virq, vcpu, port;
+    } timer = {VIRQ_TIMER, 0, 0};
+    static struct {
+        u64 at;
+        u32 flags;
+    } alarm;
+    u64 *masks = (u64 *)(shared_page + 2048 + 512);
+    need(hypercall(EVENT_CHANNEL_OP, BIND_VIRQ, (u64)&timer, 0, 0) == 0, "bind_virq");
+    for (u64 i = 0; i < 64; i++)
+        masks[i] = i == timer.port / 64 ? ~(1UL << timer.port % 64) : ~0UL;
+    for (u64 count = number("count="), i = 0; i < count; i++) {
+        alarm.at = system_time() + (3 + i * 7 % 11) * MS; /* in step with nothing */
+        need(hypercall(VCPU_OP, SET_SINGLESHOT, 0, (u64)&alarm, 0) == 0, "set_singleshot_timer");
+        do {
+            hypercall(SCHED_OP, SCHED_BLOCK, 0, 0, 0); /* unmasks events, and one is taken */
+            ((struct vcpu_info *)shared_page)->upcall_mask = 1;
+        } while (system_time() < alarm.at);
+        u64 late = system_time() - alarm.at;
+        say("bench: late ");
+        say_number(late);
+        say("\n");
+    }
+    say("bench: end\n");
+    shut_down(SHUTDOWN_POWEROFF);
+}
+
+__attribute__((used)) void kernel(struct start_info *start)
+{
+    static struct {
+        u16 type, flags;
+        u64 address;
+    } callback;
+    info = start;
+    map_shared();
+    callback.address = (u64)event_entry;
+    need(hypercall(CALLBACK_OP, 0, (u64)&callback, 0, 0) == 0, "callback_op");
+    hypercall(VCPU_OP, STOP_PERIODIC, 0, 0, 0);
+    if (word("burn"))
+        burn();
+    if (word("wake"))
+        wake();
+    while (word("yield"))
+        hypercall(SCHED_OP, SCHED_YIELD, 0, 0, 0);
+    need(0, "no work");
+}
