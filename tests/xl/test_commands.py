@@ -168,11 +168,11 @@ def test_uptime_and_pools_and_claims(user: User) -> None:
 
 def test_debug_keys_print_into_dmesg(user: User) -> None:
     user.xl("create", "-p", user.config("one"))
-    user.xl("debug-keys", "qdmhrg0")
+    user.xl("debug-keys", "qdmhrg0F")
     said = user.xl("dmesg")
     for words in (
         "General information for domain 1 (one)", "rip", "key 'q'", "Scheduler: credit", "Domain 1: weight=256 cap=0",
-        "gnttab usage: domain 1, version 1, 1 of 64 frames",
+        "gnttab usage: domain 1, version 1, 1 of 64 frames", "'F' pressed", "references, all as they must be.",
     ):  # fmt: skip
         assert words in said
     assert user.run("debug-keys", "qR").returncode == 1

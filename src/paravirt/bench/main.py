@@ -130,6 +130,7 @@ class Suite:
             with Machine(memory=64) as machine:
                 for trap in trapcosts.TRAPS:
                     self._attempt(f"traps: {trap}", lambda: one(machine, trap))  # noqa: B023
+                self._add("trap_longest", PARAVIRT, machine.stats()["most_handler_ns"] / 1000)
 
         self._attempt("traps", every)
 

@@ -11,10 +11,12 @@ XEN = ("xen-dom0", "QEMU 10")
 
 _HALF = Target(0.5, XEN)
 _TRAP_NS, _UPDATE_NS, _GRANT_NS, _PAGE_NS = 1000, 2000, 5000, 10_000
+_HOLD_US = 1000
 _LIMITS = {
     "mmu_update": _UPDATE_NS,
     "update_va_mapping": _UPDATE_NS,
     "multicall_8": _UPDATE_NS,
+    "batch_4096": _UPDATE_NS,
     "page_table_write": _UPDATE_NS,
     "grant_map": _GRANT_NS,
     "grant_copy": _GRANT_NS,
@@ -88,6 +90,10 @@ def _trap_rows() -> list[Row]:
             )
         if trap in _BUSY:
             made.append(Row(f"trap_{trap}_busy", "ns", "traps", f"{each}: round trip beside a busy Python thread"))
+    made.append(
+        Row("trap_longest", "us", "traps", "the longest that one of all these handlers held the machine",
+            targets=(Target(_HOLD_US),))
+    )  # fmt: skip
     return made
 
 

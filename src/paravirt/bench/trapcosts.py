@@ -21,6 +21,7 @@ TRAPS: dict[str, tuple[str, int]] = {
     "mmu_update": ("mmu_update of one entry", 1),
     "update_va_mapping": ("update_va_mapping with invlpg", 1),
     "multicall_8": ("multicall of eight mmu_update", 8),
+    "batch_4096": ("mmu_update of 4096 entries, each of them", 1),
     "page_table_write": ("store into a live page table, emulated", 1),
     "int3": ("exception bounced to the guest, and iret", 2),
     "page_fault": ("page fault bounced to the guest, and iret", 2),

@@ -47,6 +47,8 @@ from cython.cimports.paravirt.hypervisor.records import (
 from cython.cimports.paravirt.machine.cpu import FLUSH_ALL
 
 NO_FRAME = cython.declare(u64, 0xFFFFFFFFFFFFFFFF)
+# What clearing a frame counts, in looks at page-table entries.
+WORK_OF_CLEARING = cython.declare(u64, 64)
 
 
 def get_page(host: HostPtr, mfn: u64, domid: u16) -> cython.bint:
@@ -384,6 +386,7 @@ def claim(host: HostPtr, mfn: u64, domid: u16) -> cython.void:
     frame.nr_validated = 0
     frame.linear = 0
     host.free_frames -= 1
+    host.work += WORK_OF_CLEARING
     if mfn >= host.never_used:
         # Still as the host gave it: zero, and without a page of the host's behind it.
         host.never_used = mfn + 1

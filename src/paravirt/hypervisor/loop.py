@@ -178,10 +178,13 @@ def on_exit(owner: cython.p_void, cpu: CpuPtr, exit: CpuExitPtr) -> cython.int:
             if exit.kind == EXIT_KICKED or exit.kind == EXIT_BUDGET:
                 set_alarm(pcpu, v)
             pcpu.ops.commit(pcpu.engine)
+    spent: u64 = read_tsc() - started
     if exit.kind == EXIT_EXCEPTION:
         host.stats.trap_count[exit.vector & 31] += 1
-        host.stats.trap_ns[exit.vector & 31] += read_tsc() - started
-    host.stats.handler_ns += read_tsc() - started
+        host.stats.trap_ns[exit.vector & 31] += spent
+    host.stats.handler_ns += spent
+    if spent > host.stats.most_handler_ns:
+        host.stats.most_handler_ns = spent
     if answer == CPU_RESUME:
         v.on_cpu = 1
     pthread_mutex_unlock(cython.address(host.lock))

@@ -1,6 +1,7 @@
 from paravirt.hypervisor.records cimport Host, OldTable, u8, u16, u64, i64
 
 cdef bint work_spent(Host* host) noexcept nogil
+cdef void note_work(Host* host) noexcept nogil
 cdef i64 validate_page(Host* host, u64 mfn, u8 type) noexcept nogil
 cdef i64 promote_l1(Host* host, u64 mfn) noexcept nogil
 cdef i64 promote_table(Host* host, u64 mfn, u8 level) noexcept nogil

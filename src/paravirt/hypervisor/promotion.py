@@ -68,6 +68,12 @@ def work_spent(host: HostPtr) -> cython.bint:
     return host.work >= WORK_LIMIT and not host.whole
 
 
+def note_work(host: HostPtr) -> cython.void:
+    """A stretch of work is over, and the machine lock is about to be free: keep the longest."""
+    if host.work > host.stats.most_work:
+        host.stats.most_work = host.work
+
+
 def leave_over(host: HostPtr, mfn: u64, above: u64, partial: cython.bint) -> cython.void:
     """A table with a reference, and a use of its own or ours, is to be released next."""
     host.old.mfn = mfn

@@ -234,6 +234,8 @@ ctypedef struct Stats:
     u64 idle_ns
     u64 exit_kinds[16]
     u64 python_hypercalls
+    u64 most_work          # of one stretch with the machine lock held, in looks at page-table entries
+    u64 most_handler_ns    # of one exit
 
 # A physical CPU: a thread that runs vcpus, one at a time, on an engine of its own.  `current` is the vcpu whose state
 # and translations the engine has, whether it runs or not; a vcpu is the current one of at most one physical CPU.

@@ -63,6 +63,8 @@ class FakeHost:
         self.m2p_mfn = frames - 4
         self.m2p_slot = 256
         self.time = 123_456_789
+        self.is_spent = False
+        self.work = 0
         self.invalidated: list[tuple[int, int]] = []
 
     def invalidate_code(self, start: int, end: int) -> None:
@@ -100,6 +102,9 @@ class FakeHost:
         if found == old:
             self.memory.write(address, new.to_bytes(4, "little"))
         return found
+
+    def spend(self, units: int) -> None:
+        self.work += units
 
     def read_number(self, address: int, size: int) -> int:
         return int.from_bytes(self.memory.read(address, size), "little")

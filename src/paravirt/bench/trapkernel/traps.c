@@ -82,6 +82,16 @@ static void row_multicall_8(u64 count)
         need(hypercall(MULTICALL, (u64)calls, 8, 0, 0) == 0 && calls[7].result == 0, "multicall");
 }
 
+/* The longest batches that Xen does not interrupt at once: `count` updates, 4096 at a time. */
+static void row_batch_4096(u64 count)
+{
+    static struct mmu_update updates[4096];
+    for (u64 i = 0; i < 4096; i++)
+        updates[i] = (struct mmu_update){scratch_entry_machine, i & 1 ? scratch_value : 0};
+    for (u64 some = count < 4096 ? count : 4096; count; count -= some, some = count < 4096 ? count : 4096)
+        need(hypercall(MMU_UPDATE, (u64)updates, some, 0, DOMID_SELF) == 0, "mmu_update");
+}
+
 static void row_page_table_write(u64 count)
 {
     u64 value = 0;
@@ -250,6 +260,7 @@ static const struct {
     {"mmu_update", row_mmu_update},
     {"update_va_mapping", row_update_va_mapping},
     {"multicall_8", row_multicall_8},
+    {"batch_4096", row_batch_4096},
     {"page_table_write", row_page_table_write},
     {"int3", row_int3},
     {"page_fault", row_page_fault},

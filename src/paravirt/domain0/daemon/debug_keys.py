@@ -61,6 +61,10 @@ def _memory(request: Request) -> Iterator[str]:
         yield f"{host.free_frames} of {host.nr_frames} frames are free"
 
 
+def _audit(request: Request) -> Iterator[str]:
+    yield from str(request.machine.audit()).splitlines()
+
+
 def _run_queues(request: Request) -> Iterator[str]:
     host = request.machine.host
     facts = request.machine.sched_info()
@@ -105,6 +109,7 @@ def _grants(managed: ManagedDomain, view: DomainView) -> Iterator[str]:
 _KEYS: Final = {
     "h": _Key("show this message", _help),
     "0": _Key("dump Domain 0's registers (it has none here: it is a part of this program)"),
+    "F": _Key("audit the frame table (a key of paravirt's own)", _audit),
     "d": _Key("dump the registers of all vcpus", domain=_registers),
     "g": _Key("print grant table usage", domain=_grants),
     "m": _Key("memory info", _memory),

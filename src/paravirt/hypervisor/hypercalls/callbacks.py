@@ -34,6 +34,7 @@ from paravirt.abi.xen import (
 
 from .registry import (
     PREEMPT_AFTER,
+    WORK_OF_UNIT,
     HypercallContinuation,
     HypercallError,
     hypercall,
@@ -73,6 +74,7 @@ def set_trap_table(vcpu: Vcpu, table: int, *_: int) -> int:
             vcpu.set_trap(vector, 0, 0, 0)
         return 0
     for _done in range(PREEMPT_AFTER):
+        vcpu.domain.host.spend(WORK_OF_UNIT)
         entry = vcpu.read_struct(table, TrapInfo)
         if entry.address == 0:
             return 0

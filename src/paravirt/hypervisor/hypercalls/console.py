@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from paravirt.abi.errno import E2BIG, ENOSYS, EPERM
 from paravirt.abi.xen import CONSOLEIO_read, CONSOLEIO_write, __HYPERVISOR_console_io
 
-from .registry import PREEMPT_AFTER, HypercallContinuation, HypercallError, hypercall, u32
+from .registry import PREEMPT_AFTER, WORK_OF_UNIT, HypercallContinuation, HypercallError, hypercall, u32
 
 if TYPE_CHECKING:
     from paravirt.hypervisor.views import Vcpu
@@ -42,6 +42,7 @@ def console_io(vcpu: Vcpu, cmd: int, count: int, buffer: int, *_: int) -> int:
     for _done in range(PREEMPT_AFTER):
         if count == 0:
             return 0
+        domain.host.spend(WORK_OF_UNIT)
         size = min(count, CHUNK)
         domain.console_write(vcpu.copy_from_guest(buffer, size))
         buffer = (buffer + size) & 0xFFFF_FFFF_FFFF_FFFF

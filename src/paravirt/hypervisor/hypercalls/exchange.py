@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 from paravirt.abi.errno import EFAULT, EINVAL, ENOMEM, EPERM
 from paravirt.abi.memory import XENMEM_exchange, XenMemoryExchange
 
-from .registry import PREEMPT_AFTER, HypercallContinuation, HypercallError, find_target, is_guest_address
+from .registry import (
+    PREEMPT_AFTER,
+    WORK_OF_UNIT,
+    HypercallContinuation,
+    HypercallError,
+    find_target,
+    is_guest_address,
+)
 from .reservation import (
     FRAME_XEN,
     address_bits,
@@ -85,7 +92,7 @@ def _exchange(vcpu: Vcpu, arg: int, request: XenMemoryExchange, progress: _Progr
     work = 0
     for chunk in range(request.nr_exchanged // ins, request.in_.nr_extents // ins):
         progress.nr_exchanged = chunk * ins
-        if work >= PREEMPT_AFTER:
+        if work >= PREEMPT_AFTER or (work and domain.host.is_spent):
             raise HypercallContinuation(XENMEM_exchange, arg)
         old = _inputs(vcpu, domain, request, range(chunk * ins, chunk * ins + ins))
         new = _outputs(domain, request, outs)
@@ -93,6 +100,7 @@ def _exchange(vcpu: Vcpu, arg: int, request: XenMemoryExchange, progress: _Progr
             domain.release_page(mfn)
         _tell(vcpu, domain, request, chunk * outs, new)
         work += frames
+        domain.host.spend(WORK_OF_UNIT * frames)
     progress.nr_exchanged = request.in_.nr_extents
 
 

@@ -53,7 +53,7 @@ from cython.cimports.paravirt.hypervisor.hypercalls.sched_op import (
     do_set_timer_op,
 )
 from cython.cimports.paravirt.hypervisor.hypercalls.vcpu_op import do_vcpu_op
-from cython.cimports.paravirt.hypervisor.promotion import work_spent
+from cython.cimports.paravirt.hypervisor.promotion import note_work, work_spent
 from cython.cimports.paravirt.hypervisor.records import HostPtr, VcpuPtr, i64, u16, u32, u64
 from cython.cimports.paravirt.hypervisor.segments import load_segment
 from cython.cimports.paravirt.hypervisor.traps import iret
@@ -76,6 +76,8 @@ from cython.cimports.paravirt.machine.cpu import (
 NR_HYPERCALLS = cython.declare(u64, 64)
 # What a call of a batch counts beside its own work, in looks at page-table entries.
 WORK_OF_CALL = cython.declare(u64, 16)
+# Deterministic mode: so much work takes as long as one of the guest's blocks.
+WORK_PER_BLOCK = cython.declare(u64, 2)
 
 
 def dispatch(host: HostPtr, v: VcpuPtr, number: u64, args: U64Ptr) -> i64:
@@ -108,6 +110,9 @@ def hypercall(host: HostPtr, v: VcpuPtr) -> cython.void:
     v.preempted = 0
     host.work = 0
     answer = dispatch(host, v, number, args)
+    note_work(host)
+    if host.virtual_clock:
+        v.cpu.blocks += host.work // WORK_PER_BLOCK
     # iret has set every register itself, a trap that it bounced included.
     if number != HYPERVISOR_iret:
         v.cpu.gpr[GPR_RAX] = cython.cast(u64, answer)

@@ -36,6 +36,9 @@ MODULES = (
 PREEMPT_AFTER = 256
 """Units of work (a frame, an entry of a list) after which a handler lets the rest of the machine go on."""
 
+WORK_OF_UNIT = 128
+"""What each counts beside, in looks at page-table entries (``Host.spend``): about a microsecond."""
+
 _handlers: dict[int, Handler] = {}
 
 

@@ -17,7 +17,14 @@ from paravirt.abi.memory import (
     XenMemoryReservation,
 )
 
-from .registry import PREEMPT_AFTER, HypercallContinuation, HypercallError, find_target, is_guest_address
+from .registry import (
+    PREEMPT_AFTER,
+    WORK_OF_UNIT,
+    HypercallContinuation,
+    HypercallError,
+    find_target,
+    is_guest_address,
+)
 
 if TYPE_CHECKING:
     from paravirt.hypervisor.views import Domain, Vcpu
@@ -91,7 +98,7 @@ def adjust_reservation(vcpu: Vcpu, operation: int, start: int, arg: int) -> int:
         return start
     work = 0
     for index in range(start, request.nr_extents):
-        if work >= PREEMPT_AFTER:
+        if work >= PREEMPT_AFTER or (work and domain.host.is_spent):
             raise HypercallContinuation(operation | index << 6, arg)
         try:
             if operation == XENMEM_increase_reservation:
@@ -105,6 +112,7 @@ def adjust_reservation(vcpu: Vcpu, operation: int, start: int, arg: int) -> int:
         if not done:
             return index
         work += 1 << request.extent_order
+        domain.host.spend(WORK_OF_UNIT << request.extent_order)
     return int(request.nr_extents)
 
 

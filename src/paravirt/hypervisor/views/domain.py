@@ -23,7 +23,7 @@ from cython.cimports.paravirt.hypervisor.frames import (
 from cython.cimports.paravirt.hypervisor.guestmem import frame_ptr
 from cython.cimports.paravirt.hypervisor.mmu import set_kernel_table
 from cython.cimports.paravirt.hypervisor.msr import fill_hypercall_page
-from cython.cimports.paravirt.hypervisor.promotion import leave_over, put_old_table, work_spent
+from cython.cimports.paravirt.hypervisor.promotion import leave_over, note_work, put_old_table, work_spent
 from cython.cimports.paravirt.hypervisor.records import (
     FRAME_KEPT,
     FRAME_L4,
@@ -226,6 +226,7 @@ class Domain:
             i = 0
             while i < count and host.frames[mfn + i].owner == DOMID_INVALID and host.frames[mfn + i].refs == 0:
                 i += 1
+            host.work += i // 8
             if i == count:
                 for i in range(count):
                     claim(host, mfn + i, self.rec.domid)
@@ -371,6 +372,7 @@ class Domain:
         rec.host.old = cython.address(rec.old)
         gone: cython.bint = self._rid_of_some()
         rec.host.old = cython.address(rec.host.spare)
+        note_work(rec.host)
         if gone:
             for mfn in list(self.shared_frames):
                 self.unshare_frame(mfn)

@@ -20,6 +20,7 @@ from cython.cimports.paravirt.hypervisor.frames import (
 from cython.cimports.paravirt.hypervisor.hypercalls.families import python_hypercall
 from cython.cimports.paravirt.hypervisor.hypercalls.native import register_native
 from cython.cimports.paravirt.hypervisor.loop import init_cond, init_lock, run_pcpu
+from cython.cimports.paravirt.hypervisor.promotion import work_spent
 from cython.cimports.paravirt.hypervisor.records import (
     FRAME_READONLY,
     FRAME_XEN,
@@ -275,6 +276,15 @@ class Host:
         )
         return found
 
+    def spend(self, units: int) -> None:
+        """Count work of the hypercall in progress, in looks at page-table entries: some ns each."""
+        self.rec.work += cython.cast(u64, units)
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether the hypercall in progress has had its time, and should go on later with what is left."""
+        return work_spent(self.rec)
+
     def read_number(self, address: int, size: int) -> int:
         """The 2, 4 or 8 bytes at a machine address in the machine's memory, which is a multiple of their number."""
         at: cython.p_uchar = self.rec.memory + cython.cast(u64, address)
@@ -318,6 +328,7 @@ class Host:
         for domid, zombie in list(self.zombies.items()):
             for mfn in range(zombie.rec.first_mfn, zombie.rec.end_mfn):
                 if self.rec.frames[mfn].owner == zombie.rec.domid:
+                    self.rec.work += (mfn - zombie.rec.first_mfn) // 8
                     break
             else:
                 del self.zombies[domid]
@@ -434,6 +445,8 @@ class Host:
             "engine_ns": s.engine_ns * ticks,
             "handler_ns": s.handler_ns * ticks,
             "idle_ns": s.idle_ns * ticks,
+            "most_work": s.most_work,
+            "most_handler_ns": s.most_handler_ns * ticks,
         }
 
     def __dealloc__(self) -> None:
