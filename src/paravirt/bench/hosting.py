@@ -47,9 +47,18 @@ def _machine(domains: int, scheduler: str = "credit", pcpus: int = 1) -> Iterato
         yield machine
 
 
-def burn(machine: Machine, parameters: Sequence[dict[str, int]], seconds: float) -> list[tuple[float, int]]:
-    """Domains that compute, one for each set of the scheduler's parameters: the part of the time that each had a
-    physical CPU, and what it did."""
+@dataclass(frozen=True)
+class Burnt:
+    """Of some domains that computed: the part of the time that each had a physical CPU, what they did together, and
+    seconds of the host's processors that this process used meanwhile."""
+
+    shares: list[float]
+    done: int
+    processor_s: float
+
+
+def burn(machine: Machine, parameters: Sequence[dict[str, int]], seconds: float) -> Burnt:
+    """Have domains compute, one for each set of the scheduler's parameters."""
     begin = machine.host.now() // 1_000_000 + LEAD_MS + 10 * len(parameters)
     end = begin + round(1000 * seconds)
     command = f"burn from={begin} to={end}"
@@ -58,10 +67,17 @@ def burn(machine: Machine, parameters: Sequence[dict[str, int]], seconds: float)
         if values:
             domain.sched_set(**values)
         domain.unpause()
+    processor_s = -_processor_time(machine, begin) + _processor_time(machine, end)
     found = [_burnt(domain, seconds) for domain in domains]
     for domain in domains:
         domain.destroy()
-    return found
+    return Burnt([share for share, _ in found], sum(done for _, done in found), processor_s)
+
+
+def _processor_time(machine: Machine, at_ms: int) -> float:
+    """This process's use of the host's processors up to a system time."""
+    time.sleep(max(0, at_ms / 1000 - machine.host.now() / 1e9))
+    return time.process_time()
 
 
 def _burnt(domain: Domain, seconds: float) -> tuple[float, int]:
@@ -75,7 +91,7 @@ def worst_share(scheduler: str, seconds: float) -> float:
     """Domains with weights 1 to 4 that compute: by how many per cent of its share the worst is off."""
     weights = [{"mcuadv": 12 // w} if scheduler == "bvt" else {"weight": w} for w in WEIGHTS]
     with _machine(len(WEIGHTS), scheduler) as machine:
-        had = [share for share, _ in burn(machine, weights, seconds)]
+        had = burn(machine, weights, seconds).shares
     shares = [share / sum(had) for share in had]
     return max(100 * abs(s * sum(WEIGHTS) / w - 1) for s, w in zip(shares, WEIGHTS, strict=True))
 
@@ -83,7 +99,7 @@ def worst_share(scheduler: str, seconds: float) -> float:
 def cap_error(seconds: float) -> float:
     """A domain with a cap that is alone: by how many per cent of the cap its time is off."""
     with _machine(1) as machine:
-        ((had, _),) = burn(machine, [{"cap": CAP}], seconds)
+        (had,) = burn(machine, [{"cap": CAP}], seconds).shares
     return 100 * abs(100 * had / CAP - 1)
 
 
@@ -121,7 +137,14 @@ def switch_us(seconds: float) -> tuple[float, float]:
 def throughput(seconds: float, domains: int, pcpus: int = 1) -> int:
     """What so many domains that compute do together."""
     with _machine(domains, pcpus=pcpus) as machine:
-        return sum(did for _, did in burn(machine, [{}] * domains, seconds))
+        return burn(machine, [{}] * domains, seconds).done
+
+
+def efficiency(seconds: float, domains: int) -> float:
+    """The same on one physical CPU for each second of the host's processors, whatever else the host has to do."""
+    with _machine(domains) as machine:
+        burnt = burn(machine, [{}] * domains, seconds)
+    return burnt.done / burnt.processor_s
 
 
 _NATIVE = """

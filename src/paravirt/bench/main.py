@@ -19,6 +19,7 @@ from rich.console import Console
 
 from paravirt.bench import rows as known
 from paravirt.bench.peers import Peer, available
+from paravirt.bench.plots import draw
 from paravirt.bench.results import NATIVE, PARAVIRT, Results, Row, table, write_json
 from paravirt.errors import HypervisorBug, UserError
 
@@ -199,10 +200,10 @@ class Suite:
             self._add("hosting_yield", PARAVIRT, back)
 
         def work() -> None:
-            alone = hosting.throughput(seconds / 2, 1)
+            alone = hosting.efficiency(seconds / 2, 1)
             for count in hosting.MANY:
                 if f"hosting_work_{count}" in self._rows:
-                    together = hosting.throughput(seconds / 2, count)
+                    together = hosting.efficiency(seconds / 2, count)
                     self._add(f"hosting_work_{count}", PARAVIRT, 100 * together / alone)
 
         def two() -> None:
@@ -249,7 +250,9 @@ def report(results: Results, console: Console) -> None:
 @click.option("--rows", "pattern", metavar="PATTERN", default="*", help="Only rows like this, as in 'trap_*'.")
 @click.option("--peers", is_flag=True, help="Compare with real Xen and others, installed when they are missing.")
 @click.option("--json", "file", metavar="FILE", type=click.Path(path_type=Path), help="Write all figures there.")
-def bench(quick: bool, runs: int | None, pattern: str, peers: bool, file: Path | None) -> int:
+@click.option("--plots", metavar="FOLDER", type=click.Path(path_type=Path, file_okay=False),
+              help="Draw rows about many domains there, as PNG and SVG (needs matplotlib).")  # fmt: skip
+def bench(quick: bool, runs: int | None, pattern: str, peers: bool, file: Path | None, plots: Path | None) -> int:
     """Measure boots, traps and system calls.
 
     Targets that are missed are shown as such; the exit status is 0 all the same.
@@ -270,6 +273,9 @@ def bench(quick: bool, runs: int | None, pattern: str, peers: bool, file: Path |
     report(results, Console() if Console().is_terminal else Console(width=200))
     if file is not None:
         write_json(results, file)
+    if plots is not None:
+        for drawn in draw(results, plots):
+            say(f"drawn: {drawn}")
     return 0
 
 

@@ -131,6 +131,7 @@ def _hosting_rows() -> list[Row]:
     made.append(row("switch", "us", "a yield that goes to another domain", 10))
     made.append(row("yield", "us", "a yield that comes back at once"))
     for count in MANY:
-        made.append(row(f"work_{count}", "%", f"work of {count} domains, of what one does", lower=False))
+        meaning = f"work of {count} domains for each second of the host's CPU, of what one does"
+        made.append(row(f"work_{count}", "%", meaning, lower=False))
     made.append(row("two", "x", "work of two domains on two physical CPUs, of what one does", lower=False))
     return made
