@@ -21,9 +21,12 @@ from paravirt.guestkernels import obtain
 from paravirt.guestkernels.modules import obtain_modules, ramdisk_files
 from paravirt.initramfs import build
 
+from ..cli.conftest import Obtain, guest
 from ..hypervisor.audited import check
+from ..oracle import kernels
 from .conftest import PATIENCE, Shell
 
+__all__ = ["guest"]
 pytestmark = pytest.mark.network
 
 MIB = 1 << 20
@@ -174,3 +177,17 @@ def test_no_completed_flush_is_lost_by_a_crash_at_any_time(
             expected = "".join(f"{line}\n" for line in range(i, i * 7 % 3000 + i + 1))
             found = subprocess.run(["/usr/sbin/debugfs", "-R", f"cat /f{i % 40}", path], capture_output=True, text=True)
             assert found.stdout == expected, (synced, i)
+
+
+def test_grub_boots_what_is_on_the_disk(machine: Machine, guest: Obtain, mke2fs: str, tmp_path: Path) -> None:
+    """GRUB's Xen image reads its menu and a kernel from the guest's disk; that kernel's own driver follows GRUB's."""
+    boot = tmp_path / "root" / "boot"
+    (boot / "grub").mkdir(parents=True)
+    kernels.build("blk", boot)
+    menu = 'set timeout=0\nmenuentry "test" {\n  linux /boot/blk good\n}\n'
+    (boot / "grub" / "grub.cfg").write_text(menu)
+    path = tmp_path / "disk"
+    subprocess.run([mke2fs, "-q", "-t", "ext4", "-d", boot.parent, path, "8M"], check=True)
+    domain = machine.create(guest("grub"), memory=64, devices=[disk_spec(path)])
+    assert domain.wait(PATIENCE) is ShutdownReason.POWEROFF
+    assert "TEST blk: PASS" in domain.console.output.decode(errors="replace")
