@@ -32,6 +32,17 @@ mount -t tmpfs tmpfs /tmp
 if [ -e /etc/modules ]; then
     while read -r module; do insmod "$module"; done < /etc/modules
 fi
+# With root= on the command line, that disk's file system takes over; /init is in the way of the kernel's own look.
+for word in $(cat /proc/cmdline); do
+    case "$word" in root=/dev/*) disk="${{word#root=}}" ;; esac
+done
+if [ -n "$disk" ]; then
+    while [ ! -b "$disk" ]; do sleep 0.1; done
+    mkdir /disk
+    mount "$disk" /disk
+    for folder in dev proc sys; do mount --move /$folder /disk/$folder; done
+    exec switch_root /disk /sbin/init
+fi
 exec init
 """
 

@@ -40,3 +40,20 @@ def compress(image: Path, compressed: Path, level: int) -> None:
     from paravirt.domain0.block.seekable import compress as pack
 
     pack(image, compressed, level)
+
+
+@disk.command()
+@click.option("--size", metavar="MIB", type=click.IntRange(min=256), default=2048, show_default=True, help="Its size.")
+@click.option("--suite", default="stable", show_default=True, help="Release of Debian.")
+@click.option("--include", metavar="PACKAGE", multiple=True, help="One more package.")
+@click.option("--kernel", is_flag=True, help="With a kernel of its own, and a menu for GRUB's Xen image.")
+@click.argument("image", type=PATH)
+def debian(image: Path, size: int, suite: str, include: tuple[str, ...], kernel: bool) -> None:
+    """Make IMAGE, a raw disk with Debian on it.
+
+    The packages come from the distribution's mirrors by mmdebstrap. Root logs in on the console without a password.
+    """
+    from paravirt.cli.guests import progress
+    from paravirt.guestkernels.rootfs import build_debian
+
+    build_debian(image, size, suite, include, kernel, progress)

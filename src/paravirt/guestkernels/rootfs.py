@@ -1,0 +1,105 @@
+"""A disk with Debian on it, out of the distribution's packages.
+
+mmdebstrap puts the packages together and mke2fs makes the file system; neither mounts anything. As an ordinary user
+the files' owners are kept by fakeroot.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from paravirt.errors import UserError
+from paravirt.guestkernels.apt import Report
+
+SIZE_MIB: Final = 2048
+HOSTNAME: Final = "debian"
+PACKAGES: Final = ("systemd-sysv", "udev", "iproute2", "e2fsprogs", "kmod", "ca-certificates")
+KERNEL_PACKAGES: Final = ("linux-image-amd64", "initramfs-tools")
+
+_NETWORK: Final = "[Match]\nName=en* eth*\n[Network]\nDHCP=yes\n"
+# The links are kept by Debian's kernel packages: a new kernel is the one that is booted next.
+_MENU: Final = """\
+set timeout=1
+menuentry "Debian" {
+  linux /vmlinuz root=/dev/xvda ro console=hvc0
+  initrd /initrd.img
+}
+"""
+
+
+def build_debian(
+    image: Path,
+    size: int = SIZE_MIB,
+    suite: str = "stable",
+    packages: Sequence[str] = (),
+    kernel: bool = False,
+    report: Report = lambda text: None,
+) -> None:
+    """Make a raw image with Debian in it: systemd, a login on the console as root without a password, and DHCP.
+
+    Parameters:
+        size: MiB.
+        packages: more of the distribution's packages.
+        kernel: install a kernel too, and a menu for GRUB's Xen image.
+        report: is called with a few words before each step that takes long.
+
+    Raises:
+        UserError: a program is missing, or fails; or the image is there already.
+    """
+    if image.exists():
+        raise UserError(f"The file {str(image)!r} is there already.")
+    mmdebstrap, mke2fs = _program("mmdebstrap"), _program("mke2fs")
+    as_root = [] if os.geteuid() == 0 else [_program("fakeroot")]
+    wanted = [*PACKAGES, *(KERNEL_PACKAGES if kernel else ()), *packages]
+    with tempfile.TemporaryDirectory(prefix="paravirt-debian-") as scratch:
+        archive, root = Path(scratch, "root.tar"), Path(scratch, "root")
+        report(f"installing Debian ({suite})")
+        hooks = [f"--customize-hook={hook}" for hook in _hooks(kernel)]
+        _run([mmdebstrap, "--quiet", "--variant=apt", f"--include={','.join(wanted)}", *hooks, suite, str(archive)])
+        report("making the file system")
+        root.mkdir()
+        unpack = f"tar -x --numeric-owner -f {shlex.quote(str(archive))} -C {shlex.quote(str(root))}"
+        make = shlex.join([mke2fs, "-q", "-t", "ext4", "-L", "root", "-d", str(root), str(image), f"{size}M"])
+        try:
+            _run([*as_root, "sh", "-c", f"{unpack} && {make}"])
+        except BaseException:
+            image.unlink(missing_ok=True)
+            raise
+
+
+def _hooks(kernel: bool) -> list[str]:
+    """Shell commands of mmdebstrap's, in which "$1" is the new root."""
+    files = {
+        "etc/hostname": f"{HOSTNAME}\n",
+        "etc/hosts": f"127.0.0.1 localhost\n127.0.1.1 {HOSTNAME}\n",
+        "etc/fstab": "/dev/xvda / ext4 errors=remount-ro 0 1\n",
+        "etc/systemd/network/80-dhcp.network": _NETWORK,
+    }
+    hooks = []
+    if kernel:
+        hooks.append('mkdir -p "$1/boot/grub"')
+        files["boot/grub/grub.cfg"] = _MENU
+    hooks += [f'printf %s {shlex.quote(text)} > "$1/{name}"' for name, text in files.items()]
+    return [*hooks, 'chroot "$1" passwd -d root', 'chroot "$1" systemctl enable systemd-networkd']
+
+
+def _program(name: str) -> str:
+    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    if found is None:
+        raise UserError(f"A disk with Debian needs the program {name}, which is not here.")
+    return found
+
+
+def _run(command: Sequence[str]) -> None:
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["it gave no reason"]
+        wrong = next((line for line in lines if line.startswith("E: ")), lines[-1])
+        raise UserError(f"{Path(command[0]).name} failed: {wrong.removeprefix('E: ').strip()}")
