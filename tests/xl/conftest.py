@@ -38,7 +38,11 @@ class User:
 
     def command(self, program: str, *arguments: str) -> list[str]:
         """The words of a command."""
-        modules = {"xl": "paravirt.xl.main", "paravirtd": "paravirt.domain0.daemon.main"}
+        modules = {
+            "xl": "paravirt.xl.main",
+            "paravirtd": "paravirt.domain0.daemon.main",
+            "paravirt": "paravirt.cli.main",
+        }
         return [sys.executable, "-m", modules[program], *arguments]
 
     def start(self, *arguments: str, program: str = "xl", **settings: Any) -> subprocess.Popen[str]:

@@ -33,3 +33,24 @@ def test_what_needs_no_domain(user: User) -> None:
     }  # fmt: skip
     bad = user.run("-N", "network-attach", "front", "model=e1000")
     assert bad.returncode == 1 and "model" in bad.stderr
+
+
+def test_the_firewall(user: User) -> None:
+    def net(*words: str) -> str:
+        done = user.run("net", *words, program="paravirt")
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    user.xl("create", user.config("front", vif=["mac=00:16:3e:00:00:01"]), "-p")
+    assert net("list").splitlines()[1].split()[:4] == ["vif1.0", "00:16:3e:00:00:01", "vif-bridge", "10.0.2.2"]
+    net("add", "drop", "proto", "tcp")
+    net("add", "--at", "0", "log in vif1.0")
+    assert [line.split(maxsplit=2)[2] for line in net("rules").splitlines()] == ["log in vif1.0", "drop proto tcp"]
+    net("remove", "0")
+    net("capture", "vif1.0", "x.pcap")
+    net("capture", "vif1.0")
+    assert (user.folder / "x.pcap").stat().st_size == 24
+    assert net("log") == ""
+    for words in (("add", "eat"), ("remove", "7"), ("capture", "vif9.0", "y.pcap")):
+        refused = user.run("net", *words, program="paravirt")
+        assert refused.returncode == 2 and len(refused.stderr.splitlines()) == 1

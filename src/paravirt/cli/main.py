@@ -30,6 +30,7 @@ COMMANDS = {
     "demo": ("paravirt.cli.demo:demo", "Boot Debian's stock kernel to a shell."),
     "guests": ("paravirt.cli.guests:guests", "List the guest kernels that can be had here."),
     "disk": ("paravirt.cli.disk:disk", "Make images for guests' disks."),
+    "net": ("paravirt.cli.net:net", "See and change the network of xl's domains."),
     "info": ("paravirt.cli.info:info", "Say what this machine and this build can do."),
     "bench": ("paravirt.cli.bench:bench", "Measure boots, traps and system calls."),
 }

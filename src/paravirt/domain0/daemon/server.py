@@ -15,7 +15,13 @@ import traceback
 from typing import Any, Final
 
 from paravirt.domain0.console import Console
-from paravirt.domain0.daemon import debug_keys, device_operations, domain_operations, host_operations
+from paravirt.domain0.daemon import (
+    debug_keys,
+    device_operations,
+    domain_operations,
+    host_operations,
+    network_operations,
+)
 from paravirt.domain0.daemon.protocol import (
     INTERNAL,
     INVALID,
@@ -34,7 +40,8 @@ _CHUNK: Final = 1 << 16
 _CREDENTIALS: Final = struct.Struct("3i")
 
 __all__ = ["Server"]
-_OPERATIONS = (debug_keys, device_operations, domain_operations, host_operations)  # they register themselves
+# They register themselves.
+_OPERATIONS = (debug_keys, device_operations, domain_operations, host_operations, network_operations)
 
 
 class Server:
