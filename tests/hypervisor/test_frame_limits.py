@@ -72,3 +72,30 @@ def test_frames_that_do_not_exist(machine: native.Machine) -> None:
     for mfn in (machine.host.nr_frames, machine.host.nr_frames + 1, (1 << 40) - 1):
         assert mmu.get_l1_entry(machine.at, mfn << 12 | PRESENT, DOMID) in (-EPERM, -EINVAL)
         assert not frames.get_page(machine.at, mfn, DOMID)
+
+
+def test_only_an_owner_gives_up_an_allocation(machine: native.Machine) -> None:
+    frames, mfn = native.functions("frames"), machine.alloc(DOMID)
+    machine.frames[mfn].refs = 2  # and somebody maps it
+    assert not frames.release_allocation(machine.at, mfn, DOMID + 1)
+    machine.host.nr_frames = mfn  # as if the memory ended before it
+    assert not frames.release_allocation(machine.at, mfn, DOMID)
+    machine.host.nr_frames = mfn + 1
+    assert (machine.frames[mfn].owner, machine.frames[mfn].flags) == (DOMID, ALLOCATED)
+    assert frames.release_allocation(machine.at, mfn, DOMID)
+    assert not frames.release_allocation(machine.at, mfn, DOMID)
+
+
+def test_only_what_is_allocated_and_there_changes_hands(machine: native.Machine) -> None:
+    guest = native.Guest(machine, DOMID)
+    frames, mfn = native.functions("frames"), machine.alloc(DOMID)
+    all_of_it = machine.host.nr_frames
+    machine.host.nr_frames = mfn
+    assert not frames.steal_frame(machine.at, mfn, DOMID)
+    machine.host.nr_frames = all_of_it
+    machine.frames[mfn].flags = 0  # given back, and somebody still refers to it
+    assert not frames.steal_frame(machine.at, mfn, DOMID)
+    machine.frames[mfn].flags = ALLOCATED
+    guest.rec.tot_pages = 1
+    assert frames.steal_frame(machine.at, mfn, DOMID)
+    assert guest.rec.tot_pages == 0

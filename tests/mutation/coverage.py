@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from .__main__ import HYPERVISOR, ROOT, build, copy_tree, is_compiled
+from .tree import HYPERVISOR, ROOT, build, copy_tree, is_compiled
 
 CORE = ("frames.py", "mmu.py", "promotion.py", "ptwrite.py", "events.py", "events_fifo.py")
 TESTS = ("tests/hypervisor", "tests/guests", "tests/fuzz/test_fuzz.py")

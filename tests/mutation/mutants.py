@@ -1,8 +1,11 @@
 """Mutants of a module: each lacks one validation check.
 
 A check is a condition whose branch refuses: it returns a negative error number or false, or raises, or sets such an
-answer. A mutant has `False` in place of the condition, or of one part of one that is joined by `or`. In conditions
-under which something is *allowed* (joined by `and`, before a grant of something), a part becomes `True`.
+answer. A mutant takes the condition, or one part of one that is joined by `or`, for false. Of a condition that is
+refused unless all of its parts hold (`not (a and b)`), a mutant takes one part for true.
+
+One text holds all mutants of a module: in it each such part asks `paravirt.mutated` whether it is the one that is
+left out, which also notes that a test got there.
 """
 
 from __future__ import annotations
@@ -18,13 +21,22 @@ class Mutant:
 
     Attributes:
         line: where, counted from 1.
+        function: in which function.
         condition: what was removed.
-        source: the module's text without it.
     """
 
     line: int
+    function: str
     condition: str
-    source: str
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part of a check's condition; ``refuses``: when it is true (else when it is false)."""
+
+    function: str
+    expression: ast.expr
+    refuses: bool
 
 
 def _refuses(statement: ast.stmt) -> bool:
@@ -46,20 +58,26 @@ def _is_refusal(value: ast.expr) -> bool:
     return isinstance(value, ast.Constant) and value.value is False
 
 
-def _checks(tree: ast.AST) -> Iterator[ast.expr]:
-    for node in ast.walk(tree):
-        is_check = isinstance(node, ast.If) and any(_refuses(statement) for statement in node.body)
-        if is_check or (isinstance(node, ast.IfExp) and _is_refusal(node.body)):
-            assert isinstance(node, ast.If | ast.IfExp)
-            yield node.test
+def _checks(node: ast.AST, function: str) -> Iterator[_Part]:
+    """The parts of all checks below a node."""
+    for child in ast.iter_child_nodes(node):
+        inside = child.name if isinstance(child, ast.FunctionDef) else function
+        is_check = isinstance(child, ast.If) and any(_refuses(statement) for statement in child.body)
+        if is_check or (isinstance(child, ast.IfExp) and _is_refusal(child.body)):
+            assert isinstance(child, ast.If | ast.IfExp)
+            yield from _parts(child.test, inside, True)
+        yield from _checks(child, inside)
 
 
-def _parts(condition: ast.expr) -> Iterator[ast.expr]:
-    if isinstance(condition, ast.BoolOp) and isinstance(condition.op, ast.Or):
+def _parts(condition: ast.expr, function: str, refuses: bool) -> Iterator[_Part]:
+    joined = condition.op if isinstance(condition, ast.BoolOp) else None
+    if isinstance(condition, ast.BoolOp) and isinstance(joined, ast.Or if refuses else ast.And):
         for value in condition.values:
-            yield from _parts(value)
+            yield from _parts(value, function, refuses)
+    elif isinstance(condition, ast.UnaryOp) and isinstance(condition.op, ast.Not):
+        yield from _parts(condition.operand, function, not refuses)
     else:
-        yield condition
+        yield _Part(function, condition, refuses)
 
 
 def _offset(lines: list[str], line: int, column: int) -> int:
@@ -68,18 +86,38 @@ def _offset(lines: list[str], line: int, column: int) -> int:
     return sum(len(text) for text in lines[: line - 1]) + len(before)
 
 
-def mutants(source: str) -> list[Mutant]:
-    """All mutants of a module, in the order of their lines."""
+def _places(source: str) -> Iterator[tuple[_Part, int, int]]:
+    """Parts, in the order of the text, with their beginnings and ends in it."""
     lines = source.splitlines(keepends=True)
-    found = []
-    for check in _checks(ast.parse(source)):
-        for part in _parts(check):
-            assert part.end_lineno is not None and part.end_col_offset is not None
-            start = _offset(lines, part.lineno, part.col_offset)
-            end = _offset(lines, part.end_lineno, part.end_col_offset)
-            text = " ".join(source[start:end].split())
-            # As many lines as before, so that line numbers stay.
-            filler = "\n" * source[start:end].count("\n")
-            mutated = source[:start] + ("(False" + filler + ")") + source[end:]
-            found.append(Mutant(part.lineno, text, mutated))
-    return sorted(found, key=lambda mutant: (mutant.line, mutant.condition))
+    for part in sorted(
+        _checks(ast.parse(source), ""), key=lambda part: (part.expression.lineno, part.expression.col_offset)
+    ):
+        at = part.expression
+        assert at.end_lineno is not None and at.end_col_offset is not None
+        yield part, _offset(lines, at.lineno, at.col_offset), _offset(lines, at.end_lineno, at.end_col_offset)
+
+
+def mutants(source: str) -> list[Mutant]:
+    """All mutants of a module, in the order of the text."""
+    return [
+        Mutant(part.expression.lineno, part.function, " ".join(source[start:end].split()))
+        for part, start, end in _places(source)
+    ]
+
+
+def with_switches(source: str, first: int, switch: str) -> str:
+    """A module's text with all of its mutants, which have numbers from ``first`` on.
+
+    Args:
+        switch: the module from which `holds` and `waived` come. It is imported in the line of the first import, so
+            that all lines keep their numbers.
+    """
+    edits: list[tuple[int, str]] = []
+    for number, (part, start, end) in enumerate(_places(source), first):
+        question = f" and holds({number}))" if part.refuses else f" or waived({number}))"
+        edits += [(start, "(("), (end, ")" + question)]
+    at = source.index("import ", source.index("\nimport cython\n") if "\nimport cython\n" in source else 0)
+    edits.append((source.index("\n", at), f"; from {switch} import holds, waived"))
+    for place, text in sorted(edits, key=lambda edit: edit[0], reverse=True):
+        source = source[:place] + text + source[place:]
+    return source
