@@ -2,7 +2,7 @@
 # mypy: ignore-errors
 """A guest's debug registers: kept, checked and given back (public/xen.h, set_debugreg).
 
-On the Unicorn engine breakpoints in DR0 to DR3 do not fire; single-stepping does.
+On the Unicorn engine data breakpoints do not fire; those of execution, and single-stepping, do.
 """
 
 import cython

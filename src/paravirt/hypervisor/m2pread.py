@@ -4,8 +4,8 @@
 """Reads of the machine-to-phys table at its usual address, on an engine whose guests cannot have it there.
 
 Such a guest is told another address when it asks (XENMEM_machphys_mapping), but many never ask.  A load from the
-usual address into a register, or a comparison with it, is carried out for these; anything else is the page fault
-that it seems to be.
+usual address into a register, or a comparison with it, is carried out for these; anything else is a page
+fault as of a page that is there.
 """
 
 import cython
@@ -25,20 +25,25 @@ def compare(v: VcpuPtr, first: u64, second: u64, size: u32) -> cython.void:
     flags_sub(v, first, second, (first - second) & size_mask(size), size)
 
 
+def in_machine_to_phys(host: HostPtr, v: VcpuPtr, address: u64) -> cython.bint:
+    """Whether an entry of the table would be at ``address``."""
+    table: u64 = (v.cpu.user_cr3 if v.cpu.user else v.cpu.kernel_cr3) & ADDRESS
+    # Hidden from this table (its guest's wish), or past its end.
+    return (
+        address >= TABLE
+        and address - TABLE <= host.nr_frames * 8 - 8
+        and cython.cast(U64Ptr, host.memory + table)[256 + host.m2p_index] & 1
+    )
+
+
 def read_machine_to_phys(host: HostPtr, v: VcpuPtr, error: u32, address: u64) -> cython.bint:
-    """Carry out the load that faulted at ``address``; false when it is no such load."""
+    """Carry out the load that faulted at ``address``, in the table; false when it is no load."""
     code: cython.uchar[16]
     insn: Insn
     value: u64 = 0
     i: u32
-    table: u64 = (v.cpu.user_cr3 if v.cpu.user else v.cpu.kernel_cr3) & ADDRESS
     length: u64
-    if error & WRITE_OR_FETCH or address < TABLE:
-        return False
-    # Hidden from this table (its guest's wish), or past its end.
-    if not cython.cast(U64Ptr, host.memory + table)[256 + host.m2p_index] & 1:
-        return False
-    if address - TABLE > host.nr_frames * 8 - 8:
+    if error & WRITE_OR_FETCH:
         return False
     length = fetch_code(v, code, v.cpu.rip, 15)
     if length == 0 or decode(code, length, v.cpu.seg[1].flags & (1 << 21) != 0, cython.address(insn)) < 0:

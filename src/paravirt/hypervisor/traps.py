@@ -18,7 +18,7 @@ import cython
 from cython.cimports.libc.stddef import size_t
 from cython.cimports.paravirt.hypervisor.emulate import emulate_forced_ud, emulate_privileged
 from cython.cimports.paravirt.hypervisor.guestmem import copy_from_guest, copy_to_guest, in_guest_range
-from cython.cimports.paravirt.hypervisor.m2pread import read_machine_to_phys
+from cython.cimports.paravirt.hypervisor.m2pread import in_machine_to_phys, read_machine_to_phys
 from cython.cimports.paravirt.hypervisor.mmu import write_fault
 from cython.cimports.paravirt.hypervisor.records import (
     DomainPtr,
@@ -274,9 +274,11 @@ def page_fault(host: HostPtr, v: VcpuPtr, error: u32, address: u64) -> cython.vo
     if not v.cpu.user and error & 3 == 3 and in_guest_range(address, 1) and write_fault(host, v, address):
         single_step(v, trap_flag)
         return
-    if host.m2p_index != 0 and read_machine_to_phys(host, v, error, address):
-        single_step(v, trap_flag)
-        return
+    if host.m2p_index != 0 and in_machine_to_phys(host, v, address):
+        if read_machine_to_phys(host, v, error, address):
+            single_step(v, trap_flag)
+            return
+        error |= 1
     inject_exception(v, 14, error, address)
 
 

@@ -27,9 +27,19 @@ def _probe_kvm() -> tuple[dict[str, int], Any]:
     return findings, capabilities
 
 
+def kvm_host() -> dict[str, object]:
+    """What the KVM engine's self-test found out about this host, and its capabilities, by name.
+
+    Raises:
+        UserError: it cannot be used here.
+    """
+    findings, capabilities = _probe_kvm()
+    return {**findings, **vars(capabilities)}
+
+
 def default_pcpus(name: str, *, deterministic: bool = False) -> int:
     """How many physical CPUs a machine has unless somebody says so: as many as the host lets this process use."""
-    if deterministic or name == "kvm":
+    if deterministic:
         return 1
     return min(len(os.sched_getaffinity(0)), MAX_PCPUS)
 
@@ -55,12 +65,15 @@ def choose(name: str, pcpus: int, *, deterministic: bool = False) -> Callable[[M
         return lambda memory: [UnicornEngine(memory.address, memory.size, deterministic) for _ in range(pcpus)]
     if deterministic:
         raise UserError("The KVM engine cannot repeat a run event for event: use the Unicorn engine for that.")
-    if pcpus != 1:
-        raise UserError("A machine on the KVM engine has one physical CPU in this version.")
-    from paravirt.machine.kvm.engine import KvmEngine
+    from paravirt.machine.kvm.engine import KvmEngine, KvmMachine
 
     findings, capabilities = _probe_kvm()
-    return lambda memory: [KvmEngine(memory.address, memory.size, findings, capabilities)]
+
+    def open_kvm(memory: Memory) -> list[Any]:
+        machine = KvmMachine(memory.address, memory.size, findings)
+        return [KvmEngine(machine, capabilities) for _ in range(pcpus)]
+
+    return open_kvm
 
 
 def set_cpuid(

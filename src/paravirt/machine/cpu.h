@@ -110,8 +110,7 @@ struct cpu_ops {
      * that one, so that another engine can run it.  Null in an engine that keeps nothing. */
     void (*unload)(void *engine);
     /* From any thread: when hold returns, the engine is out of guest code, and it stays out until unhold; each hold has
-     * its unhold.  For words that the guest changes with locked instructions.  Null in an engine whose locked
-     * instructions are atomic for other threads too. */
+     * its unhold.  For words that must not change while the hypervisor looks at them. */
     void (*hold)(void *engine);
     void (*unhold)(void *engine);
     /* Fill in those of the entries for L4 slots 256 to 271 that the engine needs in every L4 table. */

@@ -53,7 +53,7 @@ class Machine:
         memory: MiB for all domains together.
         deterministic: the same inputs give the same run, event for event; time is what the guest executes.
         pcpus: physical CPUs, each a thread with an engine of its own; by default as many as the host lets this process
-            use, and 1 for a deterministic machine, or one on the KVM engine.
+            use, and 1 for a deterministic machine.
         scheduler: which policy shares the CPUs among domains: credit, sedf, bvt or null.
         engine: "unicorn", "kvm" (experimental: guests run on the processor itself, by /dev/kvm), or "auto", which is
             the former.

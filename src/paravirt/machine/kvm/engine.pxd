@@ -6,6 +6,7 @@ cdef extern from "paravirt/machine/kvm/kvm.h":
         u8 user_stubs
         u8 real_selectors
         u8 rip_after_out
+        u8 icebp_is_fault
 
     ctypedef struct CpuidLeaf "struct kvm_cpuid_leaf":
         u32 leaf, subleaf, any_subleaf
@@ -30,11 +31,13 @@ cdef extern from "paravirt/machine/kvm/kvm.h":
     u16 kvm_state_data_selector(const KvmState* state) nogil
     u64 kvm_state_rip(const KvmState* state) nogil
 
-ctypedef KvmMachineC* KvmMachinePtr
 ctypedef KvmEngineC* KvmEnginePtr
 
-cdef class KvmEngine:
+cdef class KvmMachine:
     cdef KvmMachineC* machine
+
+cdef class KvmEngine:
+    cdef KvmMachine machine
     cdef KvmEngineC* engine
     cdef readonly str name
     cdef readonly str version

@@ -9,7 +9,6 @@ from cython.cimports.paravirt.machine.kvm.engine import (
     CpuidLeaf,
     Findings,
     KvmEnginePtr,
-    KvmMachinePtr,
     KvmState,
     kvm_engine_close,
     kvm_engine_open,
@@ -26,35 +25,30 @@ from paravirt.errors import UserError
 MAX_LEAVES = 64
 
 
-class KvmEngine:
-    """An engine over ``size`` bytes of machine memory at host address ``memory``.
+class KvmMachine:
+    """/dev/kvm for ``size`` bytes of machine memory at host address ``memory``: what a machine's engines share.
 
-    ``findings`` (by the names of ``struct kvm_findings``) and ``capabilities`` are what the self-test found out.
+    ``findings`` (by the names of ``struct kvm_findings``) are what the self-test found out.
 
     Raises:
         UserError: /dev/kvm is missing, may not be opened, or lacks something.
     """
 
-    def __init__(self, memory: int, size: int, findings: dict, capabilities: object) -> None:
+    def __init__(self, memory: int, size: int, findings: dict) -> None:
         message: cython.char[256]
         address: uintptr_t = memory
         found: Findings
         message[0] = 0
-        self.name = "kvm"
-        self.version = ""
-        self.capabilities = capabilities
         found.shadow_tables = findings["shadow_tables"]
         found.user_stubs = findings["user_stubs"]
         found.real_selectors = findings["real_selectors"]
         found.rip_after_out = findings["rip_after_out"]
+        found.icebp_is_fault = findings["icebp_is_fault"]
         self.machine = kvm_machine_open(
             cython.cast(cython.p_void, address), size, cython.address(found), message, 256
         )
         if self.machine == cython.NULL:
             raise UserError(f"The KVM engine cannot be used: {cython.cast(bytes, message).decode()}.")
-        self.engine = kvm_engine_open(self.machine)
-        if self.engine == cython.NULL:
-            raise MemoryError
 
     def set_cpuid(self, table: dict) -> None:
         """What ``cpuid`` answers in vcpus made from now on: {(leaf, subleaf or None): (eax, ebx, ecx, edx)}."""
@@ -73,6 +67,26 @@ class KvmEngine:
             count += 1
         kvm_machine_cpuid(self.machine, leaves, count)
 
+    def __dealloc__(self) -> None:
+        kvm_machine_close(self.machine)
+
+
+class KvmEngine:
+    """One physical CPU of a machine; ``capabilities`` are what the self-test found out."""
+
+    def __init__(self, machine: KvmMachine, capabilities: object) -> None:
+        self.name = "kvm"
+        self.version = ""
+        self.capabilities = capabilities
+        self.machine = machine
+        self.engine = kvm_engine_open(machine.machine)
+        if self.engine == cython.NULL:
+            raise MemoryError
+
+    def set_cpuid(self, table: dict) -> None:
+        """As :meth:`KvmMachine.set_cpuid`, for all of the machine's engines."""
+        self.machine.set_cpuid(table)
+
     @property
     def ops_address(self) -> int:
         return cython.cast(uintptr_t, cython.address(kvm_ops))
@@ -88,7 +102,7 @@ class KvmEngine:
             "entries": self.engine.entries,
             "repaired": self.engine.repaired,
             "interrupted": self.engine.interrupted,
-            "memslot_resets": self.machine.memslot_resets,
+            "memslot_resets": self.machine.machine.memslot_resets,
         }
 
     def raw_state(self, state: int) -> tuple:
@@ -100,13 +114,9 @@ class KvmEngine:
     def close(self) -> None:
         """Free the engine; every vcpu must have been freed."""
         engine: KvmEnginePtr = self.engine
-        machine: KvmMachinePtr = self.machine
         self.engine = cython.NULL
-        self.machine = cython.NULL
         if engine != cython.NULL:
             kvm_engine_close(engine)
-        if machine != cython.NULL:
-            kvm_machine_close(machine)
 
     def __dealloc__(self) -> None:
         self.close()

@@ -1,7 +1,12 @@
 /* The native half of the KVM engine.
  *
- * space.c   virtual machines: one for each domain, with the machine's memory and a trampoline, and their vcpus
- * run.c     the inner loop behind the Cpu protocol
+ * space.c        virtual machines: one for each domain, with the machine's memory and a trampoline, and their vcpus
+ * trampoline.c   what ring 0 of such a machine holds
+ * run.c          the inner loop behind the Cpu protocol; with
+ * kick.c         how it is stopped,
+ * pagetables.c   how changes of page tables reach the guest,
+ * registers.c    registers into and out of KVM's record,
+ * exits.c        what the end of a run means
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -24,6 +29,7 @@ struct kvm_findings {
     uint8_t user_stubs;      /* `syscall` enters its stub in ring 3 */
     uint8_t real_selectors;  /* selectors that ring 3 reads are those of the virtual machine */
     uint8_t rip_after_out;   /* KVM_EXIT_IO leaves rip past the `out` */
+    uint8_t icebp_is_fault;  /* `icebp` is reported before it, not behind */
 };
 
 struct kvm_cpuid_leaf {
@@ -59,7 +65,7 @@ struct kvm_state {
     uint64_t flushes_seen, flushes_next;
     uint32_t nr_repairs;     /* in that list, for the entry in progress */
     struct kvm_sregs sregs;  /* what never changes */
-    uint64_t loaded_cr3;
+    uint64_t breakpoints[5]; /* DR0 to DR3 and DR7 as they are loaded; DR7 is 0 when nothing is enabled */
 };
 
 /* One machine: what all its engines share. */
@@ -82,11 +88,11 @@ struct kvm_engine {
     struct kvm_machine *machine;
     struct cpu *cur;
     struct kvm_state *running;
-    cpu_handler handler;
-    void *owner;
     pthread_t thread;
     volatile int on_thread;
     volatile int kicked;
+    int in_guest;           /* guest code may be running */
+    int held;               /* how many want it out */
     struct kvm_run *volatile entered; /* where a kick has to set immediate_exit */
     timer_t timer;
     int have_timer;

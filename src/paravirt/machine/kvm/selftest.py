@@ -27,7 +27,7 @@ from cython.cimports.paravirt.machine.kvm.selftest import StopPtr
 
 from paravirt.errors import UserError
 from paravirt.machine.cpu import Capabilities
-from paravirt.machine.kvm.engine import KvmEngine
+from paravirt.machine.kvm.engine import KvmEngine, KvmMachine
 from paravirt.machine.memory import Memory
 
 CODE = 0x1000
@@ -46,6 +46,8 @@ INTERRUPT = b"\xcd\x20"
 FLOAT = b"\x0f\x28\xc0\x0f\x05"  # movaps %xmm0, %xmm0; syscall
 HALT = b"\xf4"
 UNDEFINED = b"\x0f\x0b"
+ICEBP = b"\xf1\x0f\x05"
+NOPS = b"\x90\x90\x90\x90\x0f\x05"
 
 # A plain 64-bit processor: FPU TSC MSR PAE CX8 CMOV FXSR SSE SSE2; SYSCALL NX LM.
 PROCESSOR = {
@@ -56,7 +58,7 @@ PROCESSOR = {
     (0x80000008, None): (48 << 8 | 40, 0, 0, 0),
 }
 
-SAFE = {"shadow_tables": 0, "user_stubs": 0, "real_selectors": 0, "rip_after_out": 0}
+SAFE = {"shadow_tables": 0, "user_stubs": 0, "real_selectors": 0, "rip_after_out": 0, "icebp_is_fault": 0}
 
 
 def on_stop(owner: cython.p_void, cpu: CpuPtr, exit: CpuExitPtr) -> cython.int:
@@ -75,7 +77,7 @@ class Bench:
 
     def __init__(self, findings: dict) -> None:
         self.memory = Memory(FRAMES)
-        self.engine = KvmEngine(self.memory.address, self.memory.size, findings, None)
+        self.engine = KvmEngine(KvmMachine(self.memory.address, self.memory.size, findings), None)
         self.engine.set_cpuid(PROCESSOR)
         ops_address: uintptr_t = self.engine.ops_address
         handle: uintptr_t = self.engine.handle
@@ -116,7 +118,7 @@ class Bench:
             if entries[i]:
                 self.memory.write((L4 << 12) + (256 + i) * 8, int(entries[i]).to_bytes(8, "little"))
 
-    def run(self, code: bytes, rax: int = 0, rdi: int = 0, ts: int = 0) -> tuple:
+    def run(self, code: bytes, rax: int = 0, rdi: int = 0, ts: int = 0, breakpoint: int = 0) -> tuple:
         """Run a program until its first stop: (kind, vector, error code, address, how far rip is past its start)."""
         self.memory.write(CODE, code)
         memset(cython.address(self.stop), 0, cython.sizeof(self.stop))
@@ -124,6 +126,8 @@ class Bench:
         self.cpu.gpr[7] = rdi
         self.cpu.rip = CODE
         self.cpu.ts = ts
+        self.cpu.dr[0] = breakpoint
+        self.cpu.dr[7] = 0x401 if breakpoint else 0x400
         with cython.nogil:
             self.ops.run(self.handle, cython.address(self.cpu), on_stop, cython.address(self.stop))
         stop = self.stop
@@ -208,10 +212,12 @@ def probe() -> tuple:
             refuse("a change of a page table does not reach the guest")
     found["rip_after_out"] = trial(found, lambda bench: (bench.run(OUT), bench.raw_rip)[1]) == 2
     found["real_selectors"] = trial(found, shows_selectors)
+    found["icebp_is_fault"] = trial(found, lambda bench: bench.run(ICEBP)) == (EXIT_EXCEPTION, 1, 0, 0, 0)
     bench = Bench(found)
     try:
         check_exceptions(bench)
         ts = bench.run(FLOAT, ts=1)[:2] == (EXIT_EXCEPTION, 7)
+        breakpoints = bench.run(NOPS, breakpoint=CODE + 2) == (EXIT_EXCEPTION, 1, 0, 1, 2)
         low = bench.run(READ_RDI, rdi=HIGH_256 + 0x4000) == (EXIT_SYSCALL, 0, 0, 0, 5) and bench.rax == 1
         if not low and bench.run(READ_RDI, rdi=HIGH_257 + 0x4000) != (EXIT_SYSCALL, 0, 0, 0, 5):
             refuse("neither L4 slot 256 nor 257 can be shown to the guest")
@@ -219,10 +225,10 @@ def probe() -> tuple:
         bench.close()
     return found, Capabilities(
         parallel_vcpus=False,
-        atomics=False,
+        atomics=True,
         deterministic=False,
         honours_ts=ts,
-        honours_debug_registers=False,
+        honours_debug_registers=breakpoints,
         honours_slot_256=low,
     )
 

@@ -1,0 +1,202 @@
+/* What an end of KVM_RUN means: which stub stopped, and what it says of the guest.
+ *
+ * Some hosts report a few things otherwise than a processor does; where it can be known what happened, by the guest's
+ * page tables or by the instruction, it is put right here.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "run.h"
+
+#define PF_PRESENT 1u
+#define PF_RESERVED 8u
+#define PF_FETCH 16u
+#define LONG_MODE (1u << 21)
+
+static const uint32_t HAS_ERROR_CODE = 1u << 8 | 1u << 10 | 1u << 11 | 1u << 12 | 1u << 13 | 1u << 14 | 1u << 17;
+
+/* --- a look at the instruction --------------------------------------------------------------------------------- */
+
+static int guest_byte(const struct kvm_machine *m, const struct cpu *cpu, uint64_t address, uint8_t *byte)
+{
+    uint64_t physical;
+
+    if (!kvm_walk(m, cpu, address, &physical))
+        return 0;
+    *byte = m->memory[physical];
+    return 1;
+}
+
+/* Whether `count` bytes of code at an address are these. */
+static int guest_code_is(const struct kvm_machine *m, const struct cpu *cpu, uint64_t address, const char *bytes,
+                         unsigned count)
+{
+    unsigned i;
+    uint8_t byte;
+
+    for (i = 0; i < count; i++)
+        if (!guest_byte(m, cpu, address + i, &byte) || byte != (uint8_t)bytes[i])
+            return 0;
+    return 1;
+}
+
+/* --- exceptions ------------------------------------------------------------------------------------------------ */
+
+/* `int n`, whose gate is not there: #GP with the gate's number, or #UD on a host that does not know the instruction.
+ * rip can be behind it when the host had to look into its own tables in mid-delivery. */
+static int take_software_interrupt(const struct kvm_machine *m, struct cpu *cpu, struct cpu_exit *exit)
+{
+    uint8_t opcode, number;
+    unsigned behind;
+
+    for (behind = 0; behind <= 2; behind += 2) {
+        if (!guest_byte(m, cpu, cpu->rip - behind, &opcode) || opcode != 0xcd ||
+            !guest_byte(m, cpu, cpu->rip - behind + 1, &number))
+            continue;
+        if (exit->vector == 13 && exit->error_code >> 3 != number)
+            continue;
+        *exit = (struct cpu_exit){EXIT_SOFTINT, number, 0, 0};
+        cpu->rip += 2 - behind;
+        cpu->rflags &= ~RFLAGS_RF; /* a fault sets it in the saved flags, an interrupt does not */
+        return 1;
+    }
+    return 0;
+}
+
+static void take_page_fault(const struct kvm_machine *m, struct cpu *cpu, struct cpu_exit *exit)
+{
+    uint64_t physical;
+
+    /* The guest's tables were checked; where a host uses that bit, it means the host's own. */
+    exit->error_code &= ~PF_RESERVED;
+    if (!m->findings.shadow_tables)
+        return;
+    /* What is not in the shadow yet is no missing page; and the host may have pages of its own where the guest has none. */
+    exit->error_code &= ~PF_PRESENT;
+    if (kvm_walk(m, cpu, exit->address, &physical))
+        exit->error_code |= PF_PRESENT;
+    /* No page can be missing where there are no addresses: the code ran into the hole between the halves. */
+    if (exit->error_code & PF_FETCH && (uint64_t)((int64_t)(exit->address << 16) >> 16) != exit->address)
+        *exit = (struct cpu_exit){EXIT_EXCEPTION, 13, 0, 0};
+}
+
+static void take_undefined(const struct kvm_machine *m, struct cpu *cpu, struct cpu_exit *exit)
+{
+    if (!(cpu->seg[SEG_CS].flags & LONG_MODE) && guest_code_is(m, cpu, cpu->rip, "\x0f\x05", 2)) {
+        /* Intel's processors know `syscall` in 64-bit code only. */
+        *exit = (struct cpu_exit){EXIT_SYSCALL, 0, 0, 0};
+        cpu->rip += 2;
+        cpu->rflags &= ~RFLAGS_RF;
+    } else {
+        (void)take_software_interrupt(m, cpu, exit);
+    }
+}
+
+static void take_protection(const struct kvm_machine *m, struct cpu *cpu, struct cpu_exit *exit)
+{
+    if ((exit->error_code & 7) == 2 && take_software_interrupt(m, cpu, exit))
+        return;
+    if (exit->error_code == 0 && (guest_code_is(m, cpu, cpu->rip, "\x0f\x01\xc1", 3) ||
+                                  guest_code_is(m, cpu, cpu->rip, "\x0f\x01\xc8", 3) ||
+                                  guest_code_is(m, cpu, cpu->rip, "\x0f\x01\xc9", 3)))
+        exit->vector = 6; /* vmcall, monitor, mwait: the guest's processor does not have them */
+    else if (!(exit->error_code & 3))
+        exit->error_code = 0; /* a segment load: the hypervisor has the guest's descriptors, and looks at it itself */
+}
+
+/* An exception: what the processor pushed is on the stub's stack. */
+static void take_exception(struct kvm_state *s, struct cpu *cpu, unsigned vector, struct cpu_exit *exit)
+{
+    const struct kvm_machine *m = s->machine;
+    const uint64_t *frame = (const uint64_t *)(s->page + STACK_TOP) - 5;
+
+    kvm_to_gpr(&s->run->s.regs.regs, cpu->gpr);
+    cpu->rip = frame[0];
+    cpu->rflags = (frame[2] & RFLAGS_GUEST) | RFLAGS_ALWAYS;
+    cpu->gpr[GPR_RSP] = frame[3];
+    if (frame[1] % 4 != 3) {
+        *exit = (struct cpu_exit){EXIT_ENGINE, vector, (uint32_t)frame[-1], frame[0]};
+        return;
+    }
+    kvm_read_segments(s, cpu);
+    kvm_read_code_segment(s, cpu, (uint16_t)frame[1], (uint16_t)frame[4]);
+    *exit = (struct cpu_exit){EXIT_EXCEPTION, vector, 0, 0};
+    if (HAS_ERROR_CODE >> vector & 1)
+        exit->error_code = (uint32_t)frame[-1];
+    if (vector == 14) {
+        exit->address = s->run->s.regs.sregs.cr2;
+        take_page_fault(m, cpu, exit);
+    } else if (vector == 1) {
+        exit->address = kvm_debug_status(s, cpu);
+        if (m->findings.icebp_is_fault && exit->address == 0 && guest_code_is(m, cpu, cpu->rip, "\xf1", 1))
+            cpu->rip += 1;
+    } else if (vector == 3 || vector == 4) {
+        exit->kind = EXIT_SOFTINT;
+    } else if (vector == 6) {
+        take_undefined(m, cpu, exit);
+    } else if (vector == 13) {
+        take_protection(m, cpu, exit);
+    } else if ((vector == 11 || vector == 12) && exit->error_code != 0) {
+        /* Also a segment load, by descriptors that are not the guest's. */
+        exit->vector = 13;
+        exit->error_code = 0;
+    }
+}
+
+/* --- other stops ----------------------------------------------------------------------------------------------- */
+
+static void take_entry(struct kvm_state *s, struct cpu *cpu, int kind, int long_mode, struct cpu_exit *exit)
+{
+    const struct kvm_regs *regs = &s->run->s.regs.regs;
+
+    kvm_to_gpr(regs, cpu->gpr);
+    kvm_read_segments(s, cpu);
+    if (kind == EXIT_SYSCALL) {
+        kvm_set_code_segment(cpu, long_mode);
+        cpu->rip = regs->rcx;
+        cpu->rflags = (regs->r11 & RFLAGS_GUEST) | RFLAGS_ALWAYS;
+    } else {
+        cpu->rip = 0;
+        cpu->rflags = (regs->rflags & RFLAGS_GUEST) | RFLAGS_ALWAYS;
+    }
+    *exit = (struct cpu_exit){kind, 0, 0, 0};
+}
+
+void kvm_take_plain(struct kvm_state *s, struct cpu *cpu)
+{
+    const struct kvm_regs *regs = &s->run->s.regs.regs;
+    const struct kvm_sregs *sregs = &s->run->s.regs.sregs;
+
+    kvm_to_gpr(regs, cpu->gpr);
+    cpu->rip = regs->rip;
+    cpu->rflags = (regs->rflags & RFLAGS_GUEST) | RFLAGS_ALWAYS;
+    if (s->machine->findings.user_stubs && regs->rip == trampoline_address(PAGE_STUBS) + STUB_SYSCALL) {
+        /* Between the system call and its stub: it is made again, and nobody sees the stub. */
+        cpu->rip = regs->rcx - 2;
+        cpu->rflags = (regs->r11 & RFLAGS_GUEST) | RFLAGS_ALWAYS;
+    }
+    kvm_read_segments(s, cpu);
+    kvm_read_code_segment(s, cpu, sregs->cs.selector, sregs->ss.selector);
+}
+
+/* KVM_EXIT_IO: which stub it was, if it was one. */
+void kvm_take_io(struct kvm_state *s, struct cpu *cpu, struct cpu_exit *exit)
+{
+    const struct kvm_findings *host = &s->machine->findings;
+    uint64_t offset = s->run->s.regs.regs.rip - trampoline_address(PAGE_STUBS);
+    int ring3 = s->run->s.regs.sregs.ss.dpl == 3;
+    uint8_t byte;
+
+    if (offset < STUB_EXCEPTIONS + 32 * STUB_BYTES && !ring3)
+        take_exception(s, cpu, (unsigned)(offset / STUB_BYTES), exit);
+    else if (offset - STUB_SYSCALL < 2 * STUB_BYTES && (!ring3 || host->user_stubs))
+        take_entry(s, cpu, EXIT_SYSCALL, offset < STUB_SYSCALL32, exit);
+    else if (offset - STUB_SYSENTER < STUB_BYTES && (!ring3 || host->user_stubs))
+        take_entry(s, cpu, EXIT_SYSENTER, 0, exit);
+    else {
+        /* Guest code found the port that is open for the stubs: to it, no port is. */
+        kvm_take_plain(s, cpu);
+        if (host->rip_after_out)
+            cpu->rip -= guest_byte(s->machine, cpu, cpu->rip - 2, &byte) && byte == 0xe6 ? 2 : 1;
+        *exit = (struct cpu_exit){EXIT_EXCEPTION, 13, 0, 0};
+    }
+}

@@ -1,0 +1,129 @@
+/* Stopping guest code: kicks, deadlines, and seeing that nobody is in it.
+ *
+ * A kick sets immediate_exit and signals the thread.  KVM_RUN can then return with an exception on its way: to change
+ * registers at that point would lose or double it.  It is run on until the stub has it (run.c).
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#define _GNU_SOURCE
+#include "run.h"
+
+#include <sched.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define WAITS_BEFORE_KICK 1000
+
+static int kick_signal(void)
+{
+    return SIGRTMIN + 6;
+}
+
+static void on_kick(int number, siginfo_t *info, void *context)
+{
+    (void)number;
+    (void)context;
+    if (info->si_code == SI_TIMER && info->si_value.sival_ptr != NULL) {
+        struct kvm_engine *e = info->si_value.sival_ptr;
+        e->deadline = 0;
+        e->kicked = 1;
+        if (e->entered != NULL)
+            e->entered->immediate_exit = 1;
+    }
+}
+
+void kvm_catch_kicks(void)
+{
+    struct sigaction action;
+
+    memset(&action, 0, sizeof(action));
+    action.sa_sigaction = on_kick;
+    action.sa_flags = SA_SIGINFO;
+    sigemptyset(&action.sa_mask);
+    sigaction(kick_signal(), &action, NULL);
+}
+
+void kvm_kick(void *engine)
+{
+    struct kvm_engine *e = engine;
+    struct kvm_run *entered;
+
+    e->kicked = 1;
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    entered = e->entered;
+    if (entered != NULL) {
+        entered->immediate_exit = 1;
+        if (e->on_thread && !pthread_equal(e->thread, pthread_self()))
+            pthread_kill(e->thread, kick_signal());
+    }
+}
+
+void kvm_set_deadline(void *engine, uint64_t deadline)
+{
+    struct kvm_engine *e = engine;
+    struct itimerspec when = {{0, 0}, {0, 0}};
+
+    /* A later deadline need not be programmed now: the early kick is cheap, and the loop asks again. */
+    if (deadline == 0 || (e->deadline != 0 && e->deadline <= deadline))
+        return;
+    if (!e->have_timer) {
+        struct sigevent event;
+        memset(&event, 0, sizeof(event));
+        event.sigev_notify = SIGEV_THREAD_ID;
+        event.sigev_signo = kick_signal();
+        event.sigev_value.sival_ptr = e;
+        event._sigev_un._tid = (pid_t)syscall(SYS_gettid);
+        if (timer_create(CLOCK_MONOTONIC, &event, &e->timer) != 0)
+            return;
+        e->have_timer = 1;
+    }
+    when.it_value.tv_sec = (time_t)(deadline / 1000000000ull);
+    when.it_value.tv_nsec = (long)(deadline % 1000000000ull);
+    e->deadline = deadline;
+    timer_settime(e->timer, TIMER_ABSTIME, &when, NULL);
+}
+
+int kvm_enter_guest_code(struct kvm_engine *e)
+{
+    __atomic_store_n(&e->in_guest, 1, __ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&e->held, __ATOMIC_SEQ_CST) == 0)
+        return 1;
+    kvm_leave_guest_code(e);
+    sched_yield();
+    return 0;
+}
+
+void kvm_leave_guest_code(struct kvm_engine *e)
+{
+    __atomic_store_n(&e->in_guest, 0, __ATOMIC_SEQ_CST);
+}
+
+void kvm_see_out(struct kvm_engine *e)
+{
+    unsigned waits;
+
+    if (e->on_thread && pthread_equal(e->thread, pthread_self()))
+        return;
+    for (waits = 0; __atomic_load_n(&e->in_guest, __ATOMIC_SEQ_CST); waits++) {
+        /* One kick is enough, but for one that meets an exception on its way (run.c, interrupted). */
+        if (waits % WAITS_BEFORE_KICK == 0)
+            kvm_kick(e);
+        sched_yield();
+    }
+}
+
+void kvm_hold(void *engine)
+{
+    struct kvm_engine *e = engine;
+
+    __atomic_fetch_add(&e->held, 1, __ATOMIC_SEQ_CST);
+    kvm_see_out(e);
+}
+
+void kvm_unhold(void *engine)
+{
+    struct kvm_engine *e = engine;
+
+    __atomic_fetch_sub(&e->held, 1, __ATOMIC_SEQ_CST);
+}

@@ -1,0 +1,56 @@
+/* What the parts of the inner loop share: see kvm.h for which part is where.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef PARAVIRT_KVM_RUN_H
+#define PARAVIRT_KVM_RUN_H
+
+#include "kvm.h"
+
+#define RFLAGS_ALWAYS 2ull
+#define RFLAGS_TF 0x100ull
+#define RFLAGS_RF 0x10000ull
+#define RFLAGS_GUEST 0x254fd5ull /* what of the flags is the guest's own */
+
+/* kick.c */
+void kvm_catch_kicks(void);
+void kvm_kick(void *engine);
+void kvm_set_deadline(void *engine, uint64_t deadline);
+/* Guest code is about to run; 0: it may not, somebody holds the engine. */
+int kvm_enter_guest_code(struct kvm_engine *e);
+void kvm_leave_guest_code(struct kvm_engine *e);
+/* From any thread: wait until the engine is out of guest code.  What is noted before will be done before it is back. */
+void kvm_see_out(struct kvm_engine *e);
+void kvm_hold(void *engine);
+void kvm_unhold(void *engine);
+
+/* registers.c */
+void kvm_to_gpr(const struct kvm_regs *r, uint64_t *gpr);
+void kvm_load_guest(struct kvm_state *s, struct cpu *cpu);
+void kvm_load_repair(struct kvm_state *s);
+void kvm_read_segments(const struct kvm_state *s, struct cpu *cpu);
+/* CS and SS as the processor pushed them, where guest code has changed them without our help. */
+void kvm_read_code_segment(const struct kvm_state *s, struct cpu *cpu, uint16_t cs, uint16_t ss);
+/* What guest code runs in after a system call of that kind. */
+void kvm_set_code_segment(struct cpu *cpu, int long_mode);
+/* The status that goes with a debug exception: DR6's B0 to B3, BD, BS, BT. */
+uint64_t kvm_debug_status(struct kvm_state *s, const struct cpu *cpu);
+void kvm_get_fxsave(void *engine, struct cpu *cpu, uint8_t *image);
+void kvm_set_fxsave(void *engine, struct cpu *cpu, const uint8_t *image);
+
+/* pagetables.c */
+void kvm_store_pte(void *engine, uint64_t *pte, uint64_t value);
+void kvm_release_table(void *engine, uint64_t mfn);
+void kvm_flush_tlb(void *engine, int scope);
+void kvm_flush_page(void *engine, uint64_t address);
+/* 1: the entry leads over the stub that repairs; 0: nothing was to be done; -1: the host refuses. */
+int kvm_prepare_repairs(struct kvm_engine *e, struct kvm_state *s);
+void kvm_repairs_made(struct kvm_engine *e, struct kvm_state *s);
+/* The frame and offset behind an address of the guest's, by its own tables; 0: none. */
+int kvm_walk(const struct kvm_machine *m, const struct cpu *cpu, uint64_t address, uint64_t *physical);
+
+/* exits.c */
+void kvm_take_io(struct kvm_state *s, struct cpu *cpu, struct cpu_exit *exit);
+void kvm_take_plain(struct kvm_state *s, struct cpu *cpu);
+
+#endif
