@@ -204,8 +204,16 @@ ON_KVM = (
     ),
     Difference(
         "descriptors",
-        ("bad ds: failsafe callbacks=1 ds=4b es=0 fs=0 gs=0 cs=e030 mask saved=1, es now=0",),
-        ("bad ds: failsafe callbacks=1 ds=4b es=1f fs=0 gs=0 cs=e030 mask saved=1, es now=0",),
+        (
+            "bad ds: failsafe callbacks=1 ds=4b es=0 fs=0 gs=0 cs=e030 mask saved=1, es now=0",
+            "bad es: failsafe callbacks=1 ds=0 es=4b fs=0 gs=0 cs=e030 mask saved=1, es now=0",
+            "bad fs: failsafe callbacks=1 ds=0 es=0 fs=4b gs=0 cs=e030 mask saved=1, es now=0",
+            "bad gs: failsafe callbacks=1 ds=0 es=0 fs=0 gs=4b cs=e030 mask saved=1, es now=0",
+            "all bad: failsafe callbacks=1 ds=4b es=4b fs=4b gs=4b cs=e030 mask saved=1, es now=0",
+        ),
+        tuple(
+            f"{which}: failsafe callbacks=0, es now=0" for which in ("bad ds", "bad es", "bad fs", "bad gs", "all bad")
+        ),
         _SELECTORS,
         "kvm",
         "real_selectors",
@@ -284,6 +292,48 @@ ON_KVM = (
         _NT,
         "kvm",
         "real_selectors",
+    ),
+    Difference(
+        "m2p_slot",
+        (
+            "  in use for the kernel: there",
+            "  in use for both: there",
+            "  in use for processes, which was the kernel's: there",
+        ),
+        (
+            "  in use for the kernel: not there",
+            "  in use for both: not there",
+            "  in use for processes, which was the kernel's: not there",
+        ),
+        _SLOT,
+        "kvm",
+        "honours_slot_256",
+    ),
+    Difference(
+        "m2p_slot",
+        (
+            "  pinned: there",
+            "  in use for processes: not there",
+            "  read by a process: #PF",
+            "  in use for the kernel: there",
+        ),
+        (
+            "  pinned: not there",
+            "  in use for processes: not there",
+            "  read by a process: #PF",
+            "  in use for the kernel: not there",
+        ),
+        _SLOT,
+        "kvm",
+        "honours_slot_256",
+    ),
+    Difference(
+        "m2p_slot",
+        ("  another vcpu's kernel table: there",),
+        ("  another vcpu's kernel table: not there",),
+        _SLOT,
+        "kvm",
+        "honours_slot_256",
     ),
     Difference(
         "pinning",

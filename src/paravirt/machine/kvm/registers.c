@@ -88,11 +88,15 @@ void kvm_read_segments(const struct kvm_state *s, struct cpu *cpu)
 
     cpu->seg[SEG_FS].base = sregs->fs.base;
     cpu->seg[SEG_GS].base = sregs->gs.base;
+    if (!s->machine->findings.real_selectors) {
+        /* The processor cannot hold the guest's selectors there, and the host does not say when guest code loads null. */
+        for (i = 0; i < 6; i++)
+            if (theirs[i] != NULL)
+                cpu->seg[i].selector = 0;
+        return;
+    }
     for (i = 0; i < 6; i++) {
         if (theirs[i] == NULL || theirs[i]->selector == cpu->seg[i].selector)
-            continue;
-        /* A host that shows its own selectors tells at least that one is null, by its or the guest's doing. */
-        if (!s->machine->findings.real_selectors && theirs[i]->selector != 0)
             continue;
         cpu->seg[i].selector = theirs[i]->selector;
         cpu->seg[i].base = theirs[i]->base;
