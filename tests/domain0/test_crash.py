@@ -44,3 +44,14 @@ def test_the_stack_is_shown_in_lines_with_addresses_and_symbols(hostile: Path) -
     expected = [f"    {word:016x} ({symbol[0]}+{symbol[1]:#x})" for word, symbol in known if symbol]
     assert lines[end + 1 : end + 1 + len(expected)] == expected
     assert any("(start_guest" in line or "(guest_main" in line or "(start" in line for line in expected)
+
+
+def test_the_frames_behind_the_registers_are_named(hostile: Path) -> None:
+    lines = report_of(hostile)
+    text = "\n".join(lines)
+    frame = r"frame 0x[0-9a-f]+: domain 1's, %s, \d+ uses, \d+ references, allocated\|"
+    assert re.search(r"  page table: " + frame % "L4 table", text)
+    for name in ("rip", "rsp"):
+        assert re.search(rf"  {name}: mapped by L1 entry \w{{16}} \(frame .*\)\n    to {frame % 'writable'}", text)
+    # Nothing faulted, and nothing is mapped at 0.
+    assert re.search(r"  cr2: not mapped by L\d entry 0{16} \(frame 0x0, no bits\)\n    in frame", text)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from paravirt.domain0.builder import KernelImage
+from paravirt.hypervisor.audit_report import describe_entry, describe_flags, owner_name, type_name
 from paravirt.hypervisor.hypercalls.registry import HypercallError
-from paravirt.hypervisor.views import Domain, Vcpu
+from paravirt.hypervisor.views import Domain, Host, Vcpu
 
+PRESENT = 1
+MFN_MASK = 0xFF_FFFF_FFFF
 STACK_WORDS = 32
 WORDS_PER_LINE = 4
 
@@ -46,7 +49,32 @@ def _vcpu_lines(vcpu: Vcpu, image: KernelImage) -> list[str]:
             "  " + "  ".join(f"{name:>3} {registers[name]:016x}" for name in _SHOWN[start : start + 4])
         )
     lines.append(f"  fs base {registers['fs_base']:016x}  gs base {registers['gs_base']:016x}")
+    host = vcpu.domain.host
+    lines.append(f"  page table: {_frame(host, registers['cr3'] >> 12)}")
+    for name, address in (("rip", registers["rip"]), ("rsp", registers["rsp"]), ("cr2", vcpu.cr2)):
+        lines.extend(_mapping(host, registers["cr3"] >> 12, name, address))
     return lines + _stack_lines(registers["rsp"], _stack(vcpu, registers["rsp"]), image)
+
+
+def _frame(host: Host, mfn: int) -> str:
+    """A frame in words: whose it is, as what it is used, and its counts."""
+    owner, type, uses, references, flags = host.frame_info(mfn)
+    return (
+        f"frame {mfn:#x}: {owner_name(owner)}, {type_name(type)}, {uses} uses, {references} references, "
+        f"{describe_flags(flags)}"
+    )
+
+
+def _mapping(host: Host, table: int, name: str, address: int) -> list[str]:
+    """How the page tables map an address: the entry in which the walk ends, and the frame that it names, or is in."""
+    for level in (4, 3, 2, 1):
+        index = address >> (3 + 9 * level) & 511
+        entry = int.from_bytes(host.memory.read((table << 12) + 8 * index, 8), "little")
+        below = entry >> 12 & MFN_MASK
+        if not entry & PRESENT or below >= host.nr_frames:
+            return [f"  {name}: not mapped by L{level} entry {describe_entry(entry)}", f"    in {_frame(host, table)}"]
+        table = below
+    return [f"  {name}: mapped by L1 entry {describe_entry(entry)}", f"    to {_frame(host, table)}"]
 
 
 def _stack_lines(address: int, words: list[int], image: KernelImage) -> list[str]:

@@ -30,7 +30,7 @@ import numpy.typing as npt
 
 from paravirt.abi.xen import DOMID_INVALID, DOMID_IO, DOMID_XEN
 from paravirt.errors import HypervisorBug
-from paravirt.hypervisor.audit_report import AuditReport, Finding, describe_entry, describe_flags, type_name
+from paravirt.hypervisor.audit_report import AuditReport, Finding, describe_entry, describe_flags, owner_name, type_name
 from paravirt.hypervisor.audit_roots import Roots, collect
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class _Audit:
         """A frame's record in words."""
         frame = self.frames[mfn]
         return (
-            f"frame {mfn:#x}: {self.roots.owner_name(int(frame['owner']))}, {type_name(int(frame['type']))}, "
+            f"frame {mfn:#x}: {owner_name(int(frame['owner']))}, {type_name(int(frame['type']))}, "
             f"{int(frame['type_refs'])} type references, {int(frame['refs'])} references, "
             f"{describe_flags(int(frame['flags']))}"
         )
@@ -249,7 +249,7 @@ class _Audit:
             self.find(
                 "owners",
                 f"entry {int(indices[at])} of a table of domain {mapper} maps a frame of "
-                f"{self.roots.owner_name(int(owners[targets[at]]))} without a grant: {describe_entry(value)}",
+                f"{owner_name(int(owners[targets[at]]))} without a grant: {describe_entry(value)}",
                 int(targets[at]),
             )
         if level == L1:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from paravirt.abi.xen import DOMID_INVALID, DOMID_IO, DOMID_XEN
+
 TYPE_NAMES = {
     0: "no type",
     1: "L1 table",
@@ -36,6 +38,12 @@ ENTRY_BITS = (
     (52, "kernel"),
     (63, "NX"),
 )
+
+
+def owner_name(domid: int) -> str:
+    """Who a frame belongs to, in words."""
+    names = {DOMID_INVALID: "free", DOMID_IO: "no memory", DOMID_XEN: "the hypervisor's"}
+    return names.get(domid, f"domain {domid}'s")
 
 
 def type_name(type: int) -> str:

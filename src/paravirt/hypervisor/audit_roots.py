@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from paravirt.abi.grant_table import GNTMAP_device_map, GNTMAP_host_map, GNTMAP_readonly
-from paravirt.abi.xen import DOMID_INVALID, DOMID_IO, DOMID_XEN
 from paravirt.hypervisor.audit_records import domain_record, frame_table, machine_record, vcpu_record
 
 if TYPE_CHECKING:
@@ -58,11 +57,6 @@ class Roots:
         """Note frames that are held."""
         if mfns:
             self.frames.append(Root(label, mfns, type))
-
-    def owner_name(self, domid: int) -> str:
-        """Who a frame belongs to, in words."""
-        names = {DOMID_INVALID: "free", DOMID_IO: "no memory", DOMID_XEN: "the hypervisor's"}
-        return names.get(domid, f"domain {domid}'s")
 
     def is_granted(self, mapper: int, mfn: int, writable: bool) -> bool:
         """Whether a domain holds a grant that lets it map a frame so."""
