@@ -10,12 +10,19 @@ import pytest
 
 import paravirt
 from paravirt import Machine, ShutdownReason
-from paravirt.abi.grant_table import GNTTAB_RESERVED_CONSOLE, GNTTAB_RESERVED_XENSTORE, GTF_permit_access
+from paravirt.abi.grant_table import (
+    GNTTAB_RESERVED_CONSOLE,
+    GNTTAB_RESERVED_XENSTORE,
+    GTF_permit_access,
+    GTF_reading,
+    GTF_writing,
+)
 from paravirt.abi.io import xs_wire
+from paravirt.domain0 import grants
+from paravirt.domain0.grants import MappedGrant
 from paravirt.domain0.ring import STORE_REPLIES, STORE_REQUESTS
 from paravirt.domain0.store.wire import Message
-from paravirt.domain0.toolstack import Domain, building
-from paravirt.domain0.toolstack.guestpage import GuestPage
+from paravirt.domain0.toolstack import Domain
 from paravirt.hypervisor.hypercalls.grant_frames import Entry, grants_of
 
 from ..hypervisor.audited import check
@@ -25,7 +32,7 @@ PATIENCE = 60
 REQUEST = Message(xs_wire.XS_READ, 1, 0, b"name\0".ljust(16, b"\0")).encode()
 
 
-class FloodingPage(GuestPage):
+class FloodingPage(MappedGrant):
     """A store page whose guest asks again and again, as fast as it is served."""
 
     served = 0
@@ -45,7 +52,7 @@ class FloodingPage(GuestPage):
 def test_one_guests_flood_does_not_starve_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     assert STORE_REQUESTS.size % len(REQUEST) == 0
     with Machine(memory=16) as machine:
-        monkeypatch.setattr(building, "GuestPage", FloodingPage)
+        monkeypatch.setattr(grants, "MappedGrant", FloodingPage)
         flooding = machine.create(kernel=HELLO, memory=4, paused=True)
         monkeypatch.undo()
         connection = machine.call(lambda: machine.store.connection_of(flooding.domid))
@@ -109,7 +116,7 @@ def test_both_rings_are_granted_to_domain_0() -> None:
         with machine.host.lock:
             grants = grants_of(machine.host.domains[domain.domid])
             assert [grants.read(ref) for ref in (GNTTAB_RESERVED_CONSOLE, GNTTAB_RESERVED_XENSTORE)] == [
-                Entry(GTF_permit_access, 0, int(frame or 0)) for frame in frames
+                Entry(GTF_permit_access | GTF_reading | GTF_writing, 0, int(frame or 0)) for frame in frames
             ]
             assert grants.read(2) == Entry(0, 0, 0)
         check(machine, "with both rings granted")

@@ -13,10 +13,12 @@ import pytest
 
 import paravirt
 from paravirt import Machine
+from paravirt.abi.grant_table import GNTTAB_RESERVED_CONSOLE
 from paravirt.errors import HypervisorBug
 from paravirt.hypervisor.audit import audit, require_clean
 from paravirt.hypervisor.audit_records import domain_record, frame_table, machine_record, vcpu_record
 from paravirt.hypervisor.audit_report import AuditReport, describe_entry
+from paravirt.hypervisor.hypercalls.grant_frames import grants_of
 
 from . import native
 from .audited import audited
@@ -275,20 +277,18 @@ def test_descriptors(patient: Patient) -> None:
 
 
 def test_domain_0s_mappings_are_counted(patient: Patient) -> None:
-    pages = patient.views[0].state.service_pages
-    assert len(pages) == 2  # console and xenstore
-    with patient.host.lock:
-        assert patient.host.frame_info(pages[0])[2] >= 1
-    taken = pages.pop()
+    mappings = patient.host.domains[0].state.maptrack.mappings
+    assert sorted((one.domid, one.ref) for one in mappings.values()) == [(1, 0), (1, 1), (2, 0), (2, 1)]
+    handle, taken = mappings.popitem()
     report = patient.audit()
-    pages.append(taken)
-    assert report.rules == {"references", "type references"}
+    mappings[handle] = taken
+    assert {"references", "type references"} <= report.rules
 
 
 def test_a_mapping_of_domain_0_outlives_what_the_guest_does(patient: Patient) -> None:
     """A guest that gives its console page away does not have Domain 0 write into another's memory."""
-    console = patient.views[1].state.service_pages[0]
     with patient.host.lock:
+        console = grants_of(patient.views[1]).read(GNTTAB_RESERVED_CONSOLE).frame
         assert patient.views[1].release_page(console)
         assert patient.host.frame_info(console)[0] == patient.domains[1].domid
         # Nor can it become a page table.
@@ -333,6 +333,10 @@ def test_a_machine_that_is_audited_around_the_end_of_its_domains() -> None:
     with Machine(memory=32) as machine, expected, audited(machine):
         domain = machine.create(kernel=HELLO, memory=8, name="spoilt", paused=True)
         view = machine.host.domains[domain.domid]
-        view.state.service_pages.append(int(view.p2m[100]))
+        stray = int(view.p2m[100])
+        with machine.host.lock:
+            assert machine.host.get_page(stray, domain.domid)
         domain.unpause()
         domain.wait(60)
+        with machine.host.lock:
+            machine.host.put_page(stray)

@@ -93,7 +93,6 @@ def _collect_domain(roots: Roots, domain: Domain) -> None:
     roots.hold(f"{name}'s event array", record["fifo_array"], WRITABLE)
     if record["pirq_eoi_mfn"] is not None:
         roots.hold(f"{name}'s map of interrupts", [record["pirq_eoi_mfn"]], WRITABLE)
-    roots.hold(f"Domain 0's mapping of {name}'s page", domain.state.service_pages, WRITABLE)
     if domain.is_dying:
         roots.dying.add(record["domid"])
     _collect_mappings(roots, domain, name)

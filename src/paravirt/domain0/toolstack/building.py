@@ -16,7 +16,6 @@ from paravirt.domain0.domainlimits import DomainLimits
 from paravirt.domain0.store import StoreService
 from paravirt.domain0.store.layout import announce, derived_identity
 from paravirt.domain0.toolstack.domain import Domain, ShutdownReason
-from paravirt.domain0.toolstack.guestpage import GuestPage
 from paravirt.domain0.toolstack.limits import FRAMES_PER_MIB, MAXMEM_SLACK, MIB
 from paravirt.errors import UserError
 from paravirt.hypervisor.hypercalls.grant_frames import Entry, grants_of
@@ -95,9 +94,9 @@ def create_domain(machine: Machine, domid: int, wanted: Wanted) -> Domain:
             raise
     domain = Domain(machine, view, name, wanted.image, wanted.keep)
     machine.domains[domid] = domain
-    _serve_console(domain, view, built.console_mfn, console_port)
+    _serve_console(domain, view, console_port)
     _announce(domain, wanted, built, console_port, store_port)
-    _serve_store(domain, view, built.store_mfn, store_port)
+    _serve_store(domain, store_port)
     try:
         for device in wanted.devices:
             machine.devices.attach(domid, device)
@@ -136,12 +135,12 @@ def _seed_grants(view: DomainView, built: BuiltDomain) -> None:
         grants_of(view).write_reserved(ref, Entry(GTF_permit_access, 0, mfn))
 
 
-def _serve_console(domain: Domain, view: DomainView, mfn: int, port: int) -> None:
+def _serve_console(domain: Domain, view: DomainView, port: int) -> None:
     services, console = domain.machine._services, domain.console
     view.console_sink = console.emit
     notify = services.bind(domain.domid, port, console.on_event).notify
-    page = GuestPage(view, mfn)
-    domain._pages.append(page)
+    page = domain.machine.grants.map(domain.domid, GNTTAB_RESERVED_CONSOLE)
+    domain._rings.append(page)
     console.attach(page, notify)
     console.wake = lambda: services.post(console.on_event)
 
@@ -165,15 +164,15 @@ def _announce(domain: Domain, wanted: Wanted, built: BuiltDomain, console_port: 
     )
 
 
-def _serve_store(domain: Domain, view: DomainView, mfn: int, port: int) -> None:
+def _serve_store(domain: Domain, port: int) -> None:
     """Serve the domain's xenstore ring, and tell everybody that it has come."""
     services, store = domain.machine._services, domain.machine.store
     connection = store.connect(domain.domid)
     # The service exists before its notifier does: bind late.
     service: list[StoreService] = []
     notify = services.bind(domain.domid, port, lambda: service[0].on_event()).notify
-    page = GuestPage(view, mfn)
-    domain._pages.append(page)
+    page = domain.machine.grants.map(domain.domid, GNTTAB_RESERVED_XENSTORE)
+    domain._rings.append(page)
     service.append(StoreService(page, connection, notify, services.post))
     domain._on_end.append(service[0].close)
     connection.on_output = lambda: services.post(service[0].on_event)

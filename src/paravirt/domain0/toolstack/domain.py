@@ -12,7 +12,7 @@ from paravirt.domain0.builder import KernelImage
 from paravirt.domain0.console import Console
 from paravirt.domain0.devices.registry import Device
 from paravirt.domain0.devices.spec import DeviceSpec, Setting
-from paravirt.domain0.toolstack.guestpage import GuestPage
+from paravirt.domain0.grants import MappedGrant
 from paravirt.domain0.toolstack.limits import KIB_PER_MIB
 from paravirt.domain0.toolstack.memory import set_target
 from paravirt.domain0.xlcfg.disks import disk_spec
@@ -64,7 +64,7 @@ class Domain:
         self._ended = threading.Event()
         self._reason: ShutdownReason | None = None
         self._on_end: list[Callable[[], None]] = []
-        self._pages: list[GuestPage] = []
+        self._rings: list[MappedGrant] = []
 
     def wait(self, timeout: float | None = None) -> ShutdownReason:
         """Wait for the domain's end and say why it ended.

@@ -333,10 +333,9 @@ class Machine:
         self.devices.domain_ended(domain.domid)
         self.store.release(domain.domid)
         self._services.forget(domain.domid)
+        self.grants.unmap_all(domain._rings)
         with self.host.lock:
             domain._view = None
-            for page in domain._pages:
-                page.release()
             gone = view.destroy_part()
         while not gone:
             with self.host.lock:

@@ -37,7 +37,6 @@ class DomainState:
         max_grant_version: the highest version that its grant table may have.
         grants: its grant table; made when first asked for.
         maptrack: its mappings of grants.
-        service_pages: frames of the domain's that Domain 0 has mapped: each holds a reference and a use as writable.
     """
 
     handle: bytes = bytes(16)
@@ -48,4 +47,3 @@ class DomainState:
     max_grant_version: int = 2
     grants: GrantFrames | None = None
     maptrack: MapTrack = field(default_factory=MapTrack)
-    service_pages: list[int] = field(default_factory=list)
