@@ -53,6 +53,7 @@ DIFFERENT = {
     "xl help help": _OWN_WORDS,
     "xl help sched-bvt": "a historic scheduler, which 4.17 does not have",
     "xl help sched-sedf": "a historic scheduler, which 4.17 does not have",
+    "xl help network-attach": "there are no device models and no accelerators",
     "xl help top": "the options of top are in its usage",
     "xl help info": "the usage of info, which lacks its arguments in Xen",
     "xl help sched-credit2": "the options of credit's, of which 4.17 has some for credit2",

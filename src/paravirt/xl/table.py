@@ -44,7 +44,7 @@ class Verb(NamedTuple):
 
 _HARMLESS = frozenset(
     ("list", "console", "vcpu-list", "vm-list", "info", "sharing", "domid", "domname", "dmesg", "top", "uptime",
-     "claims", "cpupool-list", "block-list")
+     "claims", "cpupool-list", "block-list", "network-list")
 )  # fmt: skip
 _CONFIG_HELP = """\
 -f FILE, --defconfig=FILE  Read the configuration from FILE ('-' or /dev/stdin: standard input)
