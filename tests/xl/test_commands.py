@@ -172,7 +172,8 @@ def test_debug_keys_print_into_dmesg(user: User) -> None:
     said = user.xl("dmesg")
     for words in (
         "General information for domain 1 (one)", "rip", "key 'q'", "Scheduler: credit", "Domain 1: weight=256 cap=0",
-        "gnttab usage: domain 1, version 1, 1 of 64 frames", "'F' pressed", "references, all as they must be.", "ref 0: frame 0x",
+        "gnttab usage: domain 1, version 1, 1 of 64 frames", "'F' pressed", "references, all as they must be.",
+        "ref 0: frame 0x",
     ):  # fmt: skip
         assert words in said
     assert user.run("debug-keys", "qR").returncode == 1
