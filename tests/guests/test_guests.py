@@ -38,6 +38,8 @@ def _kernel(name: str, built: Path) -> Path:
 
 
 def _run(machine: Machine, run: kernels.Run, kernel: Path) -> transcript.Transcript:
+    if run.setting.beside:
+        machine.create(kernel=kernel, cmdline=run.setting.beside, memory=run.setting.memory, name=f"{run.name}-beside")
     domain = machine.create(
         kernel=kernel,
         cmdline=run.setting.cmdline,

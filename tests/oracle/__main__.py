@@ -27,16 +27,21 @@ def _report(text: str) -> None:
     print(f"oracle: {text}", file=sys.stderr)
 
 
-def _ask(run: kernels.Run, xen: Xen, qemu: Qemu, launch: Path, outdir: Path) -> tuple[Transcript, str]:
-    """One kernel's answer on real Xen as a transcript, and Xen's whole log."""
+def _header(run: kernels.Run, xen: Xen, qemu: Qemu) -> dict[str, str]:
+    """Who was asked, and when."""
     setting = run.setting
-    answer = xenrun.boot(xen, qemu, launch, kernels.build(run.kernel, outdir), setting)
-    header = {
+    return {
         "guest": f"{setting.memory} MiB, {setting.vcpus} vcpu, unprivileged",
         "Xen": xen.version,
         "QEMU": f"{qemu.version} (tcg, -cpu max,-smap)",
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
+
+
+def _ask(run: kernels.Run, xen: Xen, qemu: Qemu, launch: Path, outdir: Path) -> tuple[Transcript, str]:
+    """One kernel's answer on real Xen as a transcript, and Xen's whole log."""
+    answer = xenrun.boot(xen, qemu, launch, kernels.build(run.kernel, outdir), run.setting)
+    header = _header(run, xen, qemu)
     if answer.ended == "crash" and answer.reason:
         header["Xen said"] = answer.reason
     return Transcript(answer.lines, answer.ended, header), answer.log
@@ -57,7 +62,7 @@ def _handle(run: kernels.Run, fresh: Transcript, update: bool, explained: tuple[
         transcript.path_of(name).write_text(fresh.text(), encoding="utf-8")
         print(f"{name}: {'written' if kept is None else 'updated'}")
     elif kept is None:
-        print(f"{name}: no transcript yet")
+        print(f"{name}: no transcript yet", *fresh.lines, sep="\n    ")
     else:
         print(f"{name}: {'differs' if changes else 'agrees'}")
     for line in changes:
@@ -67,13 +72,17 @@ def _handle(run: kernels.Run, fresh: Transcript, update: bool, explained: tuple[
     return not failed and (update or (kept is not None and not changes))
 
 
-def _by_xl(runs: list[kernels.Run], log: bool) -> bool:
-    """Compare domains that Xen's xl makes with the kept transcripts, which are of domains that `launch` made."""
+def _by_xl(runs: list[kernels.Run], update: bool, log: bool) -> bool:
+    """Compare domains that Xen's xl makes with the kept transcripts, which are of domains that `launch` made.
+
+    Where there are two domains, `launch` cannot, and these answers are the ones to keep.
+    """
     machine = obtain_xen(_report), obtain_qemu(_report), dom0.obtain_dom0(_report)
     good = True
     with tempfile.TemporaryDirectory() as scratch:
         for run, answer in xlrun.answers(runs, machine, Path(scratch)):
-            good &= _handle(run, Transcript(answer.lines, answer.ended), False, known.BY_XL)
+            fresh = Transcript(answer.lines, answer.ended, _header(run, *machine[:2]))
+            good &= _handle(run, fresh, update and bool(run.setting.beside), known.BY_XL)
         if log:
             print((Path(scratch) / "xen.log").read_text(encoding="utf-8", errors="replace"))
     return good
@@ -123,7 +132,7 @@ def main() -> int:
         return 2
     try:
         if options.xl:
-            return 0 if _by_xl(chosen, options.log) else 1
+            return 0 if _by_xl(chosen, options.update, options.log) else 1
         xen, qemu = obtain_xen(_report), obtain_qemu(_report)
         if not qemu.software_interrupts_work:
             _report(f"QEMU {qemu.version} gives wrong error codes for INT n: expect differences there")
@@ -133,6 +142,9 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as scratch:
             launch = kernels.build("launch", Path(scratch))
             for run in chosen:
+                if run.setting.beside:
+                    print(f"{run.name}: needs two domains, and so --xl")
+                    continue
                 fresh, log = _ask(run, xen, qemu, launch, Path(scratch))
                 if options.log:
                     print(log)

@@ -42,12 +42,16 @@ class Answer:
 
 @dataclass(frozen=True)
 class Setting:
-    """How a kernel is to be run: memory in MiB, the number of vcpus, the command line, how it should end."""
+    """How a kernel is to be run: memory in MiB, the number of vcpus, the command line, how it should end.
+
+    ``beside`` is the command line of another domain with the same kernel, made just before; empty for none.
+    """
 
     memory: int = 32
     vcpus: int = 1
     cmdline: str = ""
     ended: str = "poweroff"
+    beside: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Setting:
@@ -59,6 +63,7 @@ class Setting:
             vcpus=int(given.pop("vcpus", known.vcpus)),
             cmdline=given.pop("cmdline", known.cmdline),
             ended=given.pop("ended", known.ended),
+            beside=given.pop("beside", known.beside),
             **given,
         )
 

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from paravirt.bench.peers.packages import Qemu, Xen
@@ -18,14 +19,16 @@ _REASON = re.compile(r"^Domain \d+ has shut down, reason code (\d+)", re.MULTILI
 _PATIENCE_S, _TIMEOUT_S = 60, 2400.0
 
 # A domain that has ended is kept, and with it its console, until the console's daemon has read all of it.
-_JOB = f"""go() {{ # go NAME
+_JOB = f"""go() {{ # go NAME [OTHER]
     log=/var/log/xen/console/guest-$1.log
+    [ -z "$2" ] || xl create -q -e "$2.cfg"
     timeout {_PATIENCE_S} xl create -F "$1.cfg" >/dev/null 2>/tmp/err
     status=$?
     sleep 0.3
     touch "$log"
     report "$1" $status "$log" /tmp/err
     xl destroy "$1" 2>/dev/null
+    [ -z "$2" ] || xl destroy "$2" 2>/dev/null
     rm -f "$log"
 }}
 """
@@ -52,15 +55,23 @@ def answers(
         UserError: dom0 did not come to the end of it.
     """
     by_name = {run.name: run for run in runs}
-    job = _JOB + "".join(f"go {shlex.quote(name)}\n" for name in by_name)
+    others = {run.name: _beside(run) for run in runs if run.setting.beside}
+    names = ((name, others[name].name if name in others else "") for name in by_name)
+    job = _JOB + "".join(f"go {shlex.quote(name)} {shlex.quote(other)}\n" for name, other in names)
     work: dict[str, Path | bytes] = {"job": job.encode()}
     for run in runs:
         work[run.kernel] = kernels.build(run.kernel, scratch)
-        work[f"{run.name}.cfg"] = configuration(run).encode()
-    most = max(run.setting.memory for run in runs)
+        for domain in (run, others.get(run.name)):
+            if domain is not None:
+                work[f"{domain.name}.cfg"] = configuration(domain).encode()
+    most = max(run.setting.memory * (2 if run.setting.beside else 1) for run in runs)
     for result in dom0.boot(*machine, work, dom0.Setting(most + 64), scratch / "xen.log", _TIMEOUT_S):
         if result.name in by_name:
             yield by_name[result.name], _answer(result)
+
+
+def _beside(run: kernels.Run) -> kernels.Run:
+    return replace(run, name=f"{run.name}-beside", setting=replace(run.setting, cmdline=run.setting.beside))
 
 
 def _answer(result: dom0.Result) -> Answer:
