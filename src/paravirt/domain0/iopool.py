@@ -5,11 +5,14 @@ Who wants I/O takes turns with the others, job by job, however many jobs each ha
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict, deque
 from typing import Any, Protocol
 
 from paravirt.domain0.services import Services
+
+logger = logging.getLogger(__name__)
 
 
 class Job(Protocol):
@@ -48,7 +51,7 @@ class IoPool:
     def submit(self, key: int, job: Job) -> None:
         """Have a job run soon; jobs with the same ``key`` take turns with those with another."""
         if not self._threads:
-            job.run()
+            self._run(job)
             self._finished(job)
             return
         with self._changed:
@@ -78,8 +81,16 @@ class IoPool:
                 job = jobs.popleft()
                 if jobs:
                     self._waiting[key] = jobs
-            job.run()
+            self._run(job)
             self._finished(job)
+
+    @staticmethod
+    def _run(job: Job) -> None:
+        # A mistake of ours in one job must not leave the others waiting for ever.
+        try:
+            job.run()
+        except Exception:
+            logger.exception("a job of Domain 0's failed")
 
     def _finished(self, job: Job) -> None:
         with self._changed:
