@@ -29,6 +29,7 @@ FINDINGS = {
     "user_stubs": "system calls enter the trampoline in ring 3",
     "real_selectors": "segment selectors read back as they were loaded",
     "rip_after_out": "KVM reports a port access behind the instruction",
+    "icebp_is_fault": "KVM reports `icebp` before the instruction",
 }
 
 

@@ -1,0 +1,1 @@
+"""The KVM engine on a host that translates addresses in hardware: nested SVM under emulation."""
