@@ -22,7 +22,19 @@ class Equivalent:
         return self.module, self.function, self.condition
 
 
-EQUIVALENT: tuple[Equivalent, ...] = ()
+_MADE = "A domain's vcpus are all made with it: there is one for each number below its count, which is asked first."
+_MEMORY = "The host refuses the hypervisor memory for a record of its own: no guest decides that."
+
+EQUIVALENT: tuple[Equivalent, ...] = (
+    Equivalent("events.py", "bind_virq", "d.vcpus[vcpu] == cython.NULL", _MADE),
+    Equivalent("events.py", "bind_ipi", "d.vcpus[vcpu] == cython.NULL", _MADE),
+    Equivalent("events.py", "bind_vcpu", "d.vcpus[vcpu] == cython.NULL", _MADE),
+    Equivalent("hypercalls/event_channel_op.py", "op_init_control", "d.vcpus[a.vcpu] == cython.NULL", _MADE),
+    Equivalent("hypercalls/vcpu_op.py", "do_vcpu_op", "d.vcpus[number] == cython.NULL", _MADE),
+    Equivalent("events.py", "ensure_ports", "grown == cython.NULL", _MEMORY),
+    Equivalent("hypercalls/vcpu_op.py", "initialise", "context == cython.NULL", _MEMORY),
+    Equivalent("watchdog.py", "set_watchdog", "entry == cython.NULL", _MEMORY),
+)
 
 
 def stale(known: Sequence[Equivalent], checked: Mapping[str, Sequence[Mutant]]) -> list[str]:

@@ -14,6 +14,7 @@ from .mutants import Mutant, mutants, with_switches
 ROOT = Path(__file__).resolve().parents[2]
 HYPERVISOR = Path("src/paravirt/hypervisor")
 FLAGS = ["-shared", "-fPIC", "-O1", "-g0", "-fno-strict-aliasing", "-w"]
+NOT_FOR_GUESTS = ("views", "sched")  # folders of what users ask for, and not guests
 TESTS = ("tests/hypervisor", "tests/guests")
 # What answers in a compiled module whether a mutant's condition is left out, and notes that it decided something:
 # the mapped file holds the mutant's number and then a byte for each mutant (see session.py).
@@ -91,11 +92,11 @@ def build(tree: Path, module: Path, extra: Sequence[str] = (), options: Sequence
 
 
 def checked_modules() -> dict[str, list[Mutant]]:
-    """The modules of the hypervisor that check something, by their names under `hypervisor`, with their mutants."""
+    """The modules that check what guests ask for, by their names under `hypervisor`, with their mutants."""
     found = {}
     for path in sorted((ROOT / HYPERVISOR).rglob("*.py")):
         here = mutants(path.read_text(encoding="utf-8"))
-        if here and not path.name.startswith("audit"):
+        if here and not path.name.startswith("audit") and path.parent.name not in NOT_FOR_GUESTS:
             found[path.relative_to(ROOT / HYPERVISOR).as_posix()] = here
     return found
 
