@@ -35,4 +35,4 @@ def test_a_configuration_that_leaves_none_is_refused() -> None:
     with pytest.raises(UserError, match="all may run"):
         Affinity(["0", "1"], [], 2, 2)
     with pytest.raises(UserError, match="physical CPUs 0 to 0"):
-        Affinity([], ["5"], 1, 1)
+        Affinity(["5"], [], 1, 1)

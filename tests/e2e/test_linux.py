@@ -129,7 +129,7 @@ def test_the_balloon_gives_memory_back_and_takes_it_again(machine: Machine, kern
     balloon.settle(256)
     assert balloon.total == said
     for wrong in (0, 257):
-        with pytest.raises(UserError, match="1 to 256 MiB"):
+        with pytest.raises(UserError, match="4 to 262144 KiB"):
             shell.domain.set_memory_target(wrong)
     check(machine, "when the guest has its memory back")
     shell.domain.console.send("poweroff\n")
