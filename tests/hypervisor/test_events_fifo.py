@@ -267,6 +267,17 @@ def test_without_its_control_block_a_vcpu_only_has_the_bit(machine: Machine) -> 
     events.destroy_all_ports(guest.at)
 
 
+def test_unmasking_a_port_that_has_no_word_yet_is_nothing(machine: Machine) -> None:
+    guest = Fifo(machine, pages=0)
+    port = events.bind_ipi(guest.at, 0)
+    guest.send(port)
+    assert events.unmask(guest.at, port) == 0
+    assert not events.is_pending(guest.at, port)
+    assert guest.add_page() == 0
+    assert guest.drain() == [(7, port)]
+    guest.end()
+
+
 def test_posted_events_enter_the_queues_at_the_next_exit(machine: Machine) -> None:
     guest = Fifo(machine)
     a, b = (events.bind_ipi(guest.at, 0) for _ in range(2))

@@ -146,6 +146,22 @@ def test_what_an_ordinary_domain_may_not(world: World) -> None:
     assert (other.rec.is_shut_down, other.rec.shutdown_code) == (1, SHUTDOWN_crash)
 
 
+def test_only_a_domain_that_is_there_can_be_shut_down(world: World) -> None:
+    world.guest.rec.is_privileged = 1
+    other = Guest(world.machine, 2)
+    beyond = world.machine.host.max_domains + 3
+    domains = world.machine.keep((ctypes.c_void_p * (beyond + 1))())
+    domains[1], domains[2], domains[beyond] = world.guest.at, other.at, other.at
+    world.machine.host.domains = native.address(domains)
+    assert world.op(SCHEDOP_remote_shutdown, struct.pack("<HxxI", beyond, SHUTDOWN_crash)) == -ESRCH
+    other.rec.dying = 1
+    assert world.op(SCHEDOP_remote_shutdown, struct.pack("<HxxI", 2, SHUTDOWN_crash)) == -ESRCH
+    assert not other.rec.is_shut_down
+    other.rec.dying = 0
+    assert world.op(SCHEDOP_remote_shutdown, struct.pack("<HxxI", 2, SHUTDOWN_crash)) == 0
+    assert other.rec.is_shut_down
+
+
 @pytest.mark.parametrize("command", [8, 100, -1, 2**31])
 def test_unknown_commands(world: World, command: int) -> None:
     assert world.op(command) == -ENOSYS
@@ -210,6 +226,10 @@ def test_poll_sees_pending_bits_of_the_fifo_abi(world: World) -> None:
     world.machine.write((array[0] << 12) + 4 * 9 + 3, b"\x80")
     assert world.poll([9]) == 0
     assert world.vcpu.rec.pause_flags == 0
+    # A port has no bit before the guest gave a page for it.
+    world.guest.rec.fifo_array_pages = 0
+    assert world.poll([9]) == 0
+    assert world.vcpu.rec.pause_flags == IN_POLL
 
 
 def test_poll_goes_on_when_an_event_can_be_delivered(world: World) -> None:

@@ -1,12 +1,14 @@
 """How many lines of the hypercalls' handlers the tests reach: `python -m tests.mutation.coverage`.
 
 Python families by coverage.py (which has to be installed); compiled modules by gcc's own counters: in a copy of the
-tree they are built with the lines of their Python source, and gcov counts those.
+tree gcov counts the lines of the C that they became, in which comments say of what line of Python each is. Only
+statements within functions count.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import os
 import re
@@ -18,6 +20,8 @@ from pathlib import Path
 from .tree import HYPERVISOR, ROOT, build, copy_tree, is_compiled
 
 CORE = ("frames.py", "mmu.py", "promotion.py", "ptwrite.py", "events.py", "events_fifo.py")
+_PLACE = re.compile(r'\s*/\* "([^"]+)":(\d+)$')
+_EXIT = re.compile(r"\s*/\* function exit code \*/$")
 TESTS = ("tests/hypervisor", "tests/guests", "tests/fuzz/test_fuzz.py")
 
 
@@ -28,29 +32,56 @@ def modules() -> list[str]:
     return [*names, *(name for name in CORE if (ROOT / HYPERVISOR / name).exists())]
 
 
-def of_compiled(tree: Path, module: Path) -> tuple[int, int, list[int]]:
-    """Lines reached, lines in all, and those that were not."""
-    done = subprocess.run(
-        ["gcov", "-t", str(next((tree / module).parent.glob(f"*{module.stem}.mutant.gcda")))],
-        cwd=tree, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+def statements(source: str) -> set[int]:
+    """The lines in which the statements of functions begin; what only declares is none."""
+    return {
+        inner.lineno
+        for function in ast.walk(ast.parse(source))
+        if isinstance(function, ast.FunctionDef)
+        for inner in ast.walk(function)
+        if isinstance(inner, ast.stmt) and inner is not function and not _only_declares(inner)
+    }
+
+
+def _only_declares(statement: ast.stmt) -> bool:
+    if isinstance(statement, ast.AnnAssign):
+        return statement.value is None
+    if isinstance(statement, ast.Expr):
+        return isinstance(statement.value, ast.Constant)
+    return isinstance(statement, ast.FunctionDef | ast.ClassDef | ast.Pass | ast.Global | ast.Nonlocal)
+
+
+def c_lines(text: str, module: str) -> dict[int, int]:
+    """The line of the Python module from which each line of its C text was made, by the comments in that."""
+    found: dict[int, int] = {}
+    here = 0
+    for number, line in enumerate(text.splitlines(), 1):
+        if place := _PLACE.match(line):
+            here = int(place[2]) if place[1] == module else 0
+        elif _EXIT.match(line):
+            here = 0  # the end of a function belongs to no statement
+        elif here:
+            found[number] = here
+    return found
+
+
+def of_compiled(tree: Path, module: Path) -> tuple[set[int], set[int]]:
+    """Lines of a compiled module that were reached, and those that were not.
+
+    gcc counts lines of the C text, not of the Python one: behind a `#line` the count of lines would go on through
+    all the C that one statement becomes, and so through statements that were never reached.
+    """
+    notes = next((tree / module).parent.glob(f"*-{module.stem}.mutant.gcda"))
+    done = subprocess.run(["gcov", "-j", "-t", str(notes)], cwd=tree, capture_output=True, text=True, check=True)
+    c_file = module.with_suffix(".mutant.c")
+    place = c_lines((tree / c_file).read_text(encoding="utf-8"), module.relative_to("src").as_posix())
     counts: dict[int, bool] = {}
-    here = False
-    source = (tree / module).read_text(encoding="utf-8").splitlines()
-    for line in done.stdout.splitlines():
-        if "Source:" in line:
-            here = line.strip().endswith(f"{module.name}")
-        match = re.match(r"\s*([\d#=\-*]+)[*]?:\s*(\d+):", line)
-        if here and match and int(match[2]) and match[1] != "-":
-            number = int(match[2])
-            counts[number] = counts.get(number, False) or match[1][0].isdigit()
-    # Declarations and docstrings are code only to Cython.
-    counts = {n: hit for n, hit in counts.items() if n <= len(source) and not _is_declaration(source[n - 1])}
-    return sum(counts.values()), len(counts), sorted(n for n, hit in counts.items() if not hit)
-
-
-def _is_declaration(line: str) -> bool:
-    return bool(re.match(r"(def |from |import |cdef |class |@|\"\"\"|[A-Z_]+ = cython\.declare)", line.strip()))
+    for file in json.loads(done.stdout)["files"]:
+        if Path(file["file"]).name == c_file.name:
+            for line in file["lines"]:
+                if number := place.get(line["line_number"]):
+                    counts[number] = counts.get(number, False) or line["count"] > 0
+    return {n for n, hit in counts.items() if hit}, {n for n, hit in counts.items() if not hit}
 
 
 def main() -> int:
@@ -63,7 +94,7 @@ def main() -> int:
         copy_tree(tree)
         compiled = [name for name in modules() if is_compiled((ROOT / HYPERVISOR / name).read_text(encoding="utf-8"))]
         for name in compiled:
-            failure = build(tree, HYPERVISOR / name, ["--coverage", "-O0"], ["--line-directives"])
+            failure = build(tree, HYPERVISOR / name, ["--coverage", "-O0"])
             if failure:
                 raise SystemExit(failure)
         environment = dict(os.environ, PYTHONPATH=str(tree / "src"))
@@ -74,13 +105,15 @@ def main() -> int:
         reached = total = 0
         for name in modules():
             if name in compiled:
-                hit, lines, missing = of_compiled(tree, HYPERVISOR / name)
+                hit, missing = of_compiled(tree, HYPERVISOR / name)
             else:
                 found = next(value for path, value in files.items() if path.endswith(f"hypervisor/{name}"))
-                hit, lines = found["summary"]["covered_lines"], found["summary"]["num_statements"]
-                missing = found["missing_lines"]
-            reached, total = reached + hit, total + lines
-            print(f"{name:40} {hit:5} of {lines:5} {100 * hit / max(lines, 1):6.1f}%  {missing}")
+                hit, missing = set(found["executed_lines"]), set(found["missing_lines"])
+            counted = statements((tree / HYPERVISOR / name).read_text(encoding="utf-8"))
+            hit, missing = hit & counted, missing & counted
+            lines = len(hit) + len(missing)
+            reached, total = reached + len(hit), total + lines
+            print(f"{name:40} {len(hit):5} of {lines:5} {100 * len(hit) / max(lines, 1):6.1f}%  {sorted(missing)}")
         print(f"{'all':40} {reached:5} of {total:5} {100 * reached / total:6.1f}%")
     return 0
 

@@ -32,6 +32,10 @@ EQUIVALENT: tuple[Equivalent, ...] = (
     Equivalent("hypercalls/event_channel_op.py", "op_init_control", "d.vcpus[a.vcpu] == cython.NULL", _MADE),
     Equivalent("hypercalls/vcpu_op.py", "do_vcpu_op", "d.vcpus[number] == cython.NULL", _MADE),
     Equivalent("events.py", "ensure_ports", "grown == cython.NULL", _MEMORY),
+    Equivalent("events.py", "alloc_port", "port >= d.nr_ports and not ensure_ports(d, port + 1)", _MEMORY),
+    Equivalent("events_fifo.py", "take_over", "d.fifo_array == cython.NULL", _MEMORY),
+    Equivalent("events_fifo.py", "fifo_init_control", "rc != 0", _MEMORY),
+    Equivalent("scheduling.py", "set_policy", "sched == cython.NULL", _MEMORY),
     Equivalent("hypercalls/vcpu_op.py", "initialise", "context == cython.NULL", _MEMORY),
     Equivalent("watchdog.py", "set_watchdog", "entry == cython.NULL", _MEMORY),
 )

@@ -180,11 +180,9 @@ def mask_word(d: DomainPtr, port: u32) -> U64Ptr:
 
 
 def is_pending(d: DomainPtr, port: u32) -> cython.bint:
-    """Whether an event is pending, or about to be, at a valid port, masked or not."""
+    """Whether an event is pending, or about to be, at a guest's port in use, masked or not."""
     if d.ports[port].pending:
         return True
-    if d.is_service or not in_use(cython.address(d.ports[port])):
-        return False
     if d.fifo:
         return fifo_is_pending(d, port)
     return test_bit64(pending_word(d, port), port)

@@ -55,8 +55,10 @@ def test_control_requests_are_read_then_their_version_then_the_caller(
     assert vcpu.call(number, vcpu.put(head.ljust(size, b"\0"))) == -EACCES
 
 
-def control(vcpu: FakeVcpu, operation: int, domid: int) -> int:
-    return vcpu.put(struct.pack("<IIQ", operation, domctl.XEN_DOMCTL_INTERFACE_VERSION, domid).ljust(144, b"\0"))
+def control(
+    vcpu: FakeVcpu, operation: int, domid: int, *, version: int = domctl.XEN_DOMCTL_INTERFACE_VERSION
+) -> int:
+    return vcpu.put(struct.pack("<IIQ", operation, version, domid).ljust(144, b"\0"))
 
 
 @pytest.mark.parametrize(
@@ -85,6 +87,8 @@ def test_going_on_with_a_domctl(vcpu: FakeVcpu) -> None:
     assert vcpu.call(PAGING_DOMCTL_CONT, BAD) == -EFAULT
     request = control(vcpu, domctl.XEN_DOMCTL_getdomaininfo, 3)
     assert vcpu.call(PAGING_DOMCTL_CONT, request) == -EOPNOTSUPP
+    other = control(vcpu, domctl.XEN_DOMCTL_shadow_op, 7, version=domctl.XEN_DOMCTL_INTERFACE_VERSION - 1)
+    assert vcpu.call(PAGING_DOMCTL_CONT, other) == -EOPNOTSUPP
     assert vcpu.call(PAGING_DOMCTL_CONT, control(vcpu, domctl.XEN_DOMCTL_shadow_op, 99)) == -ESRCH
     assert vcpu.call(PAGING_DOMCTL_CONT, control(vcpu, domctl.XEN_DOMCTL_shadow_op, 7)) == -EPERM
 

@@ -109,7 +109,7 @@ def _eoi(vcpu: Vcpu, arg: int) -> int:
 
 
 def _pirq_eoi_gmfn(vcpu: Vcpu, arg: int) -> int:
-    """A frame in which the hypervisor marks interrupts that need an EOI: none ever does."""
+    """A frame in which the hypervisor marks interrupts that need an EOI (none ever does): 0, or a negative error."""
     return vcpu.domain.set_pirq_eoi_map(vcpu.read_struct(arg, PhysdevPirqEoiGmfn).gmfn)
 
 
@@ -218,10 +218,7 @@ def physdev_op(vcpu: Vcpu, cmd: int, arg: int, *_: int) -> int:
     operation = OPERATIONS.get(u32(cmd))
     if operation is None:
         raise HypercallError(ENOSYS)
-    answer = operation(vcpu, arg)
-    if answer < 0:
-        raise HypercallError(-answer)
-    return answer
+    return operation(vcpu, arg)
 
 
 @hypercall(__HYPERVISOR_physdev_op_compat)

@@ -22,10 +22,9 @@ from cython.cimports.paravirt.abi.constants import (
     SCHEDOP_watchdog,
     SCHEDOP_yield,
 )
-from cython.cimports.paravirt.hypervisor.guestmem import copy_from_guest, frame_ptr
+from cython.cimports.paravirt.hypervisor.events import in_use, is_pending, port_is_valid
+from cython.cimports.paravirt.hypervisor.guestmem import copy_from_guest
 from cython.cimports.paravirt.hypervisor.records import (
-    PORT_FREE,
-    PORT_RESERVED,
     VPF_POLL,
     DomainPtr,
     HostPtr,
@@ -59,20 +58,6 @@ def block(v: VcpuPtr) -> cython.void:
     vcpu_block(v)
 
 
-def port_pending(d: DomainPtr, port: u32) -> cython.bint:
-    """Whether the pending bit of an event channel in use is set, or about to be."""
-    word: U32Ptr
-    page: u32 = port >> 10
-    if d.ports[port].pending:
-        return True
-    if d.fifo:
-        if page >= d.fifo_array_pages or d.fifo_array[page] == 0:
-            return False
-        word = cython.cast(U32Ptr, frame_ptr(d.host, d.fifo_array[page]))
-        return word[port & 1023] >> 31
-    return (cython.cast(U64Ptr, d.shared_info + 2048)[port >> 6] >> (port & 63)) & 1
-
-
 def poll_ports(v: VcpuPtr, ports: u64, count: u32, last: U32Ptr) -> i64:
     """Look at a guest's list of ports: 1 if one is pending, 0 if none is, or a negative error.
 
@@ -83,9 +68,9 @@ def poll_ports(v: VcpuPtr, ports: u64, count: u32, last: U32Ptr) -> i64:
     for i in range(count):
         if copy_from_guest(v, last, ports + 4 * cython.cast(u64, i), 4) != 0:
             return -EFAULT
-        if last[0] >= d.nr_ports or d.ports[last[0]].state in (PORT_FREE, PORT_RESERVED):
+        if not port_is_valid(d, last[0]) or not in_use(cython.address(d.ports[last[0]])):
             return -EINVAL
-        if port_pending(d, last[0]):
+        if is_pending(d, last[0]):
             return 1
     return 0
 
