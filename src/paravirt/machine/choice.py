@@ -37,7 +37,7 @@ def kvm_host() -> dict[str, object]:
     return {**findings, **vars(capabilities)}
 
 
-def default_pcpus(name: str, *, deterministic: bool = False) -> int:
+def default_pcpus(*, deterministic: bool = False) -> int:
     """How many physical CPUs a machine has unless somebody says so: as many as the host lets this process use."""
     if deterministic:
         return 1

@@ -48,7 +48,7 @@ def make_disk(machine: Machine, guest: FrontendGuest, path: Path) -> Iterator[Ma
     """Makes a device for the guest: of the raw image, or another."""
     services = machine._services
     pool = IoPool(services, 4)
-    facilities = Facilities(machine.store, services, machine.grants, pool, machine.network, False)
+    facilities = Facilities(machine.store, services, machine.grants, pool, False)
     devices: list[BlockBackend] = []
     numbers = count(51712, 16)
 

@@ -108,7 +108,7 @@ def echo(machine: Machine, guest: FrontendGuest) -> Echo:
         nodes.announce(machine.store, {"colour": "red"}, {"mode": "w"})
         services = machine._services
         pool = IoPool(services, 1)
-        made = Echo(Facilities(machine.store, services, machine.grants, pool, machine.network, False), nodes)
+        made = Echo(Facilities(machine.store, services, machine.grants, pool, False), nodes)
         made.start()
         return made
 

@@ -10,7 +10,7 @@ import pytest
 from paravirt import Machine, UserError
 from paravirt.abi.io import xenbus
 from paravirt.domain0.devices.backend import Backend, Facilities
-from paravirt.domain0.devices.kinds import KINDS, Announcement, DeviceKind
+from paravirt.domain0.devices.kinds import Announcement, DeviceKind
 from paravirt.domain0.devices.nodes import DeviceNodes
 from paravirt.domain0.devices.spec import DeviceSpec, Setting
 from paravirt.domain0.xlcfg.config import DomainConfig, read_config
@@ -50,13 +50,13 @@ def parse(text: str) -> DeviceSpec:
 
 @pytest.fixture(autouse=True)
 def echoes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(KINDS, "echo", EchoKind())
     monkeypatch.setitem(DEVICE_SETTINGS, "echo", DeviceSetting(parse, "echoes", lambda spec: dict(spec.settings)))
 
 
 @pytest.fixture
 def machine() -> Iterator[Machine]:
     with Machine(memory=32) as machine:
+        machine.devices.kinds["echo"] = EchoKind()
         yield machine
 
 
@@ -113,6 +113,8 @@ def test_a_device_that_is_not_there_is_said_to_be(machine: Machine) -> None:
     guest = FrontendGuest(machine)
     with pytest.raises(UserError, match="has no echo 4"):
         machine.call(lambda: machine.devices.find(guest.domid, "echo", 4))
+    with pytest.raises(UserError, match="no kind of device 'teapot'"):
+        machine.call(lambda: machine.devices.find(guest.domid, "teapot", 4))
 
 
 def test_a_setting_of_a_configuration_becomes_devices() -> None:

@@ -19,7 +19,6 @@ from paravirt.domain0.devices.ring import BackRing
 from paravirt.domain0.devices.xenbus import BackendState
 from paravirt.domain0.grants import GrantError, Grants, MappedGrant
 from paravirt.domain0.iopool import IoPool
-from paravirt.domain0.net.network import Network
 from paravirt.domain0.ring import GuestProtocolError, RingError
 from paravirt.domain0.services import Services
 from paravirt.domain0.store.server import Store
@@ -34,7 +33,6 @@ class Facilities:
 
     Attributes:
         io: threads for what waits for the host's disks.
-        network: what the domains' interfaces are joined to.
         deterministic: nothing may depend on the host's time: work is done at once, in Domain 0's step.
     """
 
@@ -42,7 +40,6 @@ class Facilities:
     services: Services
     grants: Grants
     io: IoPool
-    network: Network
     deterministic: bool
 
 

@@ -1,11 +1,10 @@
-"""The kinds of devices that domains can have: what each one knows of itself, and the table of them."""
+"""What a kind of device that domains can have knows of itself."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from paravirt.domain0.devices.backend import Backend, Facilities
 from paravirt.domain0.devices.nodes import DeviceNodes
@@ -59,7 +58,3 @@ class DeviceKind(ABC):
         Raises:
             UserError: it cannot be opened.
         """
-
-
-KINDS: Final[dict[str, DeviceKind]] = {}
-"""By name."""

@@ -6,17 +6,14 @@ All of it runs in Domain 0's thread, :meth:`Devices.wait_until_gone` excepted.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from paravirt.domain0.block.kind import DiskKind
 from paravirt.domain0.devices.backend import Backend, Facilities
-from paravirt.domain0.devices.kinds import KINDS, DeviceKind
+from paravirt.domain0.devices.kinds import DeviceKind
 from paravirt.domain0.devices.nodes import DeviceNodes
 from paravirt.domain0.devices.spec import DeviceSpec
-from paravirt.domain0.net.kind import VifKind
 from paravirt.errors import UserError
-
-KINDS.update({kind.name: kind for kind in (DiskKind(), VifKind())})
 
 
 @dataclass(frozen=True)
@@ -38,9 +35,14 @@ class Device:
 
 
 class Devices:
-    """All devices of a machine."""
+    """All devices of a machine.
 
-    def __init__(self, facilities: Facilities) -> None:
+    Attributes:
+        kinds: the kinds that there are, by name.
+    """
+
+    def __init__(self, facilities: Facilities, kinds: Iterable[DeviceKind]) -> None:
+        self.kinds = {kind.name: kind for kind in kinds}
         self._facilities = facilities
         self._devices: dict[tuple[int, str, int], Device] = {}
         self._nothing_left = threading.Event()
@@ -52,7 +54,7 @@ class Devices:
         Raises:
             UserError: there is no such kind of device, or the device cannot be made as described.
         """
-        kind = _kind(spec)
+        kind = self._kind(spec.kind)
         devid = kind.number(spec.settings, {device.devid for device in self.of(domid, spec.kind)})
         nodes = DeviceNodes(spec.kind, domid, devid)
         spec = DeviceSpec(spec.kind, kind.completed(self._facilities, nodes, spec.settings))
@@ -81,8 +83,7 @@ class Devices:
         """
         device = self._devices.get((domid, kind, devid))
         if device is None:
-            raise UserError(f"The domain {domid} has no {KINDS[kind].title} {devid}." if kind in KINDS else
-                            f"There is no kind of device {kind!r}.")  # fmt: skip
+            raise UserError(f"The domain {domid} has no {self._kind(kind).title} {devid}.")
         return device
 
     def detach(self, device: Device, force: bool = False) -> None:
@@ -108,9 +109,8 @@ class Devices:
         if not self._devices:
             self._nothing_left.set()
 
-
-def _kind(spec: DeviceSpec) -> DeviceKind:
-    kind = KINDS.get(spec.kind)
-    if kind is None:
-        raise UserError(f"There is no kind of device {spec.kind!r}.")
-    return kind
+    def _kind(self, name: str) -> DeviceKind:
+        kind = self.kinds.get(name)
+        if kind is None:
+            raise UserError(f"There is no kind of device {name!r}.")
+        return kind

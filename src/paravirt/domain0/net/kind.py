@@ -12,6 +12,7 @@ from paravirt.domain0.devices.spec import Setting
 from paravirt.domain0.net.backend import NetBackend
 from paravirt.domain0.net.credit import Credit
 from paravirt.domain0.net.interface import Interface, Mode
+from paravirt.domain0.net.network import Network
 from paravirt.domain0.net.packet import mac_text
 from paravirt.domain0.xlcfg.vifs import DEFAULT_BRIDGE, DEFAULT_MTU, KIND, MAC, SCRIPTS
 from paravirt.errors import UserError
@@ -20,10 +21,13 @@ _MILLION = 1_000_000
 
 
 class VifKind(DeviceKind):
-    """Network interfaces. Their settings are those that ``xlcfg.vifs`` reads."""
+    """Network interfaces, joined to a machine's network. Their settings are those that ``xlcfg.vifs`` reads."""
 
     name = KIND
     title = "network interface"
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
 
     def number(self, settings: Mapping[str, Setting], taken: Collection[int]) -> int:
         """The number that is asked for, or the first that is free."""
@@ -40,7 +44,7 @@ class VifKind(DeviceKind):
         self, facilities: Facilities, nodes: DeviceNodes, settings: Mapping[str, Setting]
     ) -> dict[str, Setting]:
         """With an Ethernet address."""
-        mac = settings.get("mac") or mac_text(facilities.network.mac_for(nodes.domid, nodes.devid))
+        mac = settings.get("mac") or mac_text(self._network.mac_for(nodes.domid, nodes.devid))
         return {**settings, "mac": mac, "devid": nodes.devid}
 
     def announce(self, settings: Mapping[str, Setting], nodes: DeviceNodes) -> Announcement:
@@ -71,8 +75,8 @@ class VifKind(DeviceKind):
         credit = _credit(settings)
         if credit is not None and facilities.deterministic:
             raise UserError("A deterministic machine's interfaces have no rate: it has no time to measure it by.")
-        facilities.network.attach(interface, _name(facilities, nodes.domid))
-        return NetBackend(facilities, nodes, facilities.network, interface, credit)
+        self._network.attach(interface, _name(facilities, nodes.domid))
+        return NetBackend(facilities, nodes, self._network, interface, credit)
 
 
 def _mac(settings: Mapping[str, Setting]) -> bytes:

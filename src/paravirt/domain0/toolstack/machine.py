@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from paravirt.abi.xen import DOMID_FIRST_RESERVED
+from paravirt.domain0.block.kind import DiskKind
 from paravirt.domain0.builder import KernelImages
 from paravirt.domain0.crash import crash_report
 from paravirt.domain0.devices.backend import Facilities
@@ -20,6 +21,7 @@ from paravirt.domain0.devices.spec import DeviceSpec
 from paravirt.domain0.domainlimits import DomainLimits
 from paravirt.domain0.grants import Grants
 from paravirt.domain0.iopool import IoPool
+from paravirt.domain0.net.kind import VifKind
 from paravirt.domain0.net.network import Network, NetworkOptions
 from paravirt.domain0.services import Services
 from paravirt.domain0.store import Store
@@ -91,7 +93,7 @@ class Machine:
             raise UserError(f"A machine of {memory} MiB cannot be made: the host itself has {available} MiB.")
         self.started_ns = time.monotonic_ns()
         if pcpus is None:
-            pcpus = default_pcpus(engine, deterministic=deterministic)
+            pcpus = default_pcpus(deterministic=deterministic)
         open_engines = choose(engine, pcpus, deterministic=deterministic)
         total = memory + OVERHEAD_MIB + memory // 256
         self.memory = Memory(total * FRAMES_PER_MIB)
@@ -113,8 +115,8 @@ class Machine:
         self.grants = Grants(self.host)
         self._io = IoPool(self._services, 0 if deterministic else IO_THREADS)
         self.network = Network(self._services, network or NetworkOptions(), deterministic)
-        facilities = Facilities(self.store, self._services, self.grants, self._io, self.network, deterministic)
-        self.devices = Devices(facilities)
+        facilities = Facilities(self.store, self._services, self.grants, self._io, deterministic)
+        self.devices = Devices(facilities, (DiskKind(), VifKind(self.network)))
         self.domains: dict[int, Domain] = {}
         self._kernels = KernelImages()
         self.on_shutdown: Callable[[Domain], None] | None = None
