@@ -26,6 +26,7 @@ class Cpus:
         self.busy = [0] * pcpus
         self.longest_beside_idle = 0
         self._due = [0] * pcpus
+        self._started = False
 
     @property
     def now(self) -> int:
@@ -33,6 +34,7 @@ class Cpus:
 
     def look(self) -> None:
         """Every physical CPU chooses that has to, until none has."""
+        self._started = True
         while True:
             for number, record in enumerate(self.records):
                 if record.need_resched or self.now >= self._due[number]:
@@ -81,6 +83,9 @@ class Cpus:
                 self.longest_beside_idle = max(self.longest_beside_idle, self.now - unit.waits_since)
 
     def sleep(self, domain: int) -> None:
+        """Its vcpu blocks, which it does itself: one that waits for its turn cannot. At the start all can."""
+        if self._started and domain not in self.runs:
+            return
         self.bench.block(domain)
         if domain in self.runs:
             scheduling.force_reschedule(native.address(self.records[self.runs.index(domain)]))
