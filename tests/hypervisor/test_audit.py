@@ -263,7 +263,7 @@ def test_descriptors(patient: Patient) -> None:
     mfn = int(patient.views[0].p2m[2000])
     with patient.host.lock:
         assert patient.host.get_page_and_type(mfn, patient.domains[0].domid, 5) == 0
-    good = (0, 0x00AFFB000000FFFF, 0x00006C0000000000, 0x0000EC0000000000 & ~(3 << 45))
+    good = (0, 0x00AFFB000000FFFF, 0x00006C0000000000, 0x0000EC0000000000 & ~(3 << 45), 0x0000800000000000)
     bad = (0x00AF9B000000FFFF, 0x0000EC0000000000, 0x0000890000000000, 0x0000820000000000)
     for descriptor in (*good, *bad):
         with patient.store(mfn, 3, descriptor):

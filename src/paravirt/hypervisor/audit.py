@@ -362,7 +362,8 @@ class _Audit:
             tables = np.unique(below[below < self.nr_frames].astype(np.int64))
 
     def check_descriptors(self) -> None:
-        """Descriptor tables in use: code and data of ring 3, call gates that nobody can use, and what is absent."""
+        """Descriptor tables in use: code and data of ring 3, call gates that nobody can use, what is absent, and the
+        reserved type 0, which is the second half of a call gate."""
         frames = self.frames
         tables = np.flatnonzero((frames["type"] == SEGDESC) & (frames["type_refs"] > 0))
         high = (self.words[tables] >> np.uint64(32)).astype(np.uint32)
@@ -370,8 +371,8 @@ class _Audit:
         level = (high >> 13) & 3
         code_or_data = (high & 0x1000) != 0
         kind = high & 0xF00
-        good = ~present | ((code_or_data | (kind == 0)) & (level == 3))
-        good |= present & ~code_or_data & (kind == 0xC00) & (level == 0)
+        good = ~present | (code_or_data & (level == 3))
+        good |= ~code_or_data & ((kind == 0) | ((kind == 0xC00) & (level == 0)))
         for row, index in zip(*(~good).nonzero(), strict=True):
             value = int(self.words[tables[row]][index])
             self.find("descriptors", f"descriptor {int(index)} is {value:016x}", int(tables[row]))
