@@ -1,9 +1,8 @@
-"""grant_table_op: set-up, versions, copies, swaps, and requests that come as lists."""
+"""grant_table_op: set-up, versions, swaps, mappings, transfers, and requests that come as lists."""
 
 from __future__ import annotations
 
 import ctypes
-from typing import Any
 
 import pytest
 
@@ -11,74 +10,29 @@ from paravirt.abi import grant_table as abi
 from paravirt.abi.errno import EBUSY, EFAULT, EINVAL, ENOMEM, ENOSYS, EOPNOTSUPP, EPERM, ERANGE, ESRCH
 from paravirt.abi.grant_table import (
     GnttabCacheFlush,
-    GnttabCopy,
-    GnttabGetStatusFrames,
-    GnttabGetVersion,
     GnttabMapGrantRef,
-    GnttabQuerySize,
     GnttabSetupTable,
-    GnttabSetVersion,
     GnttabSwapGrantRef,
     GnttabTransfer,
     GnttabUnmapGrantRef,
     GrantEntryV1,
     GrantEntryV2,
 )
-from paravirt.abi.xen import HYPERCALLS
 from paravirt.hypervisor.hypercalls.grant_table import BATCH
 
-from .fakes import BAD, FREE, L1, SELF, FakeDomain, FakeFrame, FakeHost, FakeVcpu, nothing_kept
-
-GRANT_TABLE_OP = HYPERCALLS["grant_table_op"]
-HYPERVISOR_RANGE = 0xFFFF_8000_0000_0000
-MAX_FRAMES = 64
-
-
-def op(vcpu: FakeVcpu, operation: int, *requests: ctypes.Structure) -> list[Any]:
-    """Make a list of requests, all of one kind: what the guest finds in them afterwards."""
-    where = vcpu.put(b"".join(bytes(request) for request in requests))
-    assert vcpu.call(GRANT_TABLE_OP, operation, where, len(requests)) == 0
-    size = ctypes.sizeof(requests[0])
-    return [vcpu.read_struct(where + n * size, type(request)) for n, request in enumerate(requests)]
-
-
-def setup(vcpu: FakeVcpu, frames: int, domid: int = SELF, frame_list: int | None = None) -> tuple[int, list[int]]:
-    """(status, the frames that the guest was told)."""
-    told = vcpu.put(bytes(8 * 70)) if frame_list is None else frame_list
-    (answer,) = op(vcpu, abi.GNTTABOP_setup_table, GnttabSetupTable(domid, frames, 99, told))
-    return answer.status, [] if frame_list is not None else [mfn for mfn in vcpu.numbers(told, 70) if mfn]
-
-
-def query(vcpu: FakeVcpu, domid: int = SELF) -> tuple[int, int, int]:
-    (answer,) = op(vcpu, abi.GNTTABOP_query_size, GnttabQuerySize(domid, status=99))
-    return answer.status, answer.nr_frames, answer.max_nr_frames
-
-
-def status_frames(vcpu: FakeVcpu, frames: int, domid: int = SELF) -> tuple[int, list[int]]:
-    told = vcpu.put(bytes(8 * 16))
-    (answer,) = op(vcpu, abi.GNTTABOP_get_status_frames, GnttabGetStatusFrames(frames, domid, 99, told))
-    return answer.status, [mfn for mfn in vcpu.numbers(told, 16) if mfn]
-
-
-def set_version(vcpu: FakeVcpu, version: int) -> tuple[int, int]:
-    """(result, the version that the guest is told)."""
-    where = vcpu.put(GnttabSetVersion(version))
-    result = vcpu.call(GRANT_TABLE_OP, abi.GNTTABOP_set_version, where, 1)
-    return result, vcpu.read_struct(where, GnttabSetVersion).version
-
-
-def get_version(vcpu: FakeVcpu, domid: int = SELF) -> tuple[int, int]:
-    where = vcpu.put(GnttabGetVersion(dom=domid))
-    result = vcpu.call(GRANT_TABLE_OP, abi.GNTTABOP_get_version, where, 1)
-    return result, vcpu.read_struct(where, GnttabGetVersion).version
-
-
-def grant(domain: FakeDomain, ref: int, entry: GrantEntryV1 | GrantEntryV2) -> None:
-    """Write an entry as the guest does, through a mapping of the table's frame."""
-    _, shared = setup(domain.vcpus[0], 1)
-    size = ctypes.sizeof(entry)
-    domain.host.memory.write((shared[0] << 12) + ref * size, bytes(entry))
-
+from .fakes import BAD, FREE, SELF, FakeDomain, FakeFrame, FakeHost, FakeVcpu, nothing_kept
+from .grants import (
+    GRANT_TABLE_OP,
+    HYPERVISOR_RANGE,
+    MAX_FRAMES,
+    get_version,
+    grant,
+    op,
+    query,
+    set_version,
+    setup,
+    status_frames,
+)
 
 # --- set-up -------------------------------------------------------------------------------------------------------
 
@@ -241,163 +195,6 @@ def test_going_back_and_forth_takes_no_more_frames(vcpu: FakeVcpu, host: FakeHos
     with nothing_kept(host):
         for version in (2, 1, 2, 2, 1):
             assert set_version(vcpu, version) == (0, version)
-
-
-# --- copies -------------------------------------------------------------------------------------------------------
-
-PAGE = bytes(n % 251 for n in range(4096))
-
-
-@pytest.fixture
-def pages(vcpu: FakeVcpu, host: FakeHost) -> tuple[int, int]:
-    """Two frames of the caller's: the first is filled."""
-    source, dest = vcpu.domain.mfns[:2]
-    host.memory.write(source << 12, PAGE)
-    return source, dest
-
-
-End = tuple[int, int, int]  # reference or frame, domain, offset
-
-
-def copy(vcpu: FakeVcpu, source: End, dest: End, length: int, flags: int = 0) -> int:
-    request = GnttabCopy(len=length, flags=flags, status=99)
-    for side, (what, domid, offset) in ((request.source, source), (request.dest, dest)):
-        side.u.gmfn, side.domid, side.offset = what, domid, offset
-    with nothing_kept(vcpu.domain.host):
-        (answer,) = op(vcpu, abi.GNTTABOP_copy, request)
-    return int(answer.status)
-
-
-def test_a_frame_to_a_frame(vcpu: FakeVcpu, host: FakeHost, pages: tuple[int, int]) -> None:
-    source, dest = pages
-    assert copy(vcpu, (source, SELF, 16), (dest, SELF, 100), 50) == 0
-    assert host.memory.read((dest << 12) + 100, 50) == PAGE[16:66]
-    assert host.memory.read(dest << 12, 100) == bytes(100)
-    assert host.memory.read((dest << 12) + 150, 100) == bytes(100)
-    assert copy(vcpu, (source, SELF, 0), (dest, SELF, 0), 4096) == 0
-    assert host.memory.read(dest << 12, 4096) == PAGE
-
-
-@pytest.mark.parametrize(
-    ("source_offset", "dest_offset", "length", "status"),
-    [
-        (0, 4090, 10, abi.GNTST_bad_copy_arg),
-        (4090, 0, 10, abi.GNTST_bad_copy_arg),
-        (0, 4096, 0, abi.GNTST_okay),
-        (0, 0, 0, abi.GNTST_okay),
-        (0, 0, 4097, abi.GNTST_bad_copy_arg),
-        (0xFFFF, 0, 0xFFFF, abi.GNTST_bad_copy_arg),
-    ],
-)
-def test_copies_stay_within_their_pages(
-    vcpu: FakeVcpu, pages: tuple[int, int], source_offset: int, dest_offset: int, length: int, status: int
-) -> None:
-    assert copy(vcpu, (pages[0], SELF, source_offset), (pages[1], SELF, dest_offset), length) == status
-
-
-def test_frames_that_cannot_be_copied(
-    vcpu: FakeVcpu, host: FakeHost, other: FakeDomain, pages: tuple[int, int]
-) -> None:
-    source, dest = (pages[0], SELF, 0), (pages[1], SELF, 0)
-    for none in (10**9, 0, 2**64 - 1, other.mfns[0]):
-        assert copy(vcpu, (none, SELF, 0), dest, 8) == abi.GNTST_bad_page
-        assert copy(vcpu, source, (none, SELF, 0), 8) == abi.GNTST_bad_page
-    for domid in (7, 3, 99):  # by frame number, for nobody but oneself, and that by the name of self
-        assert copy(vcpu, (other.mfns[0], domid, 0), dest, 8) == abi.GNTST_permission_denied
-        assert copy(vcpu, source, (other.mfns[0], domid, 0), 8) == abi.GNTST_permission_denied
-    host.get_page_and_type(pages[1], 3, L1)
-    assert copy(vcpu, source, dest, 8) == abi.GNTST_general_error
-    assert copy(vcpu, dest, source, 8) == abi.GNTST_okay
-
-
-FROM, TO = abi.GNTCOPY_source_gref, abi.GNTCOPY_dest_gref
-
-
-def test_grants_of_another_domain(vcpu: FakeVcpu, host: FakeHost, other: FakeDomain, pages: tuple[int, int]) -> None:
-    theirs = other.mfns[2]
-    grant(other, 9, GrantEntryV1(abi.GTF_permit_access, 3, theirs))
-    grant(other, 10, GrantEntryV1(abi.GTF_permit_access | abi.GTF_readonly, 3, theirs))
-    assert copy(vcpu, (pages[0], SELF, 5), (9, 7, 6), 7, TO) == 0
-    assert host.memory.read(theirs << 12, 20) == bytes(6) + PAGE[5:12] + bytes(7)
-    assert copy(vcpu, (10, 7, 6), (pages[1], SELF, 0), 7, FROM) == 0
-    assert host.memory.read(pages[1] << 12, 7) == PAGE[5:12]
-    assert copy(vcpu, (10, 7, 0), (9, 7, 100), 50, FROM | TO) == 0
-    assert copy(vcpu, (pages[0], SELF, 0), (10, 7, 0), 7, TO) == abi.GNTST_general_error
-    # The grants are as they were: no flag of a use remains.
-    assert host.memory.read((setup(other.vcpus[0], 1)[1][0] << 12) + 72, 2) == b"\x01\x00"
-
-
-@pytest.mark.parametrize(
-    ("ref", "domid", "status"),
-    [
-        (9, 99, abi.GNTST_bad_domain),
-        (512, 7, abi.GNTST_bad_gntref),
-        (2**32 - 1, 7, abi.GNTST_bad_gntref),
-        (20, 7, abi.GNTST_general_error),  # empty
-        (21, 7, abi.GNTST_general_error),  # for another domain
-        (22, 7, abi.GNTST_general_error),  # a transfer
-        (23, 7, abi.GNTST_bad_page),  # of a frame that the granter has not
-        (24, 7, abi.GNTST_bad_page),  # of no frame
-        (25, 7, abi.GNTST_general_error),  # transitive, in version 1
-    ],
-)
-def test_grants_that_grant_nothing(
-    vcpu: FakeVcpu, other: FakeDomain, pages: tuple[int, int], ref: int, domid: int, status: int
-) -> None:
-    access = abi.GTF_permit_access
-    grant(other, 21, GrantEntryV1(access, 4, other.mfns[0]))
-    grant(other, 22, GrantEntryV1(abi.GTF_accept_transfer, 3, other.mfns[0]))
-    grant(other, 23, GrantEntryV1(access, 3, pages[0]))
-    grant(other, 24, GrantEntryV1(access, 3, 0xFFFF_FFFF))
-    grant(other, 25, GrantEntryV1(abi.GTF_transitive, 3, other.mfns[0]))
-    assert copy(vcpu, (ref, domid, 0), (pages[1], SELF, 0), 4, FROM) == status
-    assert copy(vcpu, (pages[0], SELF, 0), (ref, domid, 0), 4, TO) == status
-
-
-def test_a_part_of_a_page(vcpu: FakeVcpu, other: FakeDomain, pages: tuple[int, int]) -> None:
-    set_version(other.vcpus[0], 2)
-    entry = GrantEntryV2()
-    entry.sub_page.hdr.flags, entry.sub_page.hdr.domid = abi.GTF_permit_access | abi.GTF_sub_page, 3
-    entry.sub_page.page_off, entry.sub_page.length, entry.sub_page.frame = 100, 50, other.mfns[0]
-    grant(other, 9, entry)
-    cases = ((100, 50, 0), (120, 30, 0), (99, 1, -1), (100, 51, -1), (150, 1, -1), (4090, 9, -10))
-    for offset, length, status in cases:
-        assert copy(vcpu, (9, 7, offset), (pages[1], SELF, 0), length, FROM) == status
-
-
-def transitive(domain: FakeDomain, ref: int, user: int, behind: int, behind_ref: int) -> None:
-    entry = GrantEntryV2()
-    entry.transitive.hdr.flags, entry.transitive.hdr.domid = abi.GTF_transitive, user
-    entry.transitive.trans_domid, entry.transitive.gref = behind, behind_ref
-    grant(domain, ref, entry)
-
-
-def test_a_grant_of_a_grant(vcpu: FakeVcpu, host: FakeHost, other: FakeDomain, pages: tuple[int, int]) -> None:
-    third = FakeDomain(host, 8, pages=4)
-    host.memory.write(third.mfns[0] << 12, b"third domain")
-    grant(third, 5, GrantEntryV1(abi.GTF_permit_access | abi.GTF_readonly, 7, third.mfns[0]))
-    set_version(other.vcpus[0], 2)
-    transitive(other, 9, 3, 8, 5)
-    dest = (pages[1], SELF, 0)
-    assert copy(vcpu, (9, 7, 0), dest, 12, FROM) == 0
-    assert host.memory.read(pages[1] << 12, 12) == b"third domain"
-    assert copy(vcpu, (pages[0], SELF, 0), (9, 7, 0), 12, TO) == abi.GNTST_general_error  # read-only behind it
-    transitive(other, 10, 3, 8, 6)
-    transitive(other, 11, 3, 99, 5)
-    transitive(other, 12, 3, 7, 9)
-    for ref in (10, 11, 12):  # no such grant; no such domain; itself
-        assert copy(vcpu, (ref, 7, 0), dest, 12, FROM) == abi.GNTST_general_error
-
-
-def test_a_grant_of_a_grant_of_a_grant_is_none(
-    vcpu: FakeVcpu, host: FakeHost, other: FakeDomain, pages: tuple[int, int]
-) -> None:
-    third = FakeDomain(host, 8, pages=4)
-    set_version(third.vcpus[0], 2)
-    set_version(other.vcpus[0], 2)
-    transitive(third, 5, 7, 3, 1)
-    transitive(other, 9, 3, 8, 5)
-    assert copy(vcpu, (9, 7, 0), (pages[1], SELF, 0), 12, FROM) == abi.GNTST_general_error
 
 
 # --- the others ---------------------------------------------------------------------------------------------------

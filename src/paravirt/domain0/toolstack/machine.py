@@ -82,15 +82,7 @@ class Machine:
         engine: str = "auto",
         network: NetworkOptions | None = None,
     ) -> None:
-        if scheduler not in policies.POLICIES:
-            raise UserError(f"There is no scheduler {scheduler!r}: {', '.join(policies.POLICIES)} are.")
-        if not 1 <= memory <= MAX_MEMORY_MIB:
-            raise UserError(
-                f"A machine of {memory} MiB cannot be made: 1 to {MAX_MEMORY_MIB} MiB are possible."
-            )
-        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // MIB
-        if memory > available:
-            raise UserError(f"A machine of {memory} MiB cannot be made: the host itself has {available} MiB.")
+        _require_possible(memory, scheduler)
         self.started_ns = time.monotonic_ns()
         if pcpus is None:
             pcpus = default_pcpus(deterministic=deterministic)
@@ -352,3 +344,14 @@ class Machine:
                 if not self.host.any_paused_vcpu_on_cpu():
                     return
             time.sleep(0.0002)
+
+
+def _require_possible(memory: int, scheduler: str) -> None:
+    """Refuse a machine that cannot be made here."""
+    if scheduler not in policies.POLICIES:
+        raise UserError(f"There is no scheduler {scheduler!r}: {', '.join(policies.POLICIES)} are.")
+    if not 1 <= memory <= MAX_MEMORY_MIB:
+        raise UserError(f"A machine of {memory} MiB cannot be made: 1 to {MAX_MEMORY_MIB} MiB are possible.")
+    available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // MIB
+    if memory > available:
+        raise UserError(f"A machine of {memory} MiB cannot be made: the host itself has {available} MiB.")
