@@ -10,26 +10,13 @@
  *
  * The hostile ones go on until Domain 0 has closed the device, or for a while; then they say so and power off.
  */
-#include "../lib/grant.h"
+#include "../lib/frontend.h"
 
 const char guest_name[] = "blk";
 
-#define DEVICE "device/vbd/51712/"
 #define REF 40
 #define DATA_PAGES 8
 #define SECTORS (2048 * 2) /* of the disk that the test gives us */
-
-#define XS_READ 2
-#define XS_WRITE 11
-#define XS_ERROR 16
-
-struct xs_header {
-    u32 type, id, transaction, length;
-};
-struct xs_page {
-    char requests[1024], replies[1024];
-    volatile u32 req_cons, req_prod, rsp_cons, rsp_prod;
-};
 
 struct blk_request {
     u8 operation, nr_segments;
@@ -56,120 +43,28 @@ struct blk_ring {
 };
 
 static struct blk_ring *ring;
-static struct grant_entry_v1 *table;
 static char *data[DATA_PAGES];
-static u32 port, produced, consumed;
-
-/* --- xenstore ------------------------------------------------------------------------------------------------ */
-
-static void wait_a_little(void)
-{
-    sleep_until(system_time() + 200000);
-}
-
-static void store_put(struct xs_page *page, const void *bytes, u32 length)
-{
-    for (u32 i = 0; i < length; i++) {
-        while (page->req_prod - page->req_cons == sizeof page->requests)
-            wait_a_little();
-        page->requests[page->req_prod % sizeof page->requests] = ((const char *)bytes)[i];
-        asm volatile("" ::: "memory");
-        page->req_prod++;
-    }
-}
-
-static void store_take(struct xs_page *page, void *bytes, u32 length)
-{
-    for (u32 i = 0; i < length; i++) {
-        while (page->rsp_prod == page->rsp_cons)
-            wait_a_little();
-        ((char *)bytes)[i] = page->replies[page->rsp_cons % sizeof page->replies];
-        asm volatile("" ::: "memory");
-        page->rsp_cons++;
-    }
-}
-
-/* Ask xenstore; the reply's text, or an empty one for an error. */
-static const char *store(u32 type, const char *path, const char *value)
-{
-    static char reply[1100];
-    struct xs_page *page = va_of_mfn(start_info->store_mfn);
-    struct evtchn_port send = {start_info->store_evtchn};
-    u32 name = strlen(path) + 1, rest = value ? strlen(value) : 0;
-    struct xs_header header = {type, 1, 0, name + rest};
-    store_put(page, &header, sizeof header);
-    store_put(page, path, name);
-    store_put(page, value, rest);
-    xen_event_channel_op(EVTCHNOP_send, &send);
-    store_take(page, &header, sizeof header);
-    store_take(page, reply, header.length);
-    reply[header.type == XS_ERROR ? 0 : header.length] = 0;
-    return reply;
-}
-
-static void publish(const char *name, u32 value)
-{
-    char path[80], text[16];
-    snprintf(path, sizeof path, DEVICE "%s", name);
-    snprintf(text, sizeof text, "%u", value);
-    store(XS_WRITE, path, text);
-}
-
-static int backend_state(void)
-{
-    static char path[120];
-    if (!path[0])
-        snprintf(path, sizeof path, "%s/state", store(XS_READ, DEVICE "backend", 0));
-    return store(XS_READ, path, 0)[0] - '0';
-}
+static u32 produced, consumed;
 
 /* --- the device ---------------------------------------------------------------------------------------------- */
 
-static void grant(u32 ref, const void *page)
-{
-    table[ref].flags = 0;
-    table[ref].domid = 0;
-    table[ref].frame = (u32)mfn_of(page);
-    table[ref].flags = GTF_permit_access;
-}
-
-static void wait_for_backend(int state)
-{
-    for (int i = 0; backend_state() != state; i++) {
-        check(i < 10000);
-        wait_a_little();
-    }
-}
-
 static void connect(void)
 {
-    static u64 frames[1];
-    struct evtchn_alloc_unbound unbound = {DOMID_SELF, 0, 0};
-    check(grant_frames(1, frames) == 0);
-    table = page_alloc();
-    check(map_page((u64)table, frames[0] << 12 | PTE_P | PTE_RW) == 0);
+    frontend_open("device/vbd/51712");
     ring = page_alloc();
     ring->req_event = ring->rsp_event = 1;
-    grant(REF, ring);
+    grant_backend(REF, ring);
     for (u32 i = 0; i < DATA_PAGES; i++)
-        grant(REF + 1 + i, data[i] = page_alloc());
-    check(xen_event_channel_op(EVTCHNOP_alloc_unbound, &unbound) == 0);
-    port = unbound.port;
+        grant_backend(REF + 1 + i, data[i] = page_alloc());
     /* A boot loader may have used the disk before us. */
     publish("state", 1);
     wait_for_backend(2);
     publish("ring-ref", REF);
-    publish("event-channel", port);
+    publish("event-channel", frontend_port);
     publish("feature-persistent", 0);
     publish("state", 3);
     wait_for_backend(4);
     publish("state", 4);
-}
-
-static void send(void)
-{
-    struct evtchn_port event = {port};
-    xen_event_channel_op(EVTCHNOP_send, &event);
 }
 
 static struct blk_request *next_request(void)
@@ -184,7 +79,7 @@ static void push(void)
 {
     asm volatile("" ::: "memory");
     ring->req_prod = ++produced;
-    send();
+    notify_backend();
 }
 
 static int take_response(void)
@@ -197,14 +92,6 @@ static int take_response(void)
     check(response->id == consumed);
     consumed++;
     return response->status;
-}
-
-static u64 random_number(void)
-{
-    static u64 state = 88172645463325252UL;
-    state ^= state << 13;
-    state ^= state >> 7;
-    return state ^= state << 17;
 }
 
 /* --- what it does -------------------------------------------------------------------------------------------- */
@@ -259,7 +146,7 @@ static void noise(void)
 static void indices(void)
 {
     ring->req_prod = 0x12345678;
-    send();
+    notify_backend();
 }
 
 static void twist(void)
@@ -279,11 +166,11 @@ static void twist(void)
             request->segments[i % 4].last = (u8)random_number();
             request->sector = random_number();
             request->operation ^= 1;
-            table[REF + 1 + i % 4].flags = i % 2 ? GTF_permit_access : 0;
-            table[REF + 1 + i % 4].frame = (u32)random_number() % 70000;
+            grant_entries[REF + 1 + i % 4].flags = i % 2 ? GTF_permit_access : 0;
+            grant_entries[REF + 1 + i % 4].frame = (u32)random_number() % 70000;
         }
         for (u32 i = 0; i < 4; i++)
-            grant(REF + 1 + i, data[i]);
+            grant_backend(REF + 1 + i, data[i]);
         while (ring->rsp_prod == consumed)
             wait_a_little();
         consumed++;
@@ -304,7 +191,7 @@ static void greedy(void)
 static void events(void)
 {
     for (u32 i = 0; i < 200000; i++)
-        send();
+        notify_backend();
 }
 
 void guest_main(void)

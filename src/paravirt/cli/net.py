@@ -38,9 +38,14 @@ def list_() -> None:
     columns = ("name", "mac", "mode", "addresses", "received_packets", "sent_packets", "spoofed", "denied", "overrun")
     row = "{:<12} {:<17} {:<10} {:<16} {:>9} {:>9} {:>7} {:>7} {:>7}"
     click.echo(row.format("interface", "address", "mode", "IP", "received", "sent", "forged", "denied", "overrun"))
+    failed = []
     for found in _ask("network-status"):
+        if found["capture_failure"]:
+            failed.append(f"The capture of {found['name']} has ended: {found['capture_failure']}.")
         found["addresses"] = " ".join(found["addresses"])
         click.echo(row.format(*(found[name] for name in columns)).rstrip())
+    for line in failed:
+        click.echo(line)
 
 
 @net.command()

@@ -11,107 +11,19 @@ from hypothesis import strategies as st
 
 from paravirt import Machine, UserError
 from paravirt.abi.io import netif, xenbus
-from paravirt.domain0.devices.registry import Device
+from paravirt.domain0.net.backend import NetBackend
 from paravirt.domain0.net.credit import Credit
-from paravirt.domain0.net.packet import ETH_IP, TCP_ACK, ethernet, udp
+from paravirt.domain0.net.interface import QUEUE_BYTES
+from paravirt.domain0.net.packet import ETH_IP, TCP_ACK, Packet, ethernet
 from paravirt.domain0.net.replies import tcp_packet
-from paravirt.domain0.net.transmit import FATAL_SLOTS, next_packet
+from paravirt.domain0.net.rounds import Rounds
+from paravirt.domain0.net.transmit import FATAL_SLOTS, LEAST_GSO, next_packet
 from paravirt.domain0.ring import GuestProtocolError
+from paravirt.domain0.services import Services
 from paravirt.domain0.xlcfg.vifs import parse_rate, parse_vif, vif_spec
 from paravirt.hypervisor.audit import require_clean
 
-from ..devices.frontends import FrontendGuest, GuestFrame
-from ..devices.rings import FrontRing
-
-PAGE = 4096
-MACS = [bytes([0, 0x16, 0x3E, 0, 0, number]) for number in range(3)]
-IPS = [bytes([10, 0, 2, 20 + number]) for number in range(3)]
-
-
-class Front:
-    """A frontend with one queue; it grants a page for each buffer."""
-
-    def __init__(self, machine: Machine, number: int, **features: object) -> None:
-        self.guest = FrontendGuest(machine, name=f"front{number}")
-        self.number = number
-        spec = vif_spec(mac=MACS[number].hex(":"), ip=".".join(map(str, IPS[number])))
-        self.device: Device = self.guest.domain.attach(spec)
-        self.begin(**features)
-
-    def begin(self, **features: object) -> None:
-        guest = self.guest
-        pages = guest.frame(), guest.frame()
-        self.tx, self.rx = FrontRing([pages[0]], 12), FrontRing([pages[1]], 8)
-        self.refs = [guest.grant(page) for page in pages]
-        self.port = guest.port()
-        self.buffers: list[GuestFrame] = []
-        chosen = {"request_rx_copy": 1, "feature_sg": 1, "feature_gso_tcpv4": 1, **features}
-        guest.publish(
-            self.device.nodes, tx_ring_ref=self.refs[0], rx_ring_ref=self.refs[1], event_channel=self.port, **chosen,
-            state=xenbus.XenbusStateConnected,
-        )  # fmt: skip
-
-    def offer(self, count: int) -> None:
-        """Give receive buffers."""
-        requests = []
-        for _ in range(count):
-            frame = self.guest.frame()
-            requests.append(struct.pack("<HHI", len(self.buffers), 0, self.guest.grant(frame)))
-            self.buffers.append(frame)
-        self.rx.put(requests)
-        self.event()
-
-    def event(self) -> None:
-        self.guest.send(self.port)
-        self.guest.machine.call(lambda: None)
-        self.guest.machine.call(lambda: None)
-
-    def send(self, data: bytes, flags: int = 0, gso: int = 0) -> list[tuple[int, int]]:
-        """Send a packet, and wait for the responses."""
-        chunks = [data[at : at + PAGE] for at in range(0, len(data), PAGE)]
-        requests = []
-        for number, chunk in enumerate(chunks):
-            frame = self.guest.frame()
-            frame.write(0, chunk)
-            more = netif.NETTXF_more_data if number + 1 < len(chunks) else 0
-            first = flags | (netif.NETTXF_extra_info if gso else 0) if not number else 0
-            size = len(chunk) if number else len(data)
-            requests.append(struct.pack("<IHHHH", self.guest.grant(frame), 0, first | more, number, size))
-            if gso and not number:
-                requests.append(struct.pack("<BBHBBHxxxx", netif.XEN_NETIF_EXTRA_TYPE_GSO, 0, gso, 1, 0, 0))
-        return self.ask(requests)
-
-    def ask(self, requests: list[bytes]) -> list[tuple[int, int]]:
-        self.tx.put(requests)
-        self.event()
-        return [struct.unpack_from("<Hh", response) for response in self.tx.take()]
-
-    def received(self) -> list[bytes]:
-        """The packets that came."""
-        packets: list[bytes] = []
-        more = extra = False
-        for response in self.rx.take():
-            if extra:
-                extra = False
-                continue
-            number, offset, flags, status = struct.unpack("<HHHh", response)
-            assert status > 0
-            data = self.buffers[number].read(offset, status)
-            if more:
-                packets[-1] += data
-            else:
-                packets.append(data)
-                extra = bool(flags & netif.NETRXF_extra_info)
-            more = bool(flags & netif.NETRXF_more_data)
-        return packets
-
-    @property
-    def fault(self) -> str | None:
-        return self.device.backend.fault
-
-
-def datagram(src: int, dst: int, payload: bytes = b"data") -> bytes:
-    return ethernet(MACS[dst], MACS[src], ETH_IP, udp(IPS[src], IPS[dst], 1, 2, payload))
+from .fronts import IPS, MACS, PAGE, Front, datagram
 
 
 @pytest.fixture
@@ -189,6 +101,85 @@ def test_a_grant_that_is_none_fails_its_packet_only(machine: Machine) -> None:
         one.send(datagram(1, 2))
     answers = [struct.unpack("<HHHh", response)[3] for response in two.rx.take()]
     assert netif.NETIF_RSP_ERROR in answers and two.fault is None
+
+
+def test_buffers_that_are_taken_back_end_the_connection(machine: Machine) -> None:
+    """The index is read twice, before packets are chosen and when buffers are taken, and may differ."""
+    one = Front(machine, 1)
+    backend = one.device.backend
+    assert isinstance(backend, NetBackend)
+    put = backend.guarded(lambda: backend._queues[0].put([Packet(bytes(5000))]))
+    one.offer(1)
+    machine.call(put)
+    assert "of 2 receive buffers that were there 1 are left" in (one.fault or "")
+    assert not one.guest.is_mapped(one.refs[1])
+
+
+def test_who_gives_no_buffers_loses_packets_and_holds_no_more_than_so_many(machine: Machine) -> None:
+    one, two, size = Front(machine, 1), Front(machine, 2), 32_000
+    frames = [one.guest.frame() for _ in range(8)]
+    whole = datagram(1, 2, bytes(size))
+    for number, frame in enumerate(frames):
+        frame.write(0, whole[number * PAGE :][:PAGE])
+    refs = [one.guest.grant(frame) for frame in frames]
+    for _ in range(QUEUE_BYTES // size + 5):
+        slots = [len(whole), *(min(PAGE, len(whole) - at) for at in range(PAGE, len(whole), PAGE))]
+        flags = [netif.NETTXF_more_data] * (len(slots) - 1) + [0]
+        one.ask([struct.pack("<IHHHH", *slot) for slot in zip(refs, [0] * 8, flags, range(8), slots, strict=True)])
+    counted = two.counted()
+    assert counted["overrun"] > 0 and counted["waiting"] * len(whole) <= QUEUE_BYTES
+    two.offer(40)
+    assert two.received() == [whole] * 5 and two.fault is None
+
+
+def test_packets_to_be_cut_into_crumbs_are_refused(machine: Machine) -> None:
+    one, two = Front(machine, 1), Front(machine, 2, feature_gso_tcpv4=0)
+    data = ethernet(MACS[2], MACS[1], ETH_IP, tcp_packet(IPS[1], IPS[2], 1, 2, 5, 0, TCP_ACK, payload=bytes(100)))
+    two.offer(8)
+    assert one.send(data, gso=LEAST_GSO - 1)[0] == (0, netif.NETIF_RSP_ERROR) and not two.received()
+    assert one.send(data, gso=LEAST_GSO)[0] == (0, netif.NETIF_RSP_OKAY)
+    assert [len(piece) - 54 for piece in two.received()] == [28, 28, 28, 16]
+
+
+def test_a_flood_of_events_without_credit_is_one_turn_later(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(Services, "call_later", lambda self, delay, function: waits.append(delay))
+    one = Front(machine, 1, rate="1KB/s@100s")
+    answers = one.send(datagram(1, 2, bytes(60_000)))
+    assert len(answers) == 15
+    for _ in range(3):
+        one.send(datagram(1, 2, bytes(60_000)))
+    for _ in range(20):
+        one.queues[0].event(one.queues[0].tx_port)
+    assert len(waits) == 1 and 0 < waits[0] <= 100
+
+
+def test_a_turn_that_fails_is_no_other_ones() -> None:
+    posted: list[object] = []
+    turns: list[str] = []
+    rounds = Rounds(posted.append)
+
+    class Party:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def give(self) -> bool:
+            turns.append(f"{self.name} gives")
+            raise ZeroDivisionError
+
+        def take(self) -> None:
+            turns.append(f"{self.name} takes")
+            raise ZeroDivisionError
+
+    for name in ("a", "b"):
+        rounds.has_packets(Party(name))
+        rounds.is_waited_for(Party(name))
+    while posted:
+        run = posted.pop()
+        assert callable(run)
+        with pytest.raises(ZeroDivisionError):
+            run()
+    assert sorted(turns) == ["a gives", "a takes", "b gives", "b takes"]
 
 
 def test_flipping_is_refused(machine: Machine) -> None:

@@ -117,10 +117,12 @@ class Queue:
             self._backend.network.router.receive(self._backend.interface, frame)
 
     def put(self, packets: list[Packet]) -> None:
-        """Put packets into buffers that the caller knows to be there."""
-        if not packets:
-            return
-        requests = [self.rx.take(deliver.slots(packet)) for packet in packets]
+        """Put packets into buffers that the caller has seen.
+
+        Raises:
+            GuestProtocolError: they are not there any more, or the indices make no sense.
+        """
+        requests = [self._buffers(deliver.slots(packet)) for packet in packets]
         parts = [deliver.parts(packet, wanted) for packet, wanted in zip(packets, requests, strict=True)]
         grants, domid = self._backend.facilities.grants, self._backend.nodes.domid
         results = iter(grants.copy_to(domid, [part for some in parts for part in some]))
@@ -130,6 +132,12 @@ class Queue:
                 self.rx.respond(response)
         if self.rx.publish():
             self._rx_channel.notify()
+
+    def _buffers(self, count: int) -> list[bytes]:
+        taken = self.rx.take(count)
+        if len(taken) < count:
+            raise GuestProtocolError(f"of {count} receive buffers that were there {len(taken)} are left")
+        return taken
 
 
 class NetBackend(Backend):
@@ -156,6 +164,7 @@ class NetBackend(Backend):
         self._pending: list[Packet] = []
         self._abilities = deliver.Abilities(False, frozenset(), frozenset())
         self._next_queue = 0
+        self._comes_later = False
         self._unwatch_groups: Callable[[], None] = lambda: None
         interface.wake = lambda: network.rounds.is_waited_for(self)
         interface.is_up = False
@@ -305,12 +314,16 @@ class NetBackend(Backend):
         return None if self._credit is None else self._credit.take(size, time.monotonic())
 
     def come_later(self, seconds: float) -> None:
-        """Have a turn when there is credit again."""
+        """Have a turn when there is credit again: one, however many events the guest sends until then."""
 
         def come() -> None:
+            self._comes_later = False
             if self._queues:
                 self.has_packets()
 
+        if self._comes_later:
+            return
+        self._comes_later = True
         self.facilities.services.call_later(seconds, come)
 
     def change_group(self, group: bytes, joins: bool) -> bool:

@@ -186,6 +186,7 @@ class Network:
                 "addresses": [ip_text(address) for address in sorted(interface.addresses)],
                 "up": interface.is_up,
                 "waiting": interface.waiting,
+                "capture_failure": interface.capture.failure if interface.capture else None,
                 **vars(interface.counters),
             }
             for interface in self.router.interfaces.values()

@@ -27,7 +27,7 @@ class Rounds:
     def __init__(self, soon: Callable[[Callable[[], None]], None]) -> None:
         self._soon = soon
         self._givers: deque[Party] = deque()
-        self._takers: list[Party] = []
+        self._takers: deque[Party] = deque()
         self._is_coming = False
 
     def has_packets(self, party: Party) -> None:
@@ -55,20 +55,22 @@ class Rounds:
             self._soon(self._run)
 
     def _run(self) -> None:
-        """One turn for each that wants one."""
-        for _ in range(len(self._givers)):
-            if not self._givers:
-                break
-            party = self._givers.popleft()
-            if party.give():
-                self._givers.append(party)
+        """One turn for each that wants one. A party that fails loses its turn, and nobody else does."""
+        try:
+            for _ in range(len(self._givers)):
+                if not self._givers:
+                    break
+                party = self._givers.popleft()
+                if party.give():
+                    self._givers.append(party)
+                self._hand_out()
             self._hand_out()
-        self._hand_out()
-        self._is_coming = False
-        if self._givers:
-            self._come()
+        finally:
+            self._is_coming = False
+            if self._givers or self._takers:
+                self._come()
 
     def _hand_out(self) -> None:
-        takers, self._takers = self._takers, []
-        for party in takers:
-            party.take()
+        for _ in range(len(self._takers)):
+            if self._takers:
+                self._takers.popleft().take()
