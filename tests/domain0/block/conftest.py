@@ -14,8 +14,8 @@ from paravirt.domain0.block.image import Image, RawImage
 from paravirt.domain0.devices.backend import Facilities
 from paravirt.domain0.devices.nodes import DeviceNodes
 from paravirt.domain0.iopool import IoPool
-from paravirt.hypervisor.audit import require_clean
 
+from ...hypervisor.audited import audited
 from ..devices.frontends import FrontendGuest
 
 DISK_SIZE = 1 << 20
@@ -24,10 +24,8 @@ MakeDisk = Callable[..., BlockBackend]
 
 @pytest.fixture
 def machine() -> Iterator[Machine]:
-    with Machine(memory=64) as made:
+    with Machine(memory=64) as made, audited(made):
         yield made
-        with made.host.lock:
-            require_clean(made.host)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from paravirt.domain0.iopool import IoPool
 from paravirt.domain0.services import Channel
 from paravirt.hypervisor.audit import require_clean
 
+from ...hypervisor.audited import audited
 from .frontends import FrontendGuest
 from .rings import FrontRing
 
@@ -89,10 +90,8 @@ class Front:
 
 @pytest.fixture
 def machine() -> Iterator[Machine]:
-    with Machine(memory=32) as made:
+    with Machine(memory=32) as made, audited(made):
         yield made
-        with made.host.lock:
-            require_clean(made.host)
 
 
 @pytest.fixture

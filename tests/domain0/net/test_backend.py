@@ -21,17 +21,15 @@ from paravirt.domain0.net.transmit import FATAL_SLOTS, LEAST_GSO, next_packet
 from paravirt.domain0.ring import GuestProtocolError
 from paravirt.domain0.services import Services
 from paravirt.domain0.xlcfg.vifs import parse_rate, parse_vif, vif_spec
-from paravirt.hypervisor.audit import require_clean
 
+from ...hypervisor.audited import audited
 from .fronts import IPS, MACS, PAGE, Front, datagram
 
 
 @pytest.fixture
 def machine() -> Iterator[Machine]:
-    with Machine(memory=64) as made:
+    with Machine(memory=64) as made, audited(made):
         yield made
-        with made.host.lock:
-            require_clean(made.host)
 
 
 def test_packets_go_from_one_guest_to_another(machine: Machine) -> None:
