@@ -62,11 +62,20 @@ def test_quick_hello(tmp_path: Path) -> None:
 @needs_compiler
 def test_a_linux_guest_gives_every_row(tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
-    assert run(["--quick", "--rows", "[!bht]*", "--json", str(file)]) == 0
+    assert run(["--quick", "--rows", "[!bhtn]*", "--json", str(file)]) == 0
     rows = {row["name"]: row for row in figures(file)["rows"]}
     assert {"fork_sh", "disk_random_read_4k", "disk_domain0"} <= set(rows)
     for name, row in rows.items():
         assert set(row["samples"]) == ({"paravirt"} if name.startswith("disk_") else {"paravirt", "native"})
+
+
+@pytest.mark.network
+@needs_compiler
+def test_two_linux_guests_give_every_row_of_the_network(tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    assert run(["--quick", "--rows", "net_*", "--json", str(file)]) == 0
+    found = [row["name"] for row in figures(file)["rows"]]
+    assert found == [row.name for row in known.rows() if row.section == "network"]
 
 
 @needs_compiler
@@ -111,7 +120,7 @@ def test_a_peer_with_disks_takes_part(monkeypatch: pytest.MonkeyPatch, tmp_path:
             return {"disk_read_64k": 600.0}
 
     found = disks.DiskReport(guestprogram.Report({"disk_read_64k": 700.0, "null_call": 1.0}), 2000.0)
-    monkeypatch.setattr(main, "available", lambda report: [Quick("q35 (QEMU)", has_disks=True), Peer("microvm")])
+    monkeypatch.setattr(main, "available", lambda report: [Quick("q35 (QEMU)", has_devices=True), Peer("microvm")])
     monkeypatch.setattr(guestprogram, "ramdisk", lambda mode: tmp_path)
     monkeypatch.setattr("paravirt.guestkernels.obtain", lambda *arguments: SimpleNamespace(path=tmp_path))
     monkeypatch.setattr(disks, "measure", lambda kernel, ramdisk: found)

@@ -34,7 +34,13 @@ DONE_LINE = "PVBENCH DONE"
 KERNEL_OPTIONS = "quiet panic=-1"
 """For every contender's kernel, after its own console=: messages cost more where consoles are slow."""
 
-MODES = ("boot", "micro", "clocks", "disk")
+END_LINE = "PVBENCH END"
+"""The last line in mode ``network``, in which the program runs several times."""
+
+NETWORK_PORT = 47101
+"""Of the servers that guests measure the way to."""
+
+MODES = ("boot", "micro", "clocks", "disk", "network")
 
 _FLAGS = ("-std=gnu11", "-O2", "-static", "-Wall", "-Wextra")
 _ROW = re.compile(r"PVBENCH ROW (\w+) ([0-9.]+) (us|MB/s)\s")
@@ -64,6 +70,41 @@ echo 1 > /proc/sys/kernel/printk
 while read -r module; do insmod $module; done < /etc/modules
 while [ ! -b /dev/xvda ] && [ ! -b /dev/vda ]; do sleep 0.1; done
 for disk in xvda vda; do [ ! -b /dev/$disk ] || /bin/pvbench --disk /dev/$disk; done
+exec /bin/busybox poweroff -f
+"""
+# What udhcpc has done with a lease.
+_LEASE = b"""#!/bin/sh
+[ "$1" = bound ] || exit 0
+ifconfig eth0 $ip netmask $subnet
+route add default gw $router
+echo $router > /etc/router
+"""
+_NETWORK = f"""#!/bin/busybox sh
+echo '{INIT_LINE}'
+/bin/busybox mount -t devtmpfs devtmpfs /dev
+/bin/busybox mount -t proc proc /proc
+/bin/busybox mount -t sysfs sysfs /sys
+/bin/busybox --install -s
+echo 1 > /proc/sys/kernel/printk
+while read -r module; do insmod $module; done < /etc/modules
+while [ ! -e /sys/class/net/eth0 ]; do sleep 0.1; done
+ip link set lo up
+ip link set eth0 up
+udhcpc -q -n -i eth0 -s /etc/lease
+peer=
+for word in $(cat /proc/cmdline); do
+    case $word in
+        pvbench.serve) exec /bin/pvbench --serve {NETWORK_PORT} ;;
+        pvbench.peer=*) peer=${{word#*=}} ;;
+    esac
+done
+echo 'PVBENCH BEGINS'
+for mtu in 1500 500; do
+    ip link set eth0 mtu $mtu
+    /bin/pvbench --server $(cat /etc/router) --port {NETWORK_PORT} --label net_host_${{mtu}}_
+    [ -z "$peer" ] || /bin/pvbench --server $peer --port {NETWORK_PORT} --label net_guest_${{mtu}}_
+done
+echo '{END_LINE}'
 exec /bin/busybox poweroff -f
 """
 _CLOCKS = f"""#!/bin/busybox sh
@@ -131,8 +172,9 @@ def ramdisk(mode: str) -> Path:
     """An initial ramdisk that benchmarks its guest.
 
     In mode ``boot`` the guest powers off as soon as /init has printed :data:`INIT_LINE`; in mode ``micro`` it
-    runs the program in between; in mode ``disk`` the program measures a disk, xvda or vda; in mode ``clocks`` it
-    tells its clocks for each line on its console. busybox is fetched when it is not in the cache.
+    runs the program in between; in mode ``disk`` the program measures a disk, xvda or vda; in mode
+    ``network`` the way to servers (:mod:`paravirt.bench.networks`); in mode ``clocks`` it tells its clocks for each
+    line on its console. busybox is fetched when it is not in the cache.
 
     Raises:
         UserError: as for :func:`program`; or busybox cannot be had.
@@ -143,10 +185,13 @@ def ramdisk(mode: str) -> Path:
     if mode == "boot":
         data = build(busybox, init=_BOOT)
     else:
-        init = {"micro": _MICRO, "clocks": _CLOCKS, "disk": _DISK}[mode]
+        init = {"micro": _MICRO, "clocks": _CLOCKS, "disk": _DISK, "network": _NETWORK}[mode]
         files: dict[str, Path | bytes] = {"bin/pvbench": program()}
         if mode == "disk":
             files |= ramdisk_files(obtain_modules("debian", ("xen-blkfront", "virtio_pci", "virtio_blk")))
+        if mode == "network":
+            files |= ramdisk_files(obtain_modules("debian", ("xen-netfront", "virtio_pci", "virtio_net")))
+            files["etc/lease"] = _LEASE
         data = build(busybox, files, init=init)
     name = f"bench/{mode}-{hashlib.sha256(data).hexdigest()[:16]}"
 

@@ -177,8 +177,31 @@ class Suite:
 
         self._attempt("disk", ours)
         for peer in self._usable_peers():
-            if peer.has_disks:
+            if peer.has_devices:
                 self._attempt(f"disk: {peer.name}", lambda: theirs(peer))  # noqa: B023
+
+    def _network(self) -> None:
+        from paravirt.bench import networks
+        from paravirt.bench.guestprogram import ramdisk
+        from paravirt.guestkernels import obtain
+
+        def add(contender: str, values: dict[str, float]) -> None:
+            for name, value in values.items():
+                self._add(name, contender, value)
+
+        def ours() -> None:
+            found = networks.measure(obtain("debian", self.say).path, ramdisk("network"))
+            add(PARAVIRT, found.report.values)
+            self._add("net_domain0", PARAVIRT, found.service_us_per_mb)
+
+        def theirs(peer: Peer) -> None:
+            with networks.host_server():
+                add(peer.name, peer.network(ramdisk("network")))
+
+        self._attempt("network", ours)
+        for peer in self._usable_peers():
+            if peer.has_devices:
+                self._attempt(f"network: {peer.name}", lambda: theirs(peer))  # noqa: B023
 
     def _hosting(self) -> None:
         from paravirt.bench import hosting

@@ -55,6 +55,12 @@ _DISK = (
     ("disk_random_read_64k", "64 KiB read somewhere", 1),
     ("disk_random_read_4k", "4 KiB read somewhere", 2),
 )
+# What the program in the guest does, its unit, and what that is
+_NETWORK = (
+    ("send", "MB/s", "TCP"),
+    ("receive", "MB/s", "TCP the other way"),
+    ("echo", "us", "a byte there and back"),
+)
 _BANDWIDTHS = (
     ("memcpy_4m", "copying 4 MiB", False),
     ("pipe_bandwidth", "a pipe between two processes", True),
@@ -63,7 +69,7 @@ _BANDWIDTHS = (
 
 def rows() -> list[Row]:
     """New rows without figures, in the table's order."""
-    return [*_boot_rows(), *_trap_rows(), *_guest_rows(), *_disk_rows(), *_hosting_rows()]
+    return [*_boot_rows(), *_trap_rows(), *_guest_rows(), *_disk_rows(), *_network_rows(), *_hosting_rows()]
 
 
 def _boot_rows() -> list[Row]:
@@ -104,6 +110,16 @@ def _disk_rows() -> list[Row]:
         for name, meaning, ratio in _DISK
     ]  # fmt: skip
     return [*made, Row("disk_domain0", "us/MB", "disk", "CPU time of Domain 0's thread in all of these")]
+
+
+def _network_rows() -> list[Row]:
+    made = [
+        Row(f"net_{peer}_{mtu}_{name}", unit, "network", f"{meaning}, {way}, MTU {mtu}", lower_is_better=unit == "us")
+        for mtu in (1500, 500)
+        for peer, way in (("host", "from a guest to the host"), ("guest", "from a guest to another"))
+        for name, unit, meaning in _NETWORK
+    ]
+    return [*made, Row("net_domain0", "us/MB", "network", "CPU time of Domain 0's thread in all of these")]
 
 
 def _guest_rows() -> list[Row]:

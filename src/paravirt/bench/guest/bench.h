@@ -38,12 +38,17 @@ struct settings {
     const char *shell;   /* the shell's file */
     const char *scratch; /* a folder to make files in */
     const char *disk;    /* a block device to measure, and nothing else; NULL: none */
+    const char *server;  /* the address of a server to measure the way to, and nothing else; NULL: none */
+    int port;            /* the server's */
+    const char *label;   /* stands before the names of rows */
 };
 extern struct settings settings;
 
 double seconds(void); /* of a clock that only goes forward */
 int fail(void);       /* errno, and never 0 */
 
-extern const struct row system_rows[], process_rows[], memory_rows[], compute_rows[], disk_rows[];
+extern const struct row system_rows[], process_rows[], memory_rows[], compute_rows[], disk_rows[], network_rows[];
+
+int serve(int port); /* what network_rows talk to */
 
 #endif

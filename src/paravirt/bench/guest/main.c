@@ -19,7 +19,7 @@
 #define MIN_TRIES 3
 #define MAX_COUNT (1L << 24)
 
-struct settings settings = {"/proc/self/exe", NULL, "/tmp", NULL};
+struct settings settings = {.self = "/proc/self/exe", .scratch = "/tmp", .label = ""};
 static double row_seconds = 0.2;
 static const char *only; /* names between commas; NULL: all */
 
@@ -67,13 +67,13 @@ static void do_row(const struct row *row)
     double each;
 
     if (error) {
-        printf("PVBENCH SKIP %s %s\n", row->name, strerror(error));
+        printf("PVBENCH SKIP %s%s %s\n", settings.label, row->name, strerror(error));
     } else {
         each = measure(row);
         if (row->bytes > 0)
-            printf("PVBENCH ROW %s %.1f MB/s\n", row->name, row->bytes / each / 1e6);
+            printf("PVBENCH ROW %s%s %.1f MB/s\n", settings.label, row->name, row->bytes / each / 1e6);
         else
-            printf("PVBENCH ROW %s %.4f us\n", row->name, each * row->per * 1e6);
+            printf("PVBENCH ROW %s%s %.4f us\n", settings.label, row->name, each * row->per * 1e6);
     }
     if (row->clean_up)
         row->clean_up();
@@ -119,7 +119,7 @@ static int tell_time(void)
 static int usage(void)
 {
     fprintf(stderr, "usage: pvbench [--shell FILE] [--scratch FOLDER] [--only NAME,...] [--row-ms N] [--list] [--clocks] "
-                    "[--disk FILE]\n");
+                    "[--disk FILE] [--server ADDRESS --port N] [--label TEXT] | --serve PORT\n");
     return 2;
 }
 
@@ -127,6 +127,7 @@ int main(int argc, char **argv)
 {
     static const struct row *const groups[] = {system_rows, process_rows, memory_rows, compute_rows, NULL};
     static const struct row *const disk_group[] = {disk_rows, NULL};
+    static const struct row *const network_group[] = {network_rows, NULL};
     const struct row *const *group;
     static char self[PATH_MAX];
     int i, list = 0;
@@ -135,6 +136,8 @@ int main(int argc, char **argv)
         _exit(0); /* what the exec rows execute */
     if (argc == 2 && !strcmp(argv[1], "--clocks"))
         return tell_time();
+    if (argc == 3 && !strcmp(argv[1], "--serve"))
+        return serve(atoi(argv[2]));
     for (i = 1; i < argc; i++) {
         const char *option = argv[i];
         if (!strcmp(option, "--list")) {
@@ -149,6 +152,12 @@ int main(int argc, char **argv)
             settings.scratch = argv[i];
         else if (!strcmp(option, "--disk"))
             settings.disk = argv[i];
+        else if (!strcmp(option, "--server"))
+            settings.server = argv[i];
+        else if (!strcmp(option, "--port"))
+            settings.port = atoi(argv[i]);
+        else if (!strcmp(option, "--label"))
+            settings.label = argv[i];
         else if (!strcmp(option, "--only"))
             only = argv[i];
         else if (!strcmp(option, "--row-ms"))
@@ -163,7 +172,7 @@ int main(int argc, char **argv)
     if (!settings.shell)
         settings.shell = access("/bin/busybox", X_OK) == 0 ? "/bin/busybox" : "/bin/sh";
     signal(SIGPIPE, SIG_IGN);
-    for (group = settings.disk ? disk_group : groups; *group; group++) {
+    for (group = settings.server ? network_group : settings.disk ? disk_group : groups; *group; group++) {
         const struct row *row;
         for (row = *group; row->name; row++) {
             if (!wanted(row->name))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from paravirt.bench import rows
-from paravirt.bench.guestprogram import DONE_LINE, INIT_LINE, KERNEL_OPTIONS, parse
+from paravirt.bench.guestprogram import DONE_LINE, END_LINE, INIT_LINE, KERNEL_OPTIONS, parse
 from paravirt.bench.peers.packages import Qemu, Xen, find_qemu, find_xen, obtain_qemu, obtain_xen
 from paravirt.bench.peers.process import listen
 from paravirt.domain0.builder import bzimage, payload
@@ -64,7 +64,7 @@ class Peer:
     command: Callable[[Path], list[str]] = field(default=lambda ramdisk: [], repr=False)
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     boots_only: bool = False
-    has_disks: bool = False
+    has_devices: bool = False
 
     @property
     def judged(self) -> bool:
@@ -98,6 +98,15 @@ class Peer:
         drive = f"file={_escaped(disk)},format=raw,if=none,id=disk,cache=writeback"
         more = ["-drive", drive, "-device", "virtio-blk-pci,drive=disk"]
         return parse(self._listen(ramdisk, DONE_LINE, MICRO_TIMEOUT_S, more)[1]).values
+
+    def network(self, ramdisk: Path) -> dict[str, float]:
+        """The same for a ramdisk that measures its network: a virtio device, behind QEMU's user-mode network.
+
+        Raises:
+            UserError: the program did not come to its end, with the end of what the guest said.
+        """
+        more = ["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="]
+        return parse(self._listen(ramdisk, END_LINE, MICRO_TIMEOUT_S, more)[1]).values
 
     def _listen(
         self, ramdisk: Path, awaited: str, timeout: float, more: Sequence[str] = ()
@@ -198,7 +207,7 @@ def _peer(kind: str, parts: Parts) -> Peer:
         command=commands[kind],
         environment=parts.qemu.environment(),
         boots_only=kind in BOOT_ONLY,
-        has_disks=kind == "q35",
+        has_devices=kind == "q35",
     )
 
 
