@@ -178,6 +178,17 @@ def test_only_the_domain_that_a_port_waits_for_may_bind_it(machine: Machine) -> 
         events.destroy_all_ports(guest.at)
 
 
+def test_who_has_no_port_left_cannot_bind_and_the_offer_stands(machine: Machine) -> None:
+    one, two = fresh(machine, 1), fresh(machine, 2, max_ports=2)
+    offered, last = events.alloc_unbound(one.at, 2), events.bind_ipi(two.at, 0)
+    assert events.bind_interdomain(two.at, 1, offered) == -errno.ENOSPC
+    assert port_of(one, offered).state == UNBOUND
+    assert events.close_port(two.at, last) == 0
+    assert events.bind_interdomain(two.at, 1, offered) == last
+    events.destroy_all_ports(two.at)
+    events.destroy_all_ports(one.at)
+
+
 def test_a_channel_within_one_domain(machine: Machine) -> None:
     guest = fresh(machine)
     first = events.alloc_unbound(guest.at, 1)
@@ -224,6 +235,9 @@ def test_virtual_interrupts(machine: Machine) -> None:
     assert events.send_global_virq(guest.at, xen.VIRQ_CONSOLE) == 0
     assert shared.is_pending(console)
     assert shared.info(0).evtchn_upcall_pending == 0
+    shared.set_pending(console, False)
+    assert events.send_virq(guest.vcpu[1].at, xen.VIRQ_CONSOLE) == 0
+    assert shared.is_pending(console)
     assert events.send_global_virq(guest.at, xen.VIRQ_TIMER) == -errno.EINVAL
     assert events.send_global_virq(guest.at, 99) == -errno.EINVAL
     # After closing nobody hears of it; it may be bound again.

@@ -40,10 +40,11 @@ def test_what_stands_before_an_unreadable_chunk_is_written(writer: FakeVcpu) -> 
     assert writer.call(CONSOLE_IO, CONSOLEIO_write, 1, BAD) == -EFAULT
 
 
-def test_a_long_text_is_preempted_and_goes_on(writer: FakeVcpu) -> None:
-    text = bytes(n % 251 for n in range(CHUNK * PREEMPT_AFTER + 1))
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_long_text_is_preempted_and_goes_on(writer: FakeVcpu, more: int) -> None:
+    text = bytes(n % 251 for n in range(CHUNK * PREEMPT_AFTER + more))
     assert writer.call(CONSOLE_IO, CONSOLEIO_write, len(text), writer.put(text)) == 0
-    assert writer.continuations == 1
+    assert writer.continuations == more
     assert writer.domain.console == text
 
 
