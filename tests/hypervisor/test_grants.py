@@ -18,7 +18,7 @@ from paravirt.abi import grant_table as abi
 from paravirt.abi import xen
 from paravirt.hypervisor.audit import require_clean
 from paravirt.hypervisor.hypercalls.direct import hypercall
-from paravirt.hypervisor.hypercalls.grant_frames import grants_of
+from paravirt.hypervisor.hypercalls.grant_frames import Active, grants_of
 from paravirt.hypervisor.views import Domain, Host
 from paravirt.machine.memory import Memory
 from paravirt.machine.unicorn.engine import UnicornEngine
@@ -92,6 +92,13 @@ class Guest:
         request = abi.GnttabMapGrantRef(self.slot(slot), flags, ref, owner, 99)
         answer: abi.GnttabMapGrantRef = self.request(abi.GNTTABOP_map_grant_ref, request)
         return answer
+
+    def copy_from(self, owner: int, ref: int) -> int:
+        """Copy a few bytes of a granted frame into one of the guest's own: the status."""
+        request = abi.GnttabCopy(len=16, flags=abi.GNTCOPY_source_gref, status=99)
+        request.source.domid, request.source.u.ref = owner, ref
+        request.dest.domid, request.dest.u.gmfn = xen.DOMID_SELF, self.mfns[10]
+        return int(self.request(abi.GNTTABOP_copy, request).status)
 
     def unmap(self, handle: int, slot: int | None = 0, bus_address: int = 0) -> int:
         address = 0 if slot is None else self.slot(slot)
@@ -314,18 +321,65 @@ def test_both_end_with_grants_both_ways(world: World, giver: Guest, taker: Guest
     assert not world.host.zombies
 
 
-def test_an_entry_that_was_overwritten_does_not_keep_an_ended_domain(
-    world: World, giver: Guest, taker: Guest
-) -> None:
+def test_a_handle_keeps_an_ended_domains_number(world: World, giver: Guest, taker: Guest) -> None:
     giver.grant(9, taker.domid, giver.mfns[8])
     handle = taker.map(giver.domid, 9).handle
     giver.domain.destroy()
-    assert taker.set_entry(0, 0) == 0
+    assert taker.set_entry(0, 0) == 0  # the last reference goes, and the handle stays
     world.host.reap()
-    assert giver.domid not in world.host.zombies or taker.unmap(handle) != 0
+    assert world.host.frame_info(giver.mfns[8])[0] == FREE
+    assert giver.domid in world.host.zombies
+    assert taker.unmap(handle) == abi.GNTST_general_error
     taker.domain.destroy()
     world.host.reap()
     assert not world.host.zombies
+
+
+def test_what_an_ended_domain_granted_and_nobody_used_is_not_used_any_more(
+    world: World, giver: Guest, taker: Guest
+) -> None:
+    for ref in (9, 10):
+        giver.grant(ref, taker.domid, giver.mfns[8])
+    handle = taker.map(giver.domid, 9).handle
+    giver.domain.destroy()
+    assert taker.map(giver.domid, 10, 1).status == abi.GNTST_bad_page
+    assert taker.copy_from(giver.domid, 9) == abi.GNTST_bad_domain
+    assert taker.unmap(handle) == 0
+    assert not world.host.zombies
+
+
+def test_a_frame_that_is_gone_is_not_copied_from(world: World, giver: Guest, taker: Guest) -> None:
+    giver.grant(9, taker.domid, giver.mfns[8])
+    assert taker.copy_from(giver.domid, 9) == 0
+    assert taker.map(giver.domid, 9).status == 0
+    assert taker.set_entry(0, 0) == 0
+    assert giver.give_back(giver.mfns[8]) == 1
+    assert taker.copy_from(giver.domid, 9) == abi.GNTST_bad_domain
+    require_clean(world.host)
+
+
+def test_a_part_that_is_being_copied_is_not_mapped(giver: Guest, taker: Guest) -> None:
+    giver.grant(9, taker.domid, giver.mfns[8])
+    active = grants_of(giver.domain).active
+    active[9] = Active(taker.domid, giver.mfns[8], 0, 100, is_sub_page=True)
+    assert taker.map(giver.domid, 9).status == abi.GNTST_general_error
+    del active[9]
+    assert taker.map(giver.domid, 9).status == 0
+
+
+def test_a_domain_that_is_ending_gets_no_frame(world: World, giver: Guest, taker: Guest) -> None:
+    mfn = giver.mfns[8]
+    taker.grant(9, giver.domid, 77, abi.GTF_accept_transfer)
+    taker.grant(10, giver.domid, 78, abi.GTF_accept_transfer)
+    assert giver.request(abi.GNTTABOP_transfer, abi.GnttabTransfer(mfn, taker.domid, 9, 99)).status == 0
+    assert world.host.frame_info(mfn)[0] == taker.domid
+    # Its end begins, and others run before it is over.
+    while not taker.domain.is_dying:
+        taker.domain.destroy_part()
+    assert giver.request(
+        abi.GNTTABOP_transfer, abi.GnttabTransfer(giver.mfns[9], taker.domid, 10, 99)
+    ).status in (abi.GNTST_general_error, abi.GNTST_bad_domain)
+    taker.domain.destroy()
 
 
 # --- random requests ----------------------------------------------------------------------------------------------

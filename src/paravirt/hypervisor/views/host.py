@@ -322,10 +322,15 @@ class Host:
         return self.domains.get(domid) or self.zombies.get(domid)
 
     def reap(self) -> None:
-        """Forget ended domains whose last frame has been given back: their numbers are free again."""
+        """Forget ended domains whose last frame has been given back: their numbers are free again.
+
+        One whose grants others still have handles for stays: a handle names its granter by number.
+        """
         mfn: u64
         zombie: Domain
         for domid, zombie in list(self.zombies.items()):
+            if zombie.state.grants is not None and zombie.state.grants.active:
+                continue
             for mfn in range(zombie.rec.first_mfn, zombie.rec.end_mfn):
                 if self.rec.frames[mfn].owner == zombie.rec.domid:
                     self.rec.work += (mfn - zombie.rec.first_mfn) // 8
