@@ -171,6 +171,14 @@ def test_lists_in_the_hypervisors_range(vcpu: FakeVcpu, which: int) -> None:
         assert exchange(vcpu, request(vcpu, (lists[0], 1, 0), (lists[1], 1, 0))) == (-EFAULT, 0)
 
 
+@pytest.mark.parametrize("which", [0, 1])
+def test_lists_are_looked_at_even_for_nothing(vcpu: FakeVcpu, which: int) -> None:
+    lists = [vcpu.frame_list(vcpu.domain.mfns[0]), vcpu.frame_list(0)]
+    assert exchange(vcpu, request(vcpu, (lists[0], 0, 0), (lists[1], 0, 0))) == (0, 0)
+    lists[which] = 0xFFFF_8000_0000_0000
+    assert exchange(vcpu, request(vcpu, (lists[0], 0, 0), (lists[1], 0, 0))) == (-EFAULT, 0)
+
+
 def test_an_input_list_that_cannot_be_read(vcpu: FakeVcpu) -> None:
     with nothing_kept(vcpu.domain.host):
         assert exchange(vcpu, request(vcpu, (BAD, 1, 0), (vcpu.frame_list(0), 1, 0))) == (-EFAULT, 0)

@@ -70,7 +70,6 @@ def _check(vcpu: Vcpu, request: XenMemoryExchange) -> None:
         request.nr_exchanged > give.nr_extents
         or give.domid != get.domid
         or WORD >> give.extent_order < give.nr_extents
-        or WORD >> get.extent_order < get.nr_extents
         or give.nr_extents << give.extent_order != get.nr_extents << get.extent_order
     ):
         raise HypercallError(EINVAL)
