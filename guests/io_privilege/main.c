@@ -157,6 +157,50 @@ static void bounds(void)
     twin("none", set_bitmap(0, 0));
 }
 
+/* Elements of four bytes at `at`; a page fault's address is told by its distance from `page`. */
+static void element(const char *what, void *at, const char *page)
+{
+    void *to = at, *from = at;
+    TRY("insl", : "+D"(to) : "d"(0x80) : "memory");
+    printf("  %s: ins %s", what, vector_name(fault.vector));
+    if (fault.vector == 14)
+        printf(" %lx at %ld", fault.error, (s64)(fault.cr2 - (u64)page));
+    TRY("outsl", : "+S"(from) : "d"(0x80) : "memory");
+    printf(", outs %s", vector_name(fault.vector));
+    if (fault.vector == 14)
+        printf(" %lx at %ld", fault.error, (s64)(fault.cr2 - (u64)page));
+    printf("; they moved by %ld and %ld\n", (s64)((u64)to - (u64)at), (s64)((u64)from - (u64)at));
+}
+
+static void set_fs_base(u64 base)
+{
+    asm volatile("wrmsr" ::"c"(0xc0000100), "a"((u32)base), "d"((u32)(base >> 32)));
+}
+
+static void strings(void)
+{
+    char *gone = (char *)bitmap + 2 * PAGE_SIZE, *from = 0;
+    u64 entry = mfn_of(gone) << 12 | PTE_P | PTE_RW | PTE_US;
+    rule("a string's element that is out of reach is a page fault at its first byte that is; in no memory, #GP");
+    twin("level 1", set_iopl(1));
+    element("on a page", gone - 4, gone);
+    element("across two pages", gone - 2, gone);
+    check(map_page((u64)gone, entry & ~PTE_RW) == 0);
+    element("on a read-only page", gone + 8, gone);
+    check(map_page((u64)gone, 0) == 0);
+    element("up to a page that is gone", gone - 4, gone);
+    element("across to it", gone - 2, gone);
+    element("on it", gone + 8, gone);
+    element("in the hypervisor's range", (void *)0xffff830000000000, 0);
+    element("in the hole", (void *)(1UL << 62), 0);
+    set_fs_base((u64)gone);
+    TRY("outsl %%fs:(%%rsi), %%dx", : "+S"(from) : "d"(0x80) : "memory");
+    printf("  outs from another segment: %s at %ld\n", vector_name(fault.vector), (s64)(fault.cr2 - (u64)gone));
+    set_fs_base(0);
+    check(map_page((u64)gone, entry) == 0);
+    twin("level 0", set_iopl(0));
+}
+
 static char stack[4096] __attribute__((aligned(16)));
 static struct vcpu_guest_context context;
 static volatile int said;
@@ -202,5 +246,6 @@ void guest_main(void)
     levels();
     by_iret();
     bounds();
+    strings();
     each_vcpu();
 }

@@ -27,6 +27,7 @@ class Difference:
 
 
 _WATCHPOINTS = "the Unicorn engine has breakpoints of execution only: data breakpoints do not fire"
+_STRING_FIRST = "the Unicorn engine looks for the memory of ins and outs before it asks for the port"
 
 DIFFERENCES = (
     Difference(
@@ -43,6 +44,23 @@ DIFFERENCES = (
         ("entries in use: 2", "entry 0: flags 19 domid 0", "entry 1: flags 19 domid 0"),
         "our toolstack grants the console's and xenstore's rings to Domain 0, as xl does; the oracle's domain is made "
         "without xl",
+    ),
+    Difference(
+        "io_privilege",
+        ("  on a read-only page: ins #PF 2 at 8, outs no fault; they moved by 0 and 4",),
+        ("  on a read-only page: ins #PF 3 at 8, outs no fault; they moved by 0 and 4",),
+        _STRING_FIRST,
+        "unicorn",
+    ),
+    Difference(
+        "io_privilege",
+        ("  in the hypervisor's range: ins #GP, outs #GP; they moved by 0 and 0",),
+        (
+            "  in the hypervisor's range: ins #PF 2 at -137438953472000, outs #PF 0 at -137438953472000; "
+            "they moved by 0 and 0",
+        ),
+        _STRING_FIRST,
+        "unicorn",
     ),
     Difference(
         "msrs",

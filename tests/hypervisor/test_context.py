@@ -19,7 +19,7 @@ from paravirt.abi.arch_x86 import (
     VGCF_online,
     VGCF_syscall_disables_events,
 )
-from paravirt.abi.errno import EINVAL, EOPNOTSUPP
+from paravirt.abi.errno import EINVAL, EOPNOTSUPP, ERESTART
 
 from . import native
 from .native import Guest, GuestVcpu, Machine
@@ -32,6 +32,7 @@ NUMBERED = tuple(f"r{i}" for i in range(8, 16))
 CPU_ORDER = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *NUMBERED)
 FRAME_ORDER = (*reversed(NUMBERED), "rbp", "rbx", "rax", "rcx", "rdx", "rsi", "rdi", "rsp")
 DOWN = 2
+WORK_LIMIT = 65536
 
 
 class World:
@@ -198,6 +199,21 @@ def test_later_only_registers_may_change(world: World) -> None:
     assert world.set() == 0
     assert world.vcpu.rec.cpu.gpr[0] == 4711
     assert world.counts() == before
+
+
+@pytest.mark.parametrize("of_vcpu", [True, False])
+def test_what_a_hypercall_left_over_is_released_first(world: World, *, of_vcpu: bool) -> None:
+    machine, left = world.machine, world.machine.alloc(1)
+    frame = machine.frames[left]
+    frame.type, frame.type_refs, frame.refs, frame.flags = L4 - 1, 1, 2, 1 | 4
+    (world.vcpu.rec.old if of_vcpu else machine.host.spare).mfn = left
+    machine.host.work = WORK_LIMIT
+    before = world.counts()
+    assert world.set() == -ERESTART
+    assert world.counts() == before
+    machine.host.work = 0
+    assert world.set() == 0
+    assert (frame.refs, frame.type_refs) == (1, 0)
 
 
 def test_floating_point(world: World) -> None:

@@ -95,8 +95,8 @@ def test_a_page_table_that_hides_the_table_hides_it(reader: Reader) -> None:
 
 @pytest.mark.parametrize(
     "code",
-    ["f0488b03", "668b03", "480fb603", "488903", "0f0b"],
-    ids=["lock", "sixteen bits", "another map", "a store", "no load"],
+    ["f0488b03", "668b03", "480fb603", "0fa1", "488903", "0f0b"],
+    ids=["lock", "sixteen bits", "another map", "pop of fs", "a store", "no load"],
 )
 def test_other_instructions_are_the_guests_fault(reader: Reader, code: str) -> None:
     assert reader.load(M2P, bytes.fromhex(code)) is None
@@ -108,6 +108,16 @@ def test_an_instruction_that_is_not_there_is_not_carried_out(reader: Reader) -> 
     read = native.functions("m2pread").read_machine_to_phys
     assert not read(reader.machine.at, reader.guest.vcpu[0].at, 0, M2P)
     assert not native.functions("emulate").emulate_forced_ud(reader.machine.at, reader.guest.vcpu[0].at)
+
+
+def test_half_a_load_is_none(reader: Reader) -> None:
+    for code in (LOAD[:2], b"\x48\xa1\0\0"):
+        end = reader.machine.host.nr_frames << 12
+        reader.machine.write(end - len(code), code)
+        reader.vcpu.cpu.rip = end - len(code)
+        reader.vcpu.cpu.gpr[0] = 0
+        assert not native.functions("m2pread").read_machine_to_phys(reader.machine.at, reader.guest.vcpu[0].at, 0, M2P)
+        assert (reader.vcpu.cpu.rip, reader.vcpu.cpu.gpr[0]) == (end - len(code), 0)
 
 
 # --- linear page tables ---------------------------------------------------------------------------------------------

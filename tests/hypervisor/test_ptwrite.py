@@ -265,6 +265,8 @@ PLAIN = State((0,) * 4 + (STACK, 0, DATA + 0x100, DATA) + (0,) * 8, CODE, 0, byt
         ("660fc70f", 0, "cmpxchg8b of a size that there is not"),
         ("480fc70f", 0, "cmpxchg16b"),
         ("f3ab", 0, "rep with nothing to do"),
+        ("f3a5", 0, "rep with nothing to copy"),
+        ("0f38ab07", 0, "opcode AB of a third map"),
     ],
 )
 def test_what_is_not_carried_out(code: str, offset: int, why: str) -> None:
@@ -275,3 +277,9 @@ def test_what_is_not_carried_out(code: str, offset: int, why: str) -> None:
     assert answer == -1, why
     assert after.registers == PLAIN.registers
     assert after.rip == CODE
+
+
+def test_a_register_is_no_memory_wherever_the_fault_was() -> None:
+    for code in ("89c0", "48ffc0", "0fabc8"):
+        answer, after = planned(Case(bytes.fromhex(code), 0, 0, 0), PLAIN)
+        assert (answer, after.registers, after.rip) == (-1, PLAIN.registers, CODE)

@@ -364,6 +364,7 @@ def test_watchdogs_that_were_not_started(machine: Machine) -> None:
     assert watchdog.set_watchdog(guest.at, 3, 1) == -22
     assert watchdog.set_watchdog(guest.at, 1, 1) == -22
     assert watchdog.set_watchdog(guest.at, 0, 1) == 1
+    assert watchdog.set_watchdog(guest.at, 33, 1) == -22, "whose bit is that of the first, in 32"
     assert watchdog.set_watchdog(guest.at, 1, 0) == 0
     assert watchdog.set_watchdog(guest.at, 1, 1) == -22
     machine.host.virtual_ns = 10**12

@@ -24,6 +24,7 @@ class Equivalent:
 
 _MADE = "A domain's vcpus are all made with it: there is one for each number below its count, which is asked first."
 _MEMORY = "The host refuses the hypervisor memory for a record of its own: no guest decides that."
+_EMPTY = "To decode an instruction of which no byte can be read fails too."
 
 EQUIVALENT: tuple[Equivalent, ...] = (
     Equivalent("events.py", "bind_virq", "d.vcpus[vcpu] == cython.NULL", _MADE),
@@ -37,7 +38,10 @@ EQUIVALENT: tuple[Equivalent, ...] = (
     Equivalent("events_fifo.py", "fifo_init_control", "rc != 0", _MEMORY),
     Equivalent("scheduling.py", "set_policy", "sched == cython.NULL", _MEMORY),
     Equivalent("hypercalls/vcpu_op.py", "initialise", "context == cython.NULL", _MEMORY),
-    Equivalent("watchdog.py", "set_watchdog", "entry == cython.NULL", _MEMORY),
+    Equivalent("watchdog.py", "start", "entry == cython.NULL", _MEMORY),
+    Equivalent("emulate.py", "emulate_privileged", "length == 0", _EMPTY),
+    Equivalent("m2pread.py", "read_machine_to_phys", "length == 0", _EMPTY),
+    Equivalent("segments.py", "emulate_segment", "length == 0", _EMPTY),
 )
 
 

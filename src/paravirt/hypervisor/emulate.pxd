@@ -7,6 +7,7 @@ cdef bint emulate_privileged(Host* host, Vcpu* v) noexcept nogil
 cdef bint port_allowed(Vcpu* v, u32 port, u32 size) noexcept nogil
 cdef u32 read_port(Host* host, Vcpu* v, u32 port, u32 size) noexcept nogil
 cdef bint port_instruction(Host* host, Vcpu* v, const Insn* insn) noexcept nogil
+cdef bint refuse_string(Vcpu* v, u64 address, bint is_write) noexcept nogil
 cdef bint string_port_instruction(Host* host, Vcpu* v, const Insn* insn) noexcept nogil
 cdef bint read_control(Vcpu* v, const Insn* insn) noexcept nogil
 cdef bint write_control(Vcpu* v, const Insn* insn) noexcept nogil

@@ -11,7 +11,13 @@ effect where that level allows them, control, debug and model-specific registers
 import cython
 from cython.cimports.paravirt.hypervisor.cpuid_table import cpuid
 from cython.cimports.paravirt.hypervisor.debugreg import get_debug_register, set_debug_register
-from cython.cimports.paravirt.hypervisor.guestmem import copy_from_guest, copy_to_guest, fetch_code
+from cython.cimports.paravirt.hypervisor.guestmem import (
+    copy_from_guest,
+    copy_to_guest,
+    fetch_code,
+    in_guest_range,
+    translate,
+)
 from cython.cimports.paravirt.hypervisor.mmu import set_kernel_table
 from cython.cimports.paravirt.hypervisor.msr import read_msr, write_msr
 from cython.cimports.paravirt.hypervisor.ptwrite import set_register, size_mask
@@ -26,9 +32,11 @@ from cython.cimports.paravirt.machine.cpu import (
     GPR_RDX,
     GPR_RSI,
     SEG_CS,
+    SEG_DS,
+    SEG_ES,
     U64Ptr,
 )
-from cython.cimports.paravirt.machine.decode import ConstInsnPtr, Insn, decode
+from cython.cimports.paravirt.machine.decode import ConstInsnPtr, Insn, decode, linear_address
 
 CR0_PV = cython.declare(u64, 0x80050033)
 CR0_TS = cython.declare(u64, 8)
@@ -85,25 +93,43 @@ def port_instruction(host: HostPtr, v: VcpuPtr, insn: ConstInsnPtr) -> cython.bi
     return True
 
 
+def refuse_string(v: VcpuPtr, address: u64, is_write: cython.bint) -> cython.bint:
+    """An element of ins or outs cannot be written or read: a page fault at its first byte that is out of reach.
+
+    False, for #GP, where no memory of guests can be.  Behaviour: Xen 4.17, pv/emul-priv-op.c.
+    """
+    if not in_guest_range(address, 1):
+        return False
+    if translate(v, address, is_write, False) != cython.NULL:
+        address = (address | 0xFFF) + 1
+    inject_exception(v, 14, 2 if is_write else 0, address)
+    return True
+
+
 def string_port_instruction(host: HostPtr, v: VcpuPtr, insn: ConstInsnPtr) -> cython.bint:
     """ins and outs, one element at a time: with rep the instruction is met again for the next."""
+    operand: Insn = insn[0]
     size: u32 = 4 if insn.size == 8 else insn.size
     port: u32 = cython.cast(u32, v.cpu.gpr[GPR_RDX]) & 0xFFFF
     step: u64 = 0 - cython.cast(u64, size) if v.cpu.rflags & RFLAGS_DF else size
     value: u64
+    address: u64
     if not port_allowed(v, port, size):
         return False
     if insn.rep and v.cpu.gpr[GPR_RCX] == 0:
         v.cpu.rip += insn.length
         return True
     if insn.opcode < 0x6E:
+        operand.segment = SEG_ES  # whatever a prefix says
+        address = linear_address(cython.address(v.cpu), cython.address(operand), SEG_ES, v.cpu.gpr[GPR_RDI])
         value = read_port(host, v, port, size)
-        if copy_to_guest(v, v.cpu.gpr[GPR_RDI], cython.address(value), size) != 0:
-            return False
+        if copy_to_guest(v, address, cython.address(value), size) != 0:
+            return refuse_string(v, address, True)
         v.cpu.gpr[GPR_RDI] += step
     else:
-        if copy_from_guest(v, cython.address(value), v.cpu.gpr[GPR_RSI], size) != 0:
-            return False
+        address = linear_address(cython.address(v.cpu), insn, SEG_DS, v.cpu.gpr[GPR_RSI])
+        if copy_from_guest(v, cython.address(value), address, size) != 0:
+            return refuse_string(v, address, False)
         v.cpu.gpr[GPR_RSI] += step
     if insn.rep:
         v.cpu.gpr[GPR_RCX] -= 1

@@ -429,7 +429,7 @@ def answer_query(v: VcpuPtr, insn: ConstInsnPtr, selector: u16, descriptor: u64)
     limit: u32 = cython.cast(u32, (descriptor & 0xFFFF) | (high & 0xF0000))
     kind: u32 = (high >> 8) & 0xF
     conforming: cython.bint = high & 0x1C00 == 0x1C00
-    if not conforming and ((high >> 13) & 3 != 3 or selector & 3 > 3):
+    if not conforming and (high >> 13) & 3 != 3:
         return False
     if insn.opcode == 0:
         # VERR wants something readable, VERW writable data.

@@ -47,30 +47,40 @@ def make(d: DomainPtr) -> WatchdogsPtr:
     return entry
 
 
-def set_watchdog(d: DomainPtr, number: u32, seconds: u32) -> i64:
-    """Start a watchdog (``number`` 0; answers its number, 1 or 2), set one again, or stop it (0 seconds).
+def start(d: DomainPtr, deadline: u64) -> i64:
+    """Start a watchdog that is not in use: its number, 1 or 2, or -ENOMEM.
 
-    -EINVAL: no such number, or not started.  When both are in use the answer is 2**32 - ENOSPC: in Xen the
-    error number passes through 32 unsigned bits, and so guests know it.
+    When both are in use the answer is 2**32 - ENOSPC: in Xen the error number passes through 32 unsigned bits, and
+    so guests know it.
+    """
+    entry: WatchdogsPtr = find(d)
+    i: u32
+    if entry == cython.NULL:
+        entry = make(d)
+    if entry == cython.NULL:
+        return -ENOMEM
+    for i in range(2):
+        if not (entry.in_use >> i) & 1:
+            entry.in_use |= cython.cast(u32, 1) << i
+            entry.deadline[i] = deadline
+            return i + 1
+    return cython.cast(u32, -ENOSPC)
+
+
+def set_watchdog(d: DomainPtr, number: u32, seconds: u32) -> i64:
+    """Start a watchdog (``number`` 0; the answer is that of `start`), set one again, or stop it (0 seconds).
+
+    -EINVAL: no such number, or not started.
     """
     deadline: u64 = now(d.host) + cython.cast(u64, seconds) * 1_000_000_000
     entry: WatchdogsPtr
     i: u32
+    if number == 0:
+        return start(d, deadline)
     if number > 2:
         return -EINVAL
-    entry = find(d)
-    if number == 0:
-        if entry == cython.NULL:
-            entry = make(d)
-        if entry == cython.NULL:
-            return -ENOMEM
-        for i in range(2):
-            if not (entry.in_use >> i) & 1:
-                entry.in_use |= cython.cast(u32, 1) << i
-                entry.deadline[i] = deadline
-                return i + 1
-        return cython.cast(u32, -ENOSPC)
     i = number - 1
+    entry = find(d)
     if entry == cython.NULL or not (entry.in_use >> i) & 1:
         return -EINVAL
     if seconds == 0:
