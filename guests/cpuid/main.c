@@ -74,6 +74,27 @@ static void features(void)
            seven.b >> 14 & 1);
 }
 
+/* The prefix and its cpuid at the end of a page, behind which nothing is mapped. */
+static void cut_short(void)
+{
+    static const char code[] = "\x0f\x0b" "xen\x0f\xa2";
+    char *page = page_alloc(), *gone = page_alloc();
+    u64 frame = mfn_of(page) << 12, behind = mfn_of(gone) << 12;
+    check(gone == page + PAGE_SIZE);
+    check(map_page((u64)gone, 0) == 0);
+    for (u64 size = 2; size < sizeof(code); size++) {
+        u64 at = (u64)gone - size;
+        check(map_page((u64)page, frame | PTE_P | PTE_RW | PTE_US) == 0);
+        memcpy((void *)at, code, size);
+        TRY("jmp *%%rsi", ::"S"(at) : "rax", "rbx", "rcx", "rdx");
+        printf("%lu bytes of it: %s", size, vector_name(fault.vector));
+        if (fault.vector == 14)
+            printf(" %lx at %ld", fault.error, (s64)(fault.cr2 - (u64)gone));
+        printf(", rip at %ld\n", (s64)(fault.rip - at));
+    }
+    check(map_page((u64)gone, behind | PTE_P | PTE_RW | PTE_US) == 0);
+}
+
 static void forms(void)
 {
     struct leaf l = {0, 0, 0, 0};
@@ -87,6 +108,7 @@ static void forms(void)
     show_fault("the prefix before a nop");
     TRY("ud2; .ascii \"xen\"; rdtsc", ::: "rax", "rdx");
     show_fault("the prefix before rdtsc");
+    cut_short();
     struct regs r;
     user_init();
     user_frame(&r);

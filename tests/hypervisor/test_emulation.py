@@ -169,6 +169,22 @@ def test_half_an_instruction_is_none(world: World, code: str, function: Any) -> 
     assert not world.run(code, function, at=END - len(code) // 2)
 
 
+@pytest.mark.parametrize(
+    ("code", "faults"),
+    [
+        ("", True),
+        ("0f0b", True),
+        ("90909090", True),
+        ("9090909090", False),
+        ("0f0b78656e", True),
+        ("0f0b78656e0f", True),
+    ],
+)
+def test_what_could_be_the_prefix_cut_short_is_a_page_fault(world: World, code: str, *, faults: bool) -> None:
+    assert world.run(code, emulate.emulate_forced_ud, at=END - len(code) // 2) == faults
+    assert world.fault == ((PF, 0, END) if faults else None)
+
+
 def test_no_instruction_is_none(world: World) -> None:
     world.cpu.rip = END
     assert not emulate.emulate_privileged(*world.who)

@@ -206,19 +206,24 @@ def answer_cpuid(host: HostPtr, v: VcpuPtr) -> cython.void:
 
 
 def emulate_forced_ud(host: HostPtr, v: VcpuPtr) -> cython.bint:
-    """#UD: the prefix that asks for emulation, ``ud2; .ascii "xen"``, before a cpuid.  False: the guest's own."""
+    """#UD: the prefix that asks for emulation, ``ud2; .ascii "xen"``, before a cpuid.  False: the guest's own.
+
+    Code that ends within the prefix's length, or within the cpuid's, is a page fault where it ends, as on Xen.
+    """
     code: u8[7]
-    if fetch_code(v, code, v.cpu.rip, 7) < 7:
-        return False
-    if (
-        code[0] != 0x0F
-        or code[1] != 0x0B
-        or code[2] != 0x78
-        or code[3] != 0x65
-        or code[4] != 0x6E
-        or code[5] != 0x0F
-        or code[6] != 0xA2
-    ):
+    length: u64 = fetch_code(v, code, v.cpu.rip, 7)
+    has_prefix: cython.bint = (
+        length >= 5
+        and code[0] == 0x0F
+        and code[1] == 0x0B
+        and code[2] == 0x78
+        and code[3] == 0x65
+        and code[4] == 0x6E
+    )
+    if length < 5 or (has_prefix and length < 7):
+        inject_exception(v, 14, 0, v.cpu.rip + length)
+        return True
+    if not has_prefix or code[5] != 0x0F or code[6] != 0xA2:
         return False
     answer_cpuid(host, v)
     v.cpu.rip += 7
