@@ -6,6 +6,7 @@
  * "xsd_kva" are what Domain 0's kernel offers under /proc/xen. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -99,8 +100,10 @@ int xengnttab_unmap(void *gnttab, void *start, uint32_t count) { return munmap(s
 
 void *xengnttab_map_grant_ref(void *gnttab, uint32_t domid, uint32_t reference, int protection) {
     int fd = open_own("ring", (int)domid, O_RDWR);
-    if (fd < 0)
+    if (fd < 0) {
+        errno = EINVAL; /* as Linux says of every grant that cannot be mapped */
         return NULL;
+    }
     void *page = mmap(NULL, 4096, protection, MAP_SHARED, fd, 0);
     close(fd);
     return page == MAP_FAILED ? NULL : page;

@@ -216,14 +216,14 @@ def test_domain_0_may_ask_for_quotas() -> None:
 
 def test_a_domain_is_introduced_through_the_socket_only_if_somebody_does_it() -> None:
     asked = OurStore()
-    seen: list[tuple[int, int, int]] = []
+    seen: list[tuple[int, int]] = []
     reply = asked.ask(0, xs_wire.XS_INTRODUCE, b"9\x00100\x003\0").reply
     assert reply is not None
-    assert reply.payload == b"ENOENT\0"
+    assert reply.payload == b"EINVAL\0"
 
-    def introduce(domid: int, frame: int, port: int) -> bool:
-        seen.append((domid, frame, port))
-        return True
+    def introduce(domid: int, port: int) -> None:
+        seen.append((domid, port))
+        asked.store.introduce(domid)
 
     released: list[int] = []
     asked.store.on_introduce = introduce
@@ -233,7 +233,7 @@ def test_a_domain_is_introduced_through_the_socket_only_if_somebody_does_it() ->
         reply = asked.ask(0, kind, payload).reply
         assert reply is not None
         assert (reply.type, reply.payload) == (kind, b"OK\0")
-    assert seen == [(9, 100, 3)] * 2
+    assert seen == [(9, 3)] * 2
     assert released == [9]
     assert asked.store.introduced == {0}
 
@@ -257,7 +257,7 @@ def test_every_request_has_one_answer_and_every_error_is_one_of_the_protocol(
     asked = OurStore()
     asked.introduce(5)
     give_homes(asked, 5)
-    asked.store.on_introduce = lambda *_: True
+    asked.store.on_introduce = lambda domid, port: asked.store.introduce(domid)
     for kind, payload, transaction in requests:
         if domid not in asked.store.introduced or asked.connection(domid).broken:
             break  # Domain 0 may release domain 5

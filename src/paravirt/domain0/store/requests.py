@@ -411,15 +411,20 @@ def _is_domain_introduced(connection: Connection, message: Message, transaction:
 
 
 def _introduce(connection: Connection, message: Message, transaction: Transaction | None) -> bytes:
-    arguments = [_number(text) for text in strings(message.payload)]
-    if len(arguments) < 3 or arguments[2] <= 0:
+    arguments = [_number(text) & 0xFFFFFFFF for text in strings(message.payload)]
+    if len(arguments) < 3 or arguments[2] == 0:
         raise StoreError("EINVAL")
     store = connection.store
-    domid, frame, port = arguments[:3]
-    if store.on_introduce is None or not store.on_introduce(domid, frame, port):
-        raise StoreError("ENOENT")
-    if domid not in store.introduced:
-        store.introduce(domid)
+    # The frame in between is what it was called for once; the ring's page is found by its grant.
+    domid, _, port = arguments[:3]
+    if domid == 0:
+        return OK  # it has come long ago, and its clients have no rings
+    if store.on_introduce is None:
+        raise StoreError("EINVAL")
+    store.on_introduce(domid, port)
+    introduced = store.connection_of(domid)
+    if introduced is not None:
+        introduced.reset()
     return OK
 
 
@@ -427,7 +432,7 @@ def _release(connection: Connection, message: Message, transaction: Transaction 
     domid = _guest(connection, message)
     if connection.store.on_release is not None:
         connection.store.on_release(domid)
-    connection.store.release(domid)
+    connection.store.part_with(domid)
     return OK
 
 

@@ -53,9 +53,9 @@ class Store:
     Attributes:
         quotas: limits for every domain but Domain 0.
         introduced: the domains that the store talks to.
-        on_introduce: what to do when a client of Domain 0 introduces a domain: called with domid, frame and port;
-            false if there is no such domain. Without it, introducing is refused.
-        on_release: called with the domid when a client of Domain 0 releases a domain.
+        on_introduce: has a domain's ring served, and the domain introduced: called with domid and port when a client
+            of Domain 0 asks for it; raises StoreError. Without it, introducing is refused.
+        on_release: has a domain's ring served no more: called with the domid when a client of Domain 0 asks for it.
     """
 
     def __init__(self, quotas: Quotas | None = None) -> None:
@@ -63,7 +63,7 @@ class Store:
         self.tree = Tree()
         self.watches = Watches()
         self.introduced: set[int] = {0}
-        self.on_introduce: Callable[[int, int, int], bool] | None = None
+        self.on_introduce: Callable[[int, int], None] | None = None
         self.on_release: Callable[[int], None] | None = None
         self.calls: deque[tuple[Callable[[str], None], str]] = deque()
         self._settling = False
@@ -104,11 +104,15 @@ class Store:
         self._belongings.setdefault(domid, []).extend(paths)
 
     def release(self, domid: int) -> None:
-        """A domain has gone, and with it its connection, its watches, the nodes that it owned and its belongings."""
-        for connection in self._connections.pop(domid, []):
-            connection.close()
+        """A domain has gone, and with it its belongings and all that :meth:`part_with` takes."""
+        self._disconnect(domid)
         for path in self._belongings.pop(domid, []):
             self.remove(path)
+        self.part_with(domid)
+
+    def part_with(self, domid: int) -> None:
+        """Talk to a domain no more: its connection, its watches and the nodes that it owned are gone."""
+        self._disconnect(domid)
         for owned in self.tree.owned_by(domid):
             node = self.tree.get(owned)
             if node is not None and node.owner == domid:  # it may have gone with one above it
@@ -119,6 +123,10 @@ class Store:
             self.introduced.discard(domid)
             self._fire_special(RELEASE_DOMAIN)
         self.settle()
+
+    def _disconnect(self, domid: int) -> None:
+        for connection in self._connections.pop(domid, []):
+            connection.close()
 
     def forget(self, connection: Connection) -> None:
         """A connection was closed."""
@@ -343,14 +351,19 @@ class Connection:
 
     def close(self) -> None:
         """Forget its watches, its transactions and what it has not read."""
+        self.reset()
+        self.store.forget(self)
+        self.broken = "the connection was closed"
+
+    def reset(self) -> None:
+        """Begin anew: no watches, no transactions, no request half read and no reply half sent."""
         self.drop_watches_and_transactions()
+        self._parser = Parser()
         self._output.clear()
         self._output_size = 0
         self._events.clear()
         self._events_size = 0
         self._events_lost = False
-        self.store.forget(self)
-        self.broken = "the connection was closed"
 
     def drop_watches_and_transactions(self) -> None:
         """As RESET_WATCHES does."""

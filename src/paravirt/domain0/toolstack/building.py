@@ -13,7 +13,6 @@ from paravirt.abi.grant_table import GNTTAB_RESERVED_CONSOLE, GNTTAB_RESERVED_XE
 from paravirt.domain0.builder import BuiltDomain, KernelImage, build_domain
 from paravirt.domain0.devices.spec import DeviceSpec
 from paravirt.domain0.domainlimits import DomainLimits
-from paravirt.domain0.store import StoreService
 from paravirt.domain0.store.layout import announce, derived_identity
 from paravirt.domain0.toolstack.domain import Domain, ShutdownReason
 from paravirt.domain0.toolstack.limits import FRAMES_PER_MIB, MAXMEM_SLACK, MIB
@@ -96,7 +95,7 @@ def create_domain(machine: Machine, domid: int, wanted: Wanted) -> Domain:
     machine.domains[domid] = domain
     _serve_console(domain, view, console_port)
     _announce(domain, wanted, built, console_port, store_port)
-    _serve_store(domain, store_port)
+    machine.store_rings.introduce(domid, store_port)
     try:
         for device in wanted.devices:
             machine.devices.attach(domid, device)
@@ -162,18 +161,3 @@ def _announce(domain: Domain, wanted: Wanted, built: BuiltDomain, console_port: 
         online=wanted.online_vcpus,
         tty=wanted.tty,
     )
-
-
-def _serve_store(domain: Domain, port: int) -> None:
-    """Serve the domain's xenstore ring, and tell everybody that it has come."""
-    services, store = domain.machine._services, domain.machine.store
-    connection = store.connect(domain.domid)
-    # The service exists before its notifier does: bind late.
-    service: list[StoreService] = []
-    notify = services.bind(domain.domid, port, lambda: service[0].on_event()).notify
-    page = domain.machine.grants.map(domain.domid, GNTTAB_RESERVED_XENSTORE)
-    domain._rings.append(page)
-    service.append(StoreService(page, connection, notify, services.post))
-    domain._on_end.append(service[0].close)
-    connection.on_output = lambda: services.post(service[0].on_event)
-    store.introduce(domain.domid)

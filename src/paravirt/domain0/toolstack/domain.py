@@ -63,7 +63,6 @@ class Domain:
         self._view: DomainView | None = view
         self._ended = threading.Event()
         self._reason: ShutdownReason | None = None
-        self._on_end: list[Callable[[], None]] = []
         self._rings: list[MappedGrant] = []
 
     def wait(self, timeout: float | None = None) -> ShutdownReason:

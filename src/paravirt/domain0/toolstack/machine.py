@@ -26,6 +26,7 @@ from paravirt.domain0.net.network import Network, NetworkOptions
 from paravirt.domain0.services import Services
 from paravirt.domain0.store import Store
 from paravirt.domain0.store.layout import announce_host
+from paravirt.domain0.store.rings import StoreRings
 from paravirt.domain0.store.socket import StoreSocket
 from paravirt.domain0.toolstack.building import Wanted, contents, create_domain
 from paravirt.domain0.toolstack.domain import Domain, ShutdownReason
@@ -63,6 +64,7 @@ class Machine:
 
     Attributes:
         grants: the domains' grants, as Domain 0's backends use them.
+        store_rings: which domains' rings the store serves.
         devices: the domains' virtual devices; only Domain 0's thread (:meth:`call`) may touch them.
         network: the virtual firewall-router; only Domain 0's thread may touch it.
         on_shutdown: called in Domain 0's thread with a domain that has just shut down, or has been destroyed.
@@ -105,6 +107,7 @@ class Machine:
         self.memory.on_write(self.host.invalidate_ranges)
         self.store = Store()
         self.grants = Grants(self.host)
+        self.store_rings = StoreRings(self.store, self._services, self.grants)
         self._io = IoPool(self._services, 0 if deterministic else IO_THREADS)
         self.network = Network(self._services, network or NetworkOptions(), deterministic)
         facilities = Facilities(self.store, self._services, self.grants, self._io, deterministic)
@@ -322,9 +325,8 @@ class Machine:
         self._quiesce()
         domain.console.on_event()
         domain.console.close()
-        for action in domain._on_end:
-            action()
         self.devices.domain_ended(domain.domid)
+        self.store_rings.close(domain.domid)
         self.store.release(domain.domid)
         self._services.forget(domain.domid)
         self.grants.unmap_all(domain._rings)
