@@ -50,6 +50,15 @@ def test_quick_hosting(rows: str, tmp_path: Path) -> None:
     assert all(value >= 0 for row in read["rows"] for value in row["samples"]["paravirt"]["values"])
 
 
+def test_quick_store(tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    assert run(["--quick", "--rows", "xs_*", "--json", str(file)]) == 0
+    read = figures(file)
+    assert read["skipped"] == {"peers": "not asked for with --peers"}
+    assert [row["name"] for row in read["rows"]] == [row.name for row in known.rows() if row.section == "store"]
+    assert all(value > 0 for row in read["rows"] for value in row["samples"]["paravirt"]["values"])
+
+
 def test_quick_hello(tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
     assert run(["--quick", "--runs", "2", "--rows", "hello_*", "--json", str(file)]) == 0
@@ -62,7 +71,7 @@ def test_quick_hello(tmp_path: Path) -> None:
 @needs_compiler
 def test_a_linux_guest_gives_every_row(tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
-    assert run(["--quick", "--rows", "[!bhtn]*", "--json", str(file)]) == 0
+    assert run(["--quick", "--rows", "[!bhtnx]*", "--json", str(file)]) == 0
     rows = {row["name"]: row for row in figures(file)["rows"]}
     assert {"fork_sh", "disk_random_read_4k", "disk_domain0"} <= set(rows)
     for name, row in rows.items():

@@ -28,6 +28,8 @@ QUICK_RUNS = 1
 TRAPS_PER_ROW = 200_000
 QUICK_TRAPS = 20_000
 QUICK_ROW_MS = 20
+READS = 50_000
+QUICK_READS = 2000
 HOSTING_S = 10.0
 QUICK_HOSTING_S = 1.0
 
@@ -202,6 +204,16 @@ class Suite:
         for peer in self._usable_peers():
             if peer.has_devices:
                 self._attempt(f"network: {peer.name}", lambda: theirs(peer))  # noqa: B023
+
+    def _store(self) -> None:
+        from paravirt.bench import stores
+
+        def reads() -> None:
+            found = stores.measure(QUICK_READS if self.quick else READS)
+            self._add("xs_read_pipelined", PARAVIRT, found.pipelined_us)
+            self._add("xs_read_single", PARAVIRT, found.single_us)
+
+        self._attempt("store", reads)
 
     def _hosting(self) -> None:
         from paravirt.bench import hosting

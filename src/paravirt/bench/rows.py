@@ -12,6 +12,7 @@ XEN = ("xen-dom0", "QEMU 10")
 _HALF = Target(0.5, XEN)
 _TRAP_NS, _UPDATE_NS, _GRANT_NS, _PAGE_NS = 1000, 2000, 5000, 10_000
 _HOLD_US = 1000
+_STORE_READ_US = 50
 _LIMITS = {
     "mmu_update": _UPDATE_NS,
     "update_va_mapping": _UPDATE_NS,
@@ -69,7 +70,8 @@ _BANDWIDTHS = (
 
 def rows() -> list[Row]:
     """New rows without figures, in the table's order."""
-    return [*_boot_rows(), *_trap_rows(), *_guest_rows(), *_disk_rows(), *_network_rows(), *_hosting_rows()]
+    devices = [*_disk_rows(), *_network_rows(), *_store_rows()]
+    return [*_boot_rows(), *_trap_rows(), *_guest_rows(), *devices, *_hosting_rows()]
 
 
 def _boot_rows() -> list[Row]:
@@ -120,6 +122,14 @@ def _network_rows() -> list[Row]:
         for name, unit, meaning in _NETWORK
     ]
     return [*made, Row("net_domain0", "us/MB", "network", "CPU time of Domain 0's thread in all of these")]
+
+
+def _store_rows() -> list[Row]:
+    reads = "a read of xenstore over its socket, by a client that"
+    return [
+        Row("xs_read_pipelined", "us", "store", f"{reads} does not wait for replies", targets=(Target(_STORE_READ_US),)),
+        Row("xs_read_single", "us", "store", f"{reads} waits for each"),
+    ]
 
 
 def _guest_rows() -> list[Row]:
