@@ -127,9 +127,10 @@ def _network_rows() -> list[Row]:
 def _store_rows() -> list[Row]:
     reads = "a read of xenstore over its socket, by a client that"
     return [
-        Row("xs_read_pipelined", "us", "store", f"{reads} does not wait for replies", targets=(Target(_STORE_READ_US),)),
+        Row("xs_read_pipelined", "us", "store", f"{reads} does not wait for replies",
+            targets=(Target(_STORE_READ_US),)),
         Row("xs_read_single", "us", "store", f"{reads} waits for each"),
-    ]
+    ]  # fmt: skip
 
 
 def _guest_rows() -> list[Row]:
