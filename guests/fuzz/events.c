@@ -177,7 +177,7 @@ static void vcpu(struct call *c)
         c->cookie[0] = arg, c->cookie[1] = toy, c->done = moved_info;
         break;
     case VCPUOP_send_nmi:
-        number = 0, arg = 0;
+        arg = 0;
     }
     if (op != VCPUOP_initialise && !c->done)
         spoil(words, 16);
@@ -234,7 +234,7 @@ void events_init(void)
     struct vcpu_guest_context *v = &context;
     vcpu1 = &shared_info->vcpu_info[1];
     handlers[VEC_EVENT] = take_events;
-    handlers[VEC_NMI] = handlers[VEC_FAILSAFE] = nothing;
+    handlers[VEC_NMI] = handlers[2] = handlers[VEC_FAILSAFE] = nothing;
     handlers[1] = disarm;
     register_callback(CALLBACKTYPE_nmi, 0, nmi_callback);
     v->flags = VGCF_in_kernel;

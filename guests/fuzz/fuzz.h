@@ -39,6 +39,7 @@ struct family {
     u32 weight;
     u8 alone; /* never part of a batch */
 };
+#define NO_SUCH 99          /* the sub-operation of numbers that are none */
 #define SUB_PT_WRITE 0x1000 /* no hypercall: a write to a page table, which Xen carries out */
 void count_call(u64 op, u32 sub, int good);
 
@@ -70,6 +71,8 @@ static inline u64 toy_mfn(u32 toy)
 }
 u32 any_toy(u32 from, u32 to, int role); /* one with that role if a few tries find one; role -1: any */
 u64 odd_mfn(void);                       /* mostly a toy's; also the hypervisor's, page tables, beyond the end */
+int is_needed(u64 mfn);                  /* a frame of this kernel's own, and no toy's: without it nothing goes on */
+u64 spare(u64 machine_address);          /* the same place in a toy's frame, if it is in a frame that is needed */
 #define SCRATCH 0x10000000UL             /* addresses at which anything may be mapped */
 #define SCRATCH_PAGES 64
 extern u16 self_domid, peer_domid;

@@ -95,9 +95,30 @@ static u32 version = 1;
 static u8 have_table;
 static u64 window_entries; /* machine address of the L1 entry of the first page there */
 
+static u8 granted[REFS]; /* what this kernel last wrote there gives to itself */
+enum { NOT_OURS, READ_ONLY, WRITABLE };
+
 static u32 some_ref(void)
 {
     return chance(95) ? FIRST_REF + (u32)below(REFS) : (u32)odd_value();
+}
+
+/* Of version 1: reading or writing is marked. In an entry that accepts a transfer the bits say how far that came. */
+static int is_mapped(u64 entry)
+{
+    return entry & 0x18 && (entry & 3) != GTF_accept_transfer;
+}
+
+/* A reference that this kernel gave to itself, if a few tries find one. */
+static u32 own_ref(void)
+{
+    u32 at = 0;
+    for (int tries = 0; tries < 12; tries++) {
+        at = (u32)below(REFS);
+        if (granted[at] != NOT_OURS)
+            break;
+    }
+    return FIRST_REF + at;
 }
 
 static u16 partner(void)
@@ -120,17 +141,20 @@ static void write_entry(struct call *c)
         flags |= GTF_readonly;
     if (chance(3))
         flags = (u16)odd_value();
+    u64 *entry = (u64 *)table + ref;
+    if (version == 1 && is_mapped(*entry) && chance(95))
+        return; /* a proper guest leaves it */
+    granted[ref - FIRST_REF] = domid != self_domid || (flags & 0x103) != GTF_permit_access ? NOT_OURS
+                               : flags & GTF_readonly                                      ? READ_ONLY
+                                                                                           : WRITABLE;
     if (version == 1) {
-        u64 *entry = (u64 *)table + ref;
-        if (*entry & 0x18 && chance(95))
-            return; /* in use: a proper guest leaves it */
         *entry = flags | (u64)domid << 16 | frame << 32;
         return;
     }
-    u64 *entry = (u64 *)table + 2 * ref;
+    entry = (u64 *)table + 2 * ref;
     entry[1] = frame;
     if (chance(20))
-        flags |= GTF_sub_page;
+        flags |= GTF_sub_page, granted[ref - FIRST_REF] = NOT_OURS;
     u64 rest = flags & GTF_sub_page ? below(4096) | below(4096) << 16 : 0;
     if ((flags & 3) == GTF_transitive)
         rest = partner(), entry[1] = FIRST_REF + below(REFS);
@@ -146,13 +170,33 @@ static void now_mapped(struct call *c, s64 result)
     mapped[at].va = m->host_addr;
 }
 
+/* A page of the window that nothing is mapped at, if a few tries find one. */
+static u64 free_page(void)
+{
+    u64 va = 0;
+    for (int tries = 0; tries < 6; tries++) {
+        u32 at = 0;
+        va = WINDOW + below(WINDOW_PAGES) * PAGE_SIZE;
+        while (at < nr_mapped && mapped[at].va != va)
+            at++;
+        if (at == nr_mapped)
+            break;
+    }
+    return va;
+}
+
 static void map_grant(struct call *c)
 {
     struct map *m = arena(sizeof(*m));
-    m->host_addr = WINDOW + below(WINDOW_PAGES) * PAGE_SIZE;
+    m->host_addr = free_page();
     m->flags = GNTMAP_host_map | (chance(50) ? GNTMAP_readonly : 0);
     m->ref = some_ref();
     m->dom = partner();
+    if (chance(70)) {
+        m->ref = own_ref(), m->dom = self_domid;
+        if (granted[m->ref - FIRST_REF] == READ_ONLY && chance(90))
+            m->flags |= GNTMAP_readonly;
+    }
     if (chance(10)) {
         m->host_addr = window_entries + ((m->host_addr - WINDOW) >> 12) * 8;
         m->flags |= GNTMAP_contains_pte;
@@ -160,6 +204,10 @@ static void map_grant(struct call *c)
     if (chance(5))
         m->flags ^= 1u << below(32);
     spoil(m, sizeof(*m));
+    if (m->flags & GNTMAP_contains_pte)
+        m->host_addr = spare(m->host_addr);
+    else if (m->host_addr >= VIRT_BASE && m->host_addr < (u64)toys[NR_TOYS])
+        m->host_addr = WINDOW + m->host_addr % PAGE_SIZE;
     c->status = &m->status, c->cookie[0] = (u64)m, c->done = now_mapped;
     fill(c, __HYPERVISOR_grant_table_op, GNTTABOP_map_grant_ref, GNTTABOP_map_grant_ref, (u64)m, 1, 0);
 }
@@ -218,6 +266,8 @@ static void copy_frame(struct call *c)
         p->len = (u16)below(2048);
     }
     spoil(copies, sizeof(*copies));
+    if (!(copies[0].flags & 2))
+        copies[0].dest.u = spare(copies[0].dest.u << 12) >> 12;
     c->status = &copies[0].status;
     fill(c, __HYPERVISOR_grant_table_op, GNTTABOP_copy, GNTTABOP_copy, (u64)copies, count, 0);
 }
@@ -252,8 +302,25 @@ static void set_version(struct call *c)
 
 static void moved_away(struct call *c, s64 result)
 {
+    const struct transfer *t = (const struct transfer *)c->cookie[1];
     (void)result;
-    role_of[c->cookie[0]] = GONE;
+    if (t->domid == self_domid) /* what one gives to oneself comes back as it was */
+        role_of[c->cookie[0]] = LOOSE;
+}
+
+/* An entry that takes what this domain gives to itself. */
+static u32 accepting(u32 toy)
+{
+    u64 pfn = ((u64)toys[toy] - VIRT_BASE) >> 12;
+    u32 ref = FIRST_REF + (u32)below(REFS);
+    u64 *entry = (u64 *)table + ref * version;
+    if (!have_table || is_mapped(*entry))
+        return ref;
+    granted[ref - FIRST_REF] = NOT_OURS;
+    entry[0] = GTF_accept_transfer | (u64)self_domid << 16 | (version == 1 ? pfn << 32 : 0);
+    if (version == 2)
+        entry[1] = pfn;
+    return ref;
 }
 
 static void transfer_frame(struct call *c)
@@ -264,7 +331,10 @@ static void transfer_frame(struct call *c)
         return;
     map_page((u64)toys[toy], 0);
     *t = (struct transfer){toy_mfn(toy), partner(), some_ref(), 0};
-    c->status = &t->status, c->cookie[0] = toy, c->done = moved_away;
+    if (chance(60))
+        t->domid = self_domid, t->ref = accepting(toy);
+    role_of[toy] = GONE; /* also when nobody takes it */
+    c->status = &t->status, c->cookie[0] = toy, c->cookie[1] = (u64)t, c->done = moved_away;
     fill(c, __HYPERVISOR_grant_table_op, GNTTABOP_transfer, GNTTABOP_transfer, (u64)t, 1, 0);
 }
 

@@ -5,7 +5,7 @@
 
 char toys[NR_TOYS][PAGE_SIZE] __attribute__((aligned(4096)));
 u8 role_of[NR_TOYS];
-static u64 contents[512];
+static u64 contents[512], last_mfn;
 
 u32 any_toy(u32 from, u32 to, int role)
 {
@@ -39,6 +39,21 @@ u64 odd_mfn(void)
     return toy_mfn((u32)below(NR_TOYS));
 }
 
+int is_needed(u64 mfn)
+{
+    if (mfn > last_mfn)
+        return 0;
+    u64 pfn = m2p[mfn], first_toy = ((u64)toys - VIRT_BASE) >> 12;
+    return pfn < start_info->nr_pages && p2m[pfn] == mfn && (pfn < first_toy || pfn >= first_toy + NR_TOYS);
+}
+
+u64 spare(u64 address)
+{
+    if (!is_needed(address >> 12))
+        return address;
+    return toy_mfn(any_toy(0, FIRST_SPARE_TOY, -1)) << 12 | address % PAGE_SIZE;
+}
+
 /* ---- contents of tables ---- */
 
 static u64 odd_bits(u64 entry)
@@ -65,7 +80,7 @@ static u64 upper_entry(u32 level)
         return 0;
     if (chance(3)) /* a table of the same level, as a linear map has it */
         return odd_bits(toy_mfn(table_toy(level, chance(50) ? PINNED : READY)) << 12 | PTE_P | (chance(20) ? PTE_RW : 0));
-    return odd_bits(toy_mfn(table_toy(level - 1, chance(50) ? PINNED : READY)) << 12 | PTE_TABLE);
+    return odd_bits(toy_mfn(table_toy(level - 1, chance(75) ? PINNED : READY)) << 12 | PTE_TABLE);
 }
 
 static u64 entry_for(u32 level)
@@ -96,7 +111,7 @@ static void fill_descriptors(void)
 {
     static const u64 good[] = {0x00cff3000000ffff, 0x00affb000000ffff, 0x00cffb000000ffff, 0, 0x0000ec0000080000};
     memset(contents, 0, PAGE_SIZE);
-    for (u32 i = 0; i < 12; i++)
+    for (u32 i = 0; i < 30; i++)
         contents[below(24)] = chance(97) ? good[below(ARRAY_SIZE(good))] : odd_value();
 }
 
@@ -168,8 +183,8 @@ static void one_update(struct mmu_update *update)
         command = MMU_PT_UPDATE_NO_TRANSLATE;
     if (chance(10)) /* a plain frame */
         toy = any_toy(FIRST_DATA_TOY, FIRST_SPARE_TOY, -1), value = rnd();
-    if (chance(3) && level != 4)
-        index = below(512), toy = (u32)below(NR_TOYS);
+    if (chance(3)) /* any table, but for where an L4 table leads to this kernel */
+        toy = (u32)below(NR_TOYS), index = level_of(toy) == 4 ? below(511) : below(512);
     update->ptr = (toy_mfn(toy) << 12 | index << 3) | command;
     update->val = value;
     if (chance(10)) {
@@ -188,6 +203,8 @@ static void pt_update(struct call *c)
     u64 command = updates[0].ptr & 7;
     if ((updates[0].ptr & 7) != MMU_MACHPHYS_UPDATE)
         spoil(updates, count * sizeof(*updates));
+    for (u32 i = 0; i < count; i++)
+        updates[i].ptr = spare(updates[i].ptr);
     fill(c, __HYPERVISOR_mmu_update, (u32)command, (u64)updates, count, chance(80) ? (u64)done : chance(90) ? 0 : odd_value(),
          some_domid());
     if (chance(2))
@@ -202,6 +219,13 @@ struct loop_op {
     u32 cmd, pad;
     u64 arg1, arg2;
 };
+
+/* Whether an L4 table has this kernel where it is. */
+static int leads_here(u32 toy)
+{
+    u64 here = ((const u64 *)kernel_l4)[511], there = ((const u64 *)toys[toy])[511];
+    return role_of[toy] == PINNED && !((here ^ there) & (PTE_ADDR | PTE_P | PTE_RW | PTE_NX));
+}
 
 /* The kernel runs on a copy of its own L4 table now: as good as the other. */
 static void switched(struct call *c, s64 result)
@@ -219,6 +243,8 @@ static void extended(struct call *c)
     case MMUEXT_PIN_L1_TABLE ... MMUEXT_PIN_L4_TABLE:
         level = cmd - MMUEXT_PIN_L1_TABLE + 1;
         toy = table_toy(chance(95) ? level : 1 + (u32)below(4), READY);
+        if (role_of[toy] != READY && chance(70))
+            return;
         c->cookie[0] = toy, c->cookie[1] = PINNED, c->done = became;
         op->arg1 = toy_mfn(toy);
         break;
@@ -229,7 +255,7 @@ static void extended(struct call *c)
         break;
     case MMUEXT_NEW_BASEPTR:
         toy = table_toy(4, PINNED);
-        op->arg1 = chance(40) ? toy_mfn(toy) : mfn_of((void *)kernel_l4);
+        op->arg1 = leads_here(toy) && chance(60) ? toy_mfn(toy) : mfn_of((void *)kernel_l4);
         c->done = switched;
         break;
     case MMUEXT_NEW_USER_BASEPTR:
@@ -258,7 +284,11 @@ static void extended(struct call *c)
         spoil(op, sizeof(*op));
     else if (chance(10))
         op->arg1 = odd_mfn(), c->done = 0, op->cmd = cmd == MMUEXT_NEW_BASEPTR ? MMUEXT_UNPIN_TABLE : cmd;
-    fill(c, __HYPERVISOR_mmuext_op, op->cmd < 21 ? op->cmd : 99, (u64)op, 1, chance(80) ? (u64)done : chance(90) ? 0 : odd_value(), DOMID_SELF);
+    if (!c->done && (op->cmd == MMUEXT_CLEAR_PAGE || op->cmd == MMUEXT_COPY_PAGE))
+        op->arg1 = spare(op->arg1 << 12) >> 12;
+    if (!c->done && op->cmd == MMUEXT_NEW_BASEPTR) /* which another command has become */
+        op->cmd = MMUEXT_NEW_USER_BASEPTR;
+    fill(c, __HYPERVISOR_mmuext_op, op->cmd < 21 ? op->cmd : NO_SUCH, (u64)op, 1, chance(80) ? (u64)done : chance(90) ? 0 : odd_value(), DOMID_SELF);
     if (!c->done && chance(10))
         c->args[3] = some_domid();
     if (!c->done && chance(3))
@@ -312,7 +342,7 @@ static void one_descriptor(struct call *c)
     static const u64 good[] = {0x00cff3000000ffff, 0x00affb000000ffff, 0, 0x00409a000000ffff};
     u32 toy = any_toy(FIRST_SEGMENT_TOY, FIRST_SPARE_TOY, chance(50) ? READY : LOOSE);
     u64 at = toy_mfn(toy) << 12 | below(512) << 3;
-    fill(c, __HYPERVISOR_update_descriptor, 0, chance(90) ? at : odd_value(),
+    fill(c, __HYPERVISOR_update_descriptor, 0, chance(90) ? at : spare(odd_value()),
          chance(80) ? good[below(ARRAY_SIZE(good))] : odd_value(), 0, 0);
 }
 
@@ -467,5 +497,6 @@ const struct family memory_families[] = {
 
 void memory_init(void)
 {
+    last_mfn = (u64)xen_memory_op(XENMEM_maximum_ram_page, 0);
     map_in(kernel_l4, SCRATCH, 0);
 }

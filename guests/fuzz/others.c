@@ -96,7 +96,7 @@ static void assists(struct call *c)
     u64 type = chance(90) ? types[below(ARRAY_SIZE(types))] : odd_value();
     if (type == 2)
         cmd = 0; /* stays on */
-    fill(c, __HYPERVISOR_vm_assist, (u32)type & 0xff, cmd, type, 0, 0);
+    fill(c, __HYPERVISOR_vm_assist, type < 6 || type == 32 ? (u32)type : NO_SUCH, cmd, type, 0, 0);
 }
 
 static void devices(struct call *c)

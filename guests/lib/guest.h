@@ -98,6 +98,8 @@ void traps_init(void);
 s64 set_gate(u8 vector, u8 flags, u16 cs, u64 address);
 /* Handlers by vector or pseudo-vector; they run before the fix-up of TRY. Null: the default. */
 extern trap_handler *handlers[0x106];
+/* Told of a trap that nobody expects, before it ends the domain: may go on elsewhere instead. */
+extern trap_handler *last_resort;
 s64 register_callback(u16 type, u16 flags, void *address);
 
 /* The last fault that TRY caught. */

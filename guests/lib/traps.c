@@ -3,7 +3,7 @@
 
 struct fault fault = {.vector = -1};
 u64 try_start, try_fixup;
-trap_handler *handlers[0x106];
+trap_handler *handlers[0x106], *last_resort;
 
 const char *vector_name(int vector)
 {
@@ -55,8 +55,11 @@ void trap_entry(struct regs *r)
         handlers[r->vector](r);
         return;
     }
-    if (!try_fixup)
+    if (!try_fixup) {
+        if (last_resort)
+            last_resort(r);
         unexpected(r);
+    }
     fault = (struct fault){
         .vector = (int)r->vector,
         .error = r->error,

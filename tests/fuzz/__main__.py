@@ -32,6 +32,7 @@ def main() -> int:
     parser.add_argument("--domains", type=int, default=2, help="how many domains at a time (default: 2)")
     parser.add_argument("--each", type=int, default=50_000, help="calls of one domain (default: 50000)")
     parser.add_argument("--deterministic", action="store_true", help="the same run for the same seed; one domain")
+    parser.add_argument("--reports", action="store_true", help="show the report on each domain that crashed")
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else secrets.randbelow(10**9)
     print(f"seed {seed}", flush=True)
@@ -49,6 +50,8 @@ def main() -> int:
             print(f"FAILED (seed {seed}): {bug}")
             return 1
     print(table(outcome))
+    if options.reports:
+        print("\n".join(f"seed {seed}: {report}" for seed, report in outcome.crashes))
     print(
         f"{outcome.calls} calls by {outcome.domains} domains, {outcome.hypercalls} hypercalls in all, "
         f"{len(outcome.crashes)} crashed by their own fault and {outcome.early} ended early, "

@@ -40,6 +40,7 @@ _PREFIXES: dict[str, tuple[ModuleType, str]] = {
 PT_WRITE = 0x1000
 _WRITES = {2: "mov", 3: "xchg", 4: "btr", 5: "cmpxchg", 6: "mov of half an entry"}
 WILD = PT_WRITE + 1
+NO_SUCH = 99
 
 
 def name_of(op: int, sub: int) -> str:
@@ -53,8 +54,8 @@ def name_of(op: int, sub: int) -> str:
     family = _hypercall(op)
     if family not in _PREFIXES:
         return family if sub == 0 else f"{family} {sub}"
-    if (family, sub) == ("mmuext_op", 99):
-        return "mmuext_op (no such command)"
+    if sub == NO_SUCH:
+        return f"{family} (no such command)"
     module, prefix = _PREFIXES[family]
     for name, value in vars(module).items():
         if name.startswith(prefix) and value == sub:

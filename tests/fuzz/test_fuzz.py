@@ -33,7 +33,7 @@ def test_nothing_gives(outcome: Outcome) -> None:
     assert outcome.calls >= CALLS
     assert outcome.hypercalls >= CALLS * 0.9  # page-table writes and selector loads are none
     assert outcome.audits >= 2 * outcome.domains
-    assert outcome.early + len(outcome.crashes) < outcome.domains
+    assert outcome.early + len(outcome.crashes) <= outcome.domains // 3  # most live to make all their calls
 
 
 def test_every_hypercall_is_called(outcome: Outcome) -> None:
@@ -52,8 +52,7 @@ SELDOM = (
     "XENMEM_get_pod_target", "XENMEM_paging_op", "XENMEM_access_op", "XENMEM_sharing_op",
     "XENMEM_claim_pages", "XENMEM_machphys_compat_mfn_list", "XENMEM_get_vnumainfo", "XENMEM_acquire_resource",
     "XENVER_build_id", "MMUEXT_FLUSH_CACHE", "MMUEXT_MARK_SUPER", "MMUEXT_UNMARK_SUPER",
-    "GNTTABOP_dump_table", "GNTTABOP_map_grant_ref", "GNTTABOP_unmap_grant_ref", "GNTTABOP_unmap_and_replace",
-    "GNTTABOP_transfer", "GNTTABOP_get_status_frames",
+    "GNTTABOP_dump_table",
 )  # fmt: skip
 REFUSED = (
     "platform_op", "console_io", "xsm_op", "xenoprof_op", "sysctl", "domctl", "kexec_op", "tmem_op", "argo_op",
