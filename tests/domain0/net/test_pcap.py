@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import struct
 from collections.abc import Iterator
@@ -41,11 +42,15 @@ def packets(path: Path) -> list[bytes]:
     return found
 
 
-def test_a_capture_ends_behind_the_last_packet_that_has_room(tmp_path: Path) -> None:
+def test_a_capture_ends_behind_the_last_packet_that_has_room(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     capture = Capture(tmp_path / "x.pcap", lambda: 0)
     with full_at(HEADER + 2 * RECORD + 100 + 50):
         for number in range(4):
             capture.write(bytes([number]) * 100)
+    (line,) = caplog.messages
+    assert line == f"The capture {capture.path} has ended: File too large."
     # It stays ended when there is room again, since packets are missing.
     capture.write(b"later")
     assert capture.failure == "File too large"
@@ -58,6 +63,34 @@ def test_a_capture_that_cannot_begin_is_refused() -> None:
         Capture(Path("/dev/full"), lambda: 0)
     with pytest.raises(UserError, match="No such file"):
         Capture(Path("/nowhere/x.pcap"), lambda: 0)
+
+
+def test_nothing_waits_for_who_reads_a_pipe(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(UserError, match="No such device"):
+        Capture(path, lambda: 0)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        capture = Capture(path, lambda: 0)
+        capture.write(b"packet")
+        assert os.read(reader, 100)[HEADER + RECORD :] == b"packet"
+        while capture.failure is None:
+            capture.write(bytes(1000))
+        assert capture.failure == "Resource temporarily unavailable"
+    finally:
+        os.close(reader)
+    capture.close()
+
+
+def test_who_reads_a_pipe_may_go(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    capture = Capture(path, lambda: 0)
+    os.close(reader)
+    capture.write(b"packet")
+    assert capture.failure == "Broken pipe"
 
 
 def test_a_full_disk_ends_the_capture_and_nothing_else(tmp_path: Path) -> None:
@@ -73,6 +106,10 @@ def test_a_full_disk_ends_the_capture_and_nothing_else(tmp_path: Path) -> None:
         assert two.counted()["capture_failure"] == "File too large"
         assert one.counted()["capture_failure"] is None
         assert packets(path) == [sent] * 2
+        # One whose file is deleted goes on, into nowhere, and disturbs nobody.
+        machine.call(lambda: machine.network.capture("vif2.0", path))
+        path.unlink()
+        assert one.send(sent) == [(0, netif.NETIF_RSP_OKAY)] and two.counted()["capture_failure"] is None
         # Another one begins anew.
         machine.call(lambda: machine.network.capture("vif2.0", path))
         one.send(sent)

@@ -11,12 +11,17 @@ from hypothesis import strategies as st
 
 from paravirt.domain0.net import dhcp, dns
 from paravirt.domain0.net.gateway import Gateway
-from paravirt.domain0.net.interface import QUEUE_BYTES, Interface, Mode
+from paravirt.domain0.net.interface import QUEUE_BYTES, Interface, Mode, link_local
 from paravirt.domain0.net.offload import segments, with_checksum
 from paravirt.domain0.net.packet import (
     BROADCAST,
     ETH_ARP,
     ETH_IP,
+    ND_ADVERTISEMENT,
+    ND_REDIRECT,
+    ND_ROUTER_ADVERTISEMENT,
+    ND_ROUTER_SOLICITATION,
+    ND_SOLICITATION,
     TCP,
     TCP_ACK,
     TCP_RST,
@@ -36,6 +41,8 @@ from paravirt.domain0.net.replies import ECHO, tcp_packet
 from paravirt.domain0.net.router import Router
 from paravirt.domain0.net.rules import Action, parse_rule
 from paravirt.errors import UserError
+
+from .packets import icmp6
 
 NETWORK = ipaddress.IPv4Network("10.0.2.0/24")
 ROUTER = NETWORK[1].packed
@@ -124,6 +131,38 @@ def test_what_is_not_its_own_is_dropped(net: Net) -> None:
     ):
         net.send(1, forged)
     assert net.ports[1].counters.spoofed == 5 and not net.got(2)
+
+
+def test_neighbours_speak_for_themselves(net: Net) -> None:
+    """Of IPv6's neighbour discovery, what is about others is forged; and no guest is a router (RFC 4861)."""
+    own, other, nobody = link_local(mac(1)), link_local(mac(2)), bytes(16)
+
+    def link(number: int, kind: int = 2) -> bytes:
+        return bytes([kind, 1]) + mac(number)
+
+    packets = {
+        icmp6(mac(1), mac(2), ND_ADVERTISEMENT, bytes(4) + own + link(1)): True,
+        icmp6(mac(1), mac(2), ND_ADVERTISEMENT, bytes(4) + other + link(1)): False,
+        icmp6(mac(1), mac(2), ND_ADVERTISEMENT, bytes(4) + other, src=nobody): False,
+        icmp6(mac(1), mac(2), ND_ADVERTISEMENT, bytes(4) + own + link(3)): False,
+        icmp6(mac(1), mac(2), ND_SOLICITATION, bytes(4) + other + link(1, 1)): True,
+        icmp6(mac(1), mac(2), ND_SOLICITATION, bytes(4) + other + link(1, 1) + link(3, 1)): False,
+        icmp6(mac(1), mac(2), ND_SOLICITATION, bytes(4) + own, src=nobody): True,
+        icmp6(mac(1), mac(2), ND_ROUTER_SOLICITATION, bytes(4) + link(1, 1)): True,
+        icmp6(mac(1), mac(2), ND_ROUTER_ADVERTISEMENT, bytes(12) + link(1, 1)): False,
+        icmp6(mac(1), mac(2), ND_REDIRECT, bytes(4) + other + other): False,
+        icmp6(mac(1), mac(2), 128, b"ping", src=other): False,
+        icmp6(mac(1), mac(2), 128, b"ping"): True,
+    }
+    for data, is_own in packets.items():
+        before = net.ports[1].counters.spoofed
+        net.send(1, data)
+        assert ([packet.data for packet in net.got(2)], net.ports[1].counters.spoofed - before) == (
+            ([data], 0) if is_own else ([], 1)
+        )
+    for rest in (bytes(4), bytes(4) + own + b"\2\0", bytes(4) + own + b"\2\2" + bytes(6), bytes(4) + own + b"\2"):
+        with pytest.raises(Malformed):
+            parse(icmp6(mac(1), mac(2), ND_ADVERTISEMENT, rest))
 
 
 def test_arp_and_pings_are_answered(net: Net) -> None:

@@ -279,6 +279,7 @@ class NetBackend(Backend):
         while self._queues and (self._pending or self.interface.waiting):
             if not self._pending:
                 self._pending = self._fitted(self.interface.take())
+                self.interface.counters.overrun += not self._pending
                 continue
             packet = self._pending[0]
             number = self._queue_of(packet)
@@ -291,10 +292,11 @@ class NetBackend(Backend):
             self._queues[number].put(packets)
 
     def _fitted(self, packet: Packet) -> list[Packet]:
+        """As the frontend can take it; none, if it cannot, or if somebody has rewritten it into nonsense."""
         try:
             return deliver.fitted(packet, self._abilities)
         except Malformed:
-            return [Packet(packet.data)]
+            return []
 
     def _queue_of(self, packet: Packet) -> int:
         """The packets of one conversation stay in their order."""

@@ -43,8 +43,8 @@ class Outside(Protocol):
     def send(self, packet: Packet) -> bool:
         """Take an IPv4 packet that is addressed there; false: it cannot go there."""
 
-    def resolve(self, query: bytes, answer: Callable[[bytes], None]) -> bool:
-        """Have a DNS query answered, later; false: there is nobody to ask."""
+    def resolve(self, query: bytes, answer: Callable[[bytes], None], by_stream: bool) -> bool:
+        """Have a DNS query answered, later, if need be by TCP; false: there is nobody to ask."""
 
 
 class Gateway:
@@ -93,7 +93,7 @@ class Gateway:
         headers = packet.headers
         if headers.kind == ETH_ARP:
             self._arp(interface, packet)
-        elif headers.kind == ETH_IP and headers.l4:
+        elif headers.kind == ETH_IP and headers.l4 and not headers.is_fragment:
             if headers.protocol == UDP and headers.dport == dhcp.SERVER_PORT:
                 self._dhcp(interface, packet)
             elif headers.ip_dst == self.address and not headers.is_group:
@@ -154,19 +154,22 @@ class Gateway:
 
         def reply(answer: bytes) -> None:
             data = udp(self.address, headers.ip_src, dns.PORT, headers.sport, answer)
-            if interface.is_up:
+            if answer and interface.is_up:
                 self._router.send_ip_to(interface, packet, data)
 
+        self.answer_names(query, reply, False)
+
+    def answer_names(self, query: bytes, reply: Callable[[bytes], None], by_stream: bool) -> None:
+        """Have a DNS message answered, now or later; with nothing, if it is no query at all."""
         try:
             question = dns.parse(query)
         except dns.NotAQuery as error:
-            if error.number is not None:
-                reply(dns.failure(error.number, error.code))
+            reply(b"" if error.number is None else dns.failure(error.number, error.code))
             return
         answer = self._zone.answer(query, question)
         if answer is not None:
             reply(answer)
-        elif self.beyond is None or not self.beyond.resolve(query, reply):
+        elif self.beyond is None or not self.beyond.resolve(query, reply, by_stream):
             reply(dns.failure(question.number, dns.SERVER_FAILURE))
 
     def _address_of(self, name: str) -> bytes | None:
@@ -183,4 +186,5 @@ class Gateway:
             return "router"
         there = self._router.hosts.get(address)
         name = self.names.get(there.interface.name) if there else None
-        return name if name and all(0 < len(part) <= _LARGEST_LABEL for part in name.split(".")) else None
+        is_one = name and name.isascii() and all(0 < len(part) <= _LARGEST_LABEL for part in name.split("."))
+        return name if is_one else None

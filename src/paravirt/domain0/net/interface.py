@@ -8,7 +8,19 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-from paravirt.domain0.net.packet import BROADCAST, ETH_ARP, ETH_IP, ETH_IPV6, ICMPV6, UDP, Headers, Packet
+from paravirt.domain0.net.packet import (
+    BROADCAST,
+    ETH_ARP,
+    ETH_IP,
+    ETH_IPV6,
+    ICMPV6,
+    ND_ADVERTISEMENT,
+    ND_REDIRECT,
+    ND_ROUTER_ADVERTISEMENT,
+    UDP,
+    Headers,
+    Packet,
+)
 from paravirt.domain0.net.pcap import Capture
 
 QUEUE_BYTES: Final = 1 << 20
@@ -137,11 +149,23 @@ class Interface:
                 return (headers.protocol, headers.sport, headers.dport) == (UDP, _DHCP_CLIENT, _DHCP_SERVER)
             return headers.ip_src in self.addresses
         if headers.kind == ETH_IPV6:
-            source = headers.ip_src
-            if source == _UNSPECIFIED:
-                return headers.protocol in (0, ICMPV6)
-            return source in self.addresses or source == link_local(self.mac)
+            is_nobody = headers.ip_src == _UNSPECIFIED and headers.protocol == ICMPV6
+            return (is_nobody or self._has(headers.ip_src)) and self._may_announce(headers)
         return False
+
+    def _has(self, address: bytes) -> bool:
+        """Whether an IPv6 address is its own."""
+        return address in self.addresses or address == link_local(self.mac)
+
+    def _may_announce(self, headers: Headers) -> bool:
+        """Whether what neighbour discovery says is about the sender itself; a guest is nobody's router."""
+        if headers.protocol != ICMPV6:
+            return True
+        if headers.icmp_type in (ND_ROUTER_ADVERTISEMENT, ND_REDIRECT):
+            return False
+        if headers.icmp_type == ND_ADVERTISEMENT and not self._has(headers.nd_target):
+            return False
+        return all(link == self.mac for link in headers.nd_links)
 
     def wants(self, group: bytes) -> bool:
         """Whether what is sent to an Ethernet group is for it."""

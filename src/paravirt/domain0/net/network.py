@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -93,6 +94,7 @@ class Network:
         if options.outside and not deterministic:
             self.nat = UserNat(services, self.router, self.gateway.address, options.host_loopback)
             self.gateway.beyond = self.nat
+            self.nat.names = partial(self.gateway.answer_names, by_stream=True)
         elif self._forwards:
             raise UserError("Ports of the host's can be forwarded only where guests have an outside.")
 

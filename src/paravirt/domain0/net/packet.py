@@ -35,6 +35,19 @@ _IP6 = struct.Struct("!IHBB16s16s")
 _TCP = struct.Struct("!HHIIBB")
 _PORTS = struct.Struct("!HHH")
 _ARP = struct.Struct("!HHBBH6s4s6s4s")
+ND_ROUTER_SOLICITATION: Final = 133
+ND_ROUTER_ADVERTISEMENT: Final = 134
+ND_SOLICITATION: Final = 135
+ND_ADVERTISEMENT: Final = 136
+ND_REDIRECT: Final = 137
+_ND_OPTIONS_AT: Final = {
+    ND_ROUTER_SOLICITATION: 8,
+    ND_ROUTER_ADVERTISEMENT: 16,
+    ND_SOLICITATION: 24,
+    ND_ADVERTISEMENT: 24,
+    ND_REDIRECT: 40,
+}
+_ND_LINKS: Final = (1, 2)
 _IP6_EXTENSIONS: Final = frozenset({0, 43, 60})
 _IP6_FRAGMENT: Final = 44
 _MOST_EXTENSIONS: Final = 8
@@ -62,8 +75,11 @@ class Headers:
         sport, dport: of TCP and UDP.
         tcp_flags: TCP_*.
         payload: where the transport header ends; 0 if ``l4`` is.
+        is_fragment: part of a larger network packet.
         arp_op, arp_sender: ARP's operation and the Ethernet address that it announces.
         icmp_type: of ICMP and ICMPv6.
+        nd_target, nd_links: of IPv6's neighbour discovery: the address that it is about, and the Ethernet addresses
+            that it announces.
     """
 
     dst: bytes
@@ -80,9 +96,12 @@ class Headers:
     dport: int = 0
     tcp_flags: int = 0
     payload: int = 0
+    is_fragment: bool = False
     arp_op: int = 0
     arp_sender: bytes = b""
     icmp_type: int = 0
+    nd_target: bytes = b""
+    nd_links: tuple[bytes, ...] = ()
 
     @property
     def is_group(self) -> bool:
@@ -152,8 +171,9 @@ def _parse_ip(data: bytes, headers: Headers) -> None:
         raise Malformed(f"an IPv4 header of {size} bytes in {length} bytes in a packet of {len(data)}")
     headers.ip_src, headers.ip_dst, headers.protocol = src, dst, protocol
     headers.end = start + length
+    headers.is_fragment = bool(fragment & (_FRAGMENT_MASK | _MORE_FRAGMENTS))
     if not fragment & _FRAGMENT_MASK:
-        _parse_transport(data, headers, start + size, bool(fragment & _MORE_FRAGMENTS))
+        _parse_transport(data, headers, start + size)
 
 
 def _parse_ip6(data: bytes, headers: Headers) -> None:
@@ -175,6 +195,7 @@ def _parse_ip6(data: bytes, headers: Headers) -> None:
         elif following == _IP6_FRAGMENT:
             if at + 8 > headers.end:
                 raise Malformed("the packet ends in its IPv6 fragment header")
+            headers.is_fragment = True
             first_fragment = (data[at + 2] << 8 | data[at + 3]) & 0xFFF8 == 0
             following, at = data[at], at + 8
         else:
@@ -185,10 +206,10 @@ def _parse_ip6(data: bytes, headers: Headers) -> None:
         raise Malformed("an IPv6 extension header is longer than the packet")
     headers.protocol = following
     if first_fragment:
-        _parse_transport(data, headers, at, False)
+        _parse_transport(data, headers, at)
 
 
-def _parse_transport(data: bytes, headers: Headers, at: int, is_part: bool) -> None:
+def _parse_transport(data: bytes, headers: Headers, at: int) -> None:
     left = headers.end - at
     protocol = headers.protocol
     if protocol == TCP:
@@ -203,7 +224,7 @@ def _parse_transport(data: bytes, headers: Headers, at: int, is_part: bool) -> N
         if left < 8:
             raise Malformed("the packet ends in its UDP header")
         headers.sport, headers.dport, length = _PORTS.unpack_from(data, at)
-        if length < 8 or (length > left and not is_part):
+        if length < 8 or (length > left and not headers.is_fragment):
             raise Malformed(f"a UDP packet of {length} bytes where {left} are left")
         headers.l4, headers.payload = at, at + 8
         headers.end = min(headers.end, at + length)
@@ -212,6 +233,24 @@ def _parse_transport(data: bytes, headers: Headers, at: int, is_part: bool) -> N
             raise Malformed("the packet ends in its ICMP header")
         headers.icmp_type = data[at]
         headers.l4, headers.payload = at, at + 4
+        if protocol == ICMPV6 and headers.icmp_type in _ND_OPTIONS_AT:
+            _parse_neighbour(data, headers)
+
+
+def _parse_neighbour(data: bytes, headers: Headers) -> None:
+    """Neighbour discovery (RFC 4861)."""
+    at = headers.l4 + _ND_OPTIONS_AT[headers.icmp_type]
+    if at > headers.end:
+        raise Malformed("the packet ends in neighbour discovery")
+    if headers.icmp_type in (ND_SOLICITATION, ND_ADVERTISEMENT):
+        headers.nd_target = data[headers.l4 + 8 : headers.l4 + 24]
+    while at < headers.end:
+        size = data[at + 1] * 8 if at + 1 < headers.end else 0
+        if not size or at + size > headers.end:
+            raise Malformed("an option of neighbour discovery is longer than the packet")
+        if data[at] in _ND_LINKS:
+            headers.nd_links += (data[at + 2 : at + 8],)
+        at += size
 
 
 def _parse_arp(data: bytes, headers: Headers) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ from paravirt.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK
 _MAGIC: Final = 0xA1B23C4D
 _ETHERNET: Final = 1
 _SNAPLEN: Final = 0x40000
@@ -19,7 +22,8 @@ _BILLION: Final = 1_000_000_000
 
 
 class Capture:
-    """A file that packets are written to, each as soon as it is there.
+    """A file that packets are written to, each as soon as it is there. It may be a pipe that somebody reads: nothing
+    waits for a reader, and one that is too slow ends the capture.
 
     Parameters:
         clock: the time of a packet, ns since 1970.
@@ -37,7 +41,7 @@ class Capture:
         self.failure: str | None = None
         self._size = 0
         try:
-            self._file: BinaryIO = path.open("wb", buffering=0)
+            self._file: BinaryIO = os.fdopen(os.open(path, _FLAGS, 0o666), "wb", buffering=0)
         except OSError as error:
             raise UserError(f"The capture {path} cannot be written ({error.strerror}).") from error
         self._add(struct.pack("<IHHiIII", _MAGIC, 2, 4, 0, 0, _SNAPLEN, _ETHERNET))
@@ -67,14 +71,18 @@ class Capture:
     def _write(self, record: bytes) -> None:
         left = memoryview(record)
         while left:
-            # A disk that becomes full takes a part, and says why at the next attempt.
-            left = left[self._file.write(left) :]
+            # A disk that becomes full takes a part, and says why at the next attempt. A full pipe takes nothing.
+            taken = self._file.write(left)
+            if taken is None:
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            left = left[taken:]
 
     def _try(self, action: Callable[[], object]) -> bool:
         try:
             action()
         except OSError as error:
-            self.failure = self.failure or error.strerror
-            logger.warning("The capture %s has ended: %s", self.path, error.strerror)
+            if self.failure is None:
+                self.failure = error.strerror
+                logger.warning("The capture %s has ended: %s.", self.path, error.strerror)
             return False
         return True

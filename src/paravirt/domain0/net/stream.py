@@ -52,7 +52,8 @@ class Stream:
     def __init__(self, nat: UserNat, key: StreamKey, made: socket.socket) -> None:
         self._nat, self._key, self._socket = nat, key, made
         # What the guest sends goes on at once: it decides itself what is worth a segment.
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if made.family != socket.AF_UNIX:
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._fd = made.fileno()
         self._events = 0
         self._input_ended = False

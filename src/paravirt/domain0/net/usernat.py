@@ -13,40 +13,26 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Protocol
 
+from paravirt.domain0.net import dns
 from paravirt.domain0.net.packet import ICMP, TCP, TCP_ACK, TCP_RST, TCP_SYN, UDP, Packet, icmp, ones_sum, udp
 from paravirt.domain0.net.replies import ECHO, ECHO_REPLY
+from paravirt.domain0.net.resolver import Loop, NameStream, Reply, Resolver, first_server
 from paravirt.domain0.net.stream import Stream, StreamKey, segment_of
 from paravirt.errors import UserError
 
 MOST_STREAMS: Final = 1024
 MOST_SOCKETS: Final = 256
+SHARE: Final = 4
+"""The part of either that one guest may have: a fourth."""
+MOST_PEERS: Final = 256
 TICK: Final = 0.1
 _LARGEST: Final = 65535
 _IDLE: Final = 120.0
 _LOOPBACK: Final = "127.0.0.1"
-_RESOLV_CONF: Final = Path("/etc/resolv.conf")
-_DNS_PORT: Final = 53
 _BATCH: Final = 32
 _CANNOT: Final = (BlockingIOError, ConnectionError)
-
-
-class Loop(Protocol):
-    """What waits for the sockets: Domain 0's thread."""
-
-    def watch(self, fd: int, events: int, handler: Callable[[int], None]) -> None:
-        """Call ``handler`` when ``fd`` is ready."""
-
-    def unwatch(self, fd: int) -> None:
-        """Look at it no more."""
-
-    def call_later(self, delay: float, function: Callable[[], None]) -> None:
-        """Call ``function`` in ``delay`` seconds."""
-
-    def post(self, function: Callable[[], None]) -> None:
-        """Call ``function`` soon."""
 
 
 class Sender(Protocol):
@@ -81,6 +67,12 @@ class _Datagrams:
     peers: dict[tuple[str, int], bytes]
     is_forward: bool = False
 
+    def note(self, peer: tuple[str, int], address: bytes) -> None:
+        """Know a peer, which the guest sees under an address; of too many the first is forgotten."""
+        if len(self.peers) >= MOST_PEERS:
+            del self.peers[next(iter(self.peers))]
+        self.peers[peer] = address
+
 
 class UserNat:
     """The host's network, for guests.
@@ -88,25 +80,32 @@ class UserNat:
     Parameters:
         router: the address of the router.
         host_loopback: the router's address leads to the host's loopback.
+
+    Attributes:
+        names: has a DNS query answered that came by TCP to the router's address; None: none are taken.
     """
 
     def __init__(self, loop: Loop, sender: Sender, router: bytes, host_loopback: bool = False) -> None:
         self.loop, self.sender, self.router = loop, sender, router
         self.host_loopback = host_loopback
+        self.names: Callable[[bytes, Reply], None] | None = None
         self.streams: dict[StreamKey, Stream] = {}
         self._datagrams: OrderedDict[tuple[int, bytes, int], _Datagrams] = OrderedDict()
         self._listeners: list[socket.socket] = []
         self._unacknowledged: set[Stream] = set()
         self._is_ticking = False
-        self._server = _first_server()
+        self._resolver = Resolver(loop, first_server())
+        self._name_streams: set[NameStream] = set()
 
     # --- from the guests --------------------------------------------------------------------------------------
 
     def send(self, packet: Packet) -> bool:
         """Take a packet that is addressed to the outside; false: it cannot go there."""
         headers = packet.headers
+        if headers.is_fragment:
+            return False
         if headers.ip_dst == self.router and not self.host_loopback:
-            return headers.protocol == TCP and self._tcp(packet, only_known=True)
+            return headers.protocol == TCP and self._tcp(packet, only_known=headers.dport != dns.PORT)
         if headers.protocol == TCP and headers.l4:
             return self._tcp(packet)
         if headers.protocol == UDP and headers.l4:
@@ -115,40 +114,9 @@ class UserNat:
             return self._ping(packet)
         return False
 
-    def resolve(self, query: bytes, answer: Callable[[bytes], None]) -> bool:
+    def resolve(self, query: bytes, answer: Callable[[bytes], None], by_stream: bool) -> bool:
         """Have the host's first name server answer a query."""
-        if self._server is None:
-            return False
-        made = _open(socket.AF_INET, socket.SOCK_DGRAM)
-        if made is None:
-            return False
-        deadline = time.monotonic() + _IDLE
-
-        def ready(_: int) -> None:
-            try:
-                data = made.recv(_LARGEST)
-            except BlockingIOError:
-                return
-            except OSError:
-                data = b""
-            close()
-            if data[:2] == query[:2]:
-                answer(data)
-
-        def close() -> None:
-            if made.fileno() >= 0:
-                self.loop.unwatch(made.fileno())
-                made.close()
-
-        try:
-            made.connect(self._server)
-            made.send(query)
-        except OSError:
-            made.close()
-            return False
-        self.loop.watch(made.fileno(), select.POLLIN, ready)
-        self.loop.call_later(max(0.0, min(5.0, deadline - time.monotonic())), close)
-        return True
+        return self._resolver.ask(query, answer, by_stream)
 
     def _address(self, address: bytes) -> str:
         return _LOOPBACK if address == self.router else socket.inet_ntoa(address)
@@ -169,22 +137,45 @@ class UserNat:
             return True
         if only_known or segment.flags & (TCP_SYN | TCP_ACK | TCP_RST) != TCP_SYN:
             return only_known is False and bool(segment.flags & TCP_RST)
-        if len(self.streams) >= MOST_STREAMS:
+        if not self._has_room_for(headers.ip_src):
             return False
-        made = _open(socket.AF_INET, socket.SOCK_STREAM)
+        is_for_names = (headers.ip_dst, headers.dport) == (self.router, dns.PORT) and self.names is not None
+        made = self._to_names() if is_for_names else self._connected((self._address(headers.ip_dst), headers.dport))
         if made is None:
-            return False
-        try:
-            failure = made.connect_ex((self._address(headers.ip_dst), headers.dport))
-        except OSError:
-            failure = errno.EHOSTUNREACH
-        if failure not in (0, errno.EINPROGRESS):
-            made.close()
             return False
         stream = self._add(key, made)
         stream.connection.asked_by_guest(segment)
         stream.watch()
         return True
+
+    def _has_room_for(self, guest: bytes) -> bool:
+        """No guest may have all connections there can be."""
+        own = sum(1 for key in self.streams if key.guest == guest)
+        return len(self.streams) < MOST_STREAMS and own < MOST_STREAMS // SHARE
+
+    def _connected(self, peer: tuple[str, int]) -> socket.socket | None:
+        """A socket that is being connected; None: it cannot be."""
+        made = _open(socket.AF_INET, socket.SOCK_STREAM)
+        if made is None:
+            return None
+        try:
+            failure = made.connect_ex(peer)
+        except OSError:
+            failure = errno.EHOSTUNREACH
+        if failure in (0, errno.EINPROGRESS):
+            return made
+        made.close()
+        return None
+
+    def _to_names(self) -> socket.socket | None:
+        """A socket with the router's name service at its other end."""
+        assert self.names is not None
+        try:
+            near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        except OSError:
+            return None
+        self._name_streams.add(NameStream(self.loop, far, self.names, self._name_streams.discard))
+        return near
 
     def _add(self, key: StreamKey, made: socket.socket) -> Stream:
         stream = self.streams[key] = Stream(self, key, made)
@@ -226,8 +217,8 @@ class UserNat:
         return entry is not None and self._send(entry, body, (self._address(headers.ip_dst), 0), headers.ip_dst)
 
     def _send(self, entry: _Datagrams, data: bytes, peer: tuple[str, int], address: bytes) -> bool:
-        if len(entry.peers) < MOST_SOCKETS or entry.is_forward:
-            entry.peers.setdefault(peer, address)
+        if peer not in entry.peers:
+            entry.note(peer, address)
         try:
             entry.socket.sendto(data, peer)
         except _CANNOT:
@@ -241,7 +232,7 @@ class UserNat:
         entry = self._datagrams.get(key)
         now = time.monotonic()
         if entry is None:
-            self._make_room(now)
+            self._make_room(address, now)
             made = _open(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP if protocol == ICMP else 0)
             if made is None:
                 return None
@@ -251,14 +242,17 @@ class UserNat:
         self._datagrams.move_to_end(key)
         return entry
 
-    def _make_room(self, now: float) -> None:
-        """Close the sockets that have been idle for long, and the one idle longest if there are too many."""
+    def _make_room(self, guest: bytes, now: float) -> None:
+        """Close the sockets that have been idle for long, and of too many, the guest's or all, those idle longest."""
+        own = sum(1 for _, address, _ in self._datagrams if address == guest)
         for key, entry in list(self._datagrams.items()):
-            if len(self._datagrams) < MOST_SOCKETS and now - entry.last_used < _IDLE:
-                break
-            if not entry.is_forward:
-                del self._datagrams[key]
-                self._close(entry.socket)
+            is_idle = now - entry.last_used >= _IDLE
+            is_one_too_many = key[1] == guest and own >= MOST_SOCKETS // SHARE
+            if entry.is_forward or not (is_idle or is_one_too_many or len(self._datagrams) >= MOST_SOCKETS):
+                continue
+            del self._datagrams[key]
+            own -= key[1] == guest
+            self._close(entry.socket)
 
     def _watch(self, protocol: int, entry: _Datagrams) -> None:
         self.loop.watch(entry.socket.fileno(), select.POLLIN, lambda _: self._from_outside(protocol, entry))
@@ -273,7 +267,7 @@ class UserNat:
             source = entry.peers.get((peer[0], peer[1] if protocol == UDP else 0))
             if source is None and entry.is_forward:
                 source = self.router
-                entry.peers = {(peer[0], peer[1]): source, **dict(list(entry.peers.items())[:MOST_SOCKETS])}
+                entry.note((peer[0], peer[1]), source)
             if source is None:
                 continue
             if protocol == UDP:
@@ -322,7 +316,7 @@ class UserNat:
         key = StreamKey(*wanted.guest, self.router, port)
         while key in self.streams:
             key = StreamKey(*wanted.guest, self.router, key.port % _LARGEST + 1)
-        if len(self.streams) >= MOST_STREAMS:
+        if not self._has_room_for(key.guest):
             made.close()
             return
         stream = self._add(key, made)
@@ -334,6 +328,9 @@ class UserNat:
         """Close every socket."""
         for stream in list(self.streams.values()):
             stream.close()
+        for names in list(self._name_streams):
+            names.close()
+        self._resolver.close()
         for entry in self._datagrams.values():
             self._close(entry.socket)
         for listener in self._listeners:
@@ -352,16 +349,3 @@ def _open(family: int, kind: int, protocol: int = 0) -> socket.socket | None:
         return socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
     except OSError:
         return None
-
-
-def _first_server() -> tuple[str, int] | None:
-    """The host's first IPv4 name server."""
-    try:
-        lines = _RESOLV_CONF.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        words = line.split()
-        if len(words) >= 2 and words[0] == "nameserver" and ":" not in words[1]:
-            return words[1], _DNS_PORT
-    return None
