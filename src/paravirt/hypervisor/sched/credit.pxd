@@ -22,4 +22,5 @@ cdef u64 next_arrival(Pcpu* p, unsigned char worst, u64 at) noexcept nogil
 cdef Unit* balance(Pcpu* p, Unit* local, u64 at) noexcept nogil
 cdef u64 until_account(Pcpu* p, Unit* chosen, bint contended, u64 at) noexcept nogil
 cdef void earn(Unit* u, u64 fair, u64 bound) noexcept nogil
-cdef void account(Host* host) noexcept nogil
+cdef u64 settle(Unit* u, u64 peak) noexcept nogil
+cdef bint account(Host* host, u64 at) noexcept nogil

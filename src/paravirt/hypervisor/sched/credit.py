@@ -9,8 +9,9 @@ and one that woke with credit before both, until the next tick. One over its cap
 
 A physical CPU that has nothing to do, or only domains without credit, takes one over that waits elsewhere.
 
-Behaviour: Xen 4.17, common/sched/credit.c. Different here: use is measured where Xen samples it each tick, and
-a domain that waits for a CPU goes on earning, where Xen halves what it has and lets it earn no more.
+Behaviour: Xen 4.17, common/sched/credit.c. Different here: use is measured where Xen samples it each tick; a domain
+that waits for a CPU goes on earning, where Xen halves what it has and lets it earn no more; debt is kept, where Xen
+forgives what is more than a time slice, so that turns that the host made longer do not add up.
 """
 
 import cython
@@ -39,6 +40,9 @@ NEVER = cython.declare(u64, 0xFFFFFFFFFFFFFFFF)
 # stays so long before it is moved for the sake of shares.
 PATIENCE = cython.declare(u64, 5_000_000)
 SETTLING = cython.declare(u64, 500_000_000)
+# Time slices that a unit can be behind. A host that does not let this process run makes turns longer than they should
+# be, and whoever had them pays; what is longer than this is nobody's fault.
+MOST_DEBT = cython.declare(i64, 10)
 
 
 def credit_insert(u: UnitPtr, at: u64) -> cython.void:
@@ -80,8 +84,8 @@ def earn(u: UnitPtr, fair: u64, bound: u64) -> cython.void:
         u.credit.priority = OVER
         if u.params.cap and u.credit.credit < -cython.cast(i64, fair):
             u.credit.parked = 1
-        if u.credit.credit < -tslice:
-            u.credit.credit = -tslice
+        if u.credit.credit < -MOST_DEBT * tslice:
+            u.credit.credit = -MOST_DEBT * tslice
         return
     if u.credit.priority == OVER:
         u.credit.priority = UNDER
@@ -93,16 +97,28 @@ def earn(u: UnitPtr, fair: u64, bound: u64) -> cython.void:
         u.credit.credit = cython.cast(i64, bound)
 
 
-def account(host: HostPtr) -> cython.void:
+def settle(u: UnitPtr, peak: u64) -> u64:
+    """The unit gets the most that it may have, and takes no part in further rounds; its weight."""
+    u.credit.settled = 1
+    u.credit.fair = peak
+    return u.params.weight
+
+
+def account(host: HostPtr, at: u64) -> cython.bint:
     """Share out one period's time among the active units by weight; nobody gets more than a whole CPU, or its cap.
 
-    What caps leave over goes to the others: as many rounds as units reach theirs.
+    What caps leave over goes to the others: as many rounds as some reach theirs. So does what the active units are in
+    debt together, since credit that was lost, by those that sleep, cannot be what the others used. False: none is
+    active.
     """
     sched: HostSchedPtr = sched_of(host)
     total: u64 = sched.tslice * host.nr_pcpus
+    left: u64
     weights: u64 = 0
+    reached: u64
     active: u32 = 0
     peak: u64
+    together: i64 = 0
     settled: cython.bint = False
     u: UnitPtr
     i: u32
@@ -112,8 +128,15 @@ def account(host: HostPtr) -> cython.void:
         if u.credit.active:
             weights += u.params.weight
             active += 1
+            together += u.credit.credit
+    # All that they can have used since the last accounting is not earned yet.
+    together += cython.cast(i64, (at - sched.next_account + sched.tslice) * host.nr_pcpus)
+    if together < 0:
+        total += cython.cast(u64, -together)
     while not settled:
         settled = True
+        left = total
+        reached = 0
         for i in range(sched.count):
             u = sched.units[i]
             if not u.credit.active or u.credit.settled:
@@ -121,28 +144,27 @@ def account(host: HostPtr) -> cython.void:
             peak = sched.tslice
             if u.params.cap and u.params.cap < 100:
                 peak = sched.tslice * u.params.cap // 100
-            if total * u.params.weight // weights >= peak:
-                u.credit.settled = 1
-                u.credit.fair = peak
-                total -= peak
-                weights -= u.params.weight
-                settled = weights == 0
-                break
             u.credit.fair = total * u.params.weight // weights
+            if u.credit.fair >= peak:
+                reached += settle(u, peak)
+                left -= peak
+                settled = False
+        total = left
+        weights -= reached
     for i in range(sched.count):
         if sched.units[i].credit.active:
             earn(sched.units[i], sched.units[i].credit.fair, sched.tslice * (active + 1))
+    return active != 0
 
 
 def credit_tick(host: HostPtr, at: u64) -> cython.void:
-    """Accounting, once for each period that has passed; after a long sleep of the whole machine only some."""
+    """Accounting, once for each period that has passed, or until nobody is active any more."""
     sched: HostSchedPtr = sched_of(host)
     if sched.next_account == 0:
         sched.next_account = at + sched.tslice
-    if at > sched.next_account + 1000 * sched.tslice:
-        sched.next_account = at - 1000 * sched.tslice
     while at >= sched.next_account:
-        account(host)
+        if not account(host, at):
+            sched.next_account = at - (at - sched.next_account) % sched.tslice
         sched.next_account += sched.tslice
 
 
