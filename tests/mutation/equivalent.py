@@ -22,16 +22,11 @@ class Equivalent:
         return self.module, self.function, self.condition
 
 
-_MADE = "A domain's vcpus are all made with it: there is one for each number below its count, which is asked first."
 _MEMORY = "The host refuses the hypervisor memory for a record of its own: no guest decides that."
 _EMPTY = "To decode an instruction of which no byte can be read fails too."
+_COUNTED = "There are as many free frames as the machine counts, and that number is asked before."
 
 EQUIVALENT: tuple[Equivalent, ...] = (
-    Equivalent("events.py", "bind_virq", "d.vcpus[vcpu] == cython.NULL", _MADE),
-    Equivalent("events.py", "bind_ipi", "d.vcpus[vcpu] == cython.NULL", _MADE),
-    Equivalent("events.py", "bind_vcpu", "d.vcpus[vcpu] == cython.NULL", _MADE),
-    Equivalent("hypercalls/event_channel_op.py", "op_init_control", "d.vcpus[a.vcpu] == cython.NULL", _MADE),
-    Equivalent("hypercalls/vcpu_op.py", "do_vcpu_op", "d.vcpus[number] == cython.NULL", _MADE),
     Equivalent("events.py", "ensure_ports", "grown == cython.NULL", _MEMORY),
     Equivalent("events.py", "alloc_port", "port >= d.nr_ports and not ensure_ports(d, port + 1)", _MEMORY),
     Equivalent("events_fifo.py", "take_over", "d.fifo_array == cython.NULL", _MEMORY),
@@ -42,6 +37,20 @@ EQUIVALENT: tuple[Equivalent, ...] = (
     Equivalent("emulate.py", "emulate_privileged", "length == 0", _EMPTY),
     Equivalent("m2pread.py", "read_machine_to_phys", "length == 0", _EMPTY),
     Equivalent("segments.py", "emulate_segment", "length == 0", _EMPTY),
+    Equivalent("views/domain.py", "new_domain", "rec == cython.NULL", _MEMORY),
+    Equivalent("views/domain.py", "new_domain", "mfn == NO_FRAME", _COUNTED),
+    Equivalent("views/domain.py", "alloc_extent", "mfn == NO_FRAME", _COUNTED),
+    Equivalent(
+        "views/domain.py",
+        "alloc_extent",
+        "count > host.free_frames",
+        "It only saves a search: where there are fewer free frames than that, it finds none.",
+    ),
+    Equivalent("views/host.py", "__init__", "rec == cython.NULL", _MEMORY),
+    Equivalent("views/host.py", "__init__", "rec.frames == cython.NULL", _MEMORY),
+    Equivalent("views/host.py", "__init__", "rec.domains == cython.NULL", _MEMORY),
+    Equivalent("views/host.py", "__init__", "rec.pcpus == cython.NULL", _MEMORY),
+    Equivalent("views/vcpu.py", "new_vcpu", "rec == cython.NULL", _MEMORY),
 )
 
 

@@ -1,8 +1,9 @@
 """Mutants of a module: each lacks one validation check.
 
-A check is a condition whose branch refuses: it returns a negative error number or false, or raises, or sets such an
-answer. A mutant takes the condition, or one part of one that is joined by `or`, for false. Of a condition that is
-refused unless all of its parts hold (`not (a and b)`), a mutant takes one part for true.
+A check is a condition whose branch refuses: it returns a negative error number, false, nothing (None, NULL) or an
+exception for the guest, or raises, or sets such an answer, or gives the guest a fault and returns. A mutant takes the
+condition, or one part of one that is joined by `or`, for false. Of a condition that is refused unless all of its parts
+hold (`not (a and b)`), a mutant takes one part for true.
 
 One text holds all mutants of a module: in it each such part asks `paravirt.mutated` whether it is the one that is
 left out, which also notes that a test got there.
@@ -11,8 +12,10 @@ left out, which also notes that a test got there.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+_BAD_ANSWERS = ("rc", "start", "index", "port", "first", "NO_FRAME", "GP", "NP", "SS", "PF")
 
 
 @dataclass(frozen=True)
@@ -39,30 +42,46 @@ class _Part:
     refuses: bool
 
 
-def _refuses(statement: ast.stmt) -> bool:
-    """Whether a statement ends the function with a refusal."""
+def _refuses(body: Sequence[ast.stmt]) -> bool:
+    """Whether one of some statements answers with a refusal, or they end in a fault that the guest is given."""
+    return any(_answers_no(statement) for statement in body) or (
+        isinstance(body[-1], ast.Return) and any(_faults(statement) for statement in body)
+    )
+
+
+def _answers_no(statement: ast.stmt) -> bool:
     if isinstance(statement, ast.Raise):
         return True
     if isinstance(statement, ast.Assign):
-        return isinstance(statement.value, ast.UnaryOp) and isinstance(statement.value.op, ast.USub)
-    if not isinstance(statement, ast.Return) or statement.value is None:
-        return False
-    return _is_refusal(statement.value)
+        return isinstance(statement.value, ast.UnaryOp) and _is_refusal(statement.value)
+    return isinstance(statement, ast.Return) and statement.value is not None and _is_refusal(statement.value)
+
+
+def _faults(statement: ast.stmt) -> bool:
+    """Whether a statement has the guest take an exception, or ends it."""
+    called = statement.value.func if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call) else None
+    return isinstance(called, ast.Name) and (called.id.startswith("inject_") or called.id == "domain_crash")
 
 
 def _is_refusal(value: ast.expr) -> bool:
-    if isinstance(value, ast.UnaryOp) and isinstance(value.op, ast.USub):
-        return True
     if isinstance(value, ast.Name):
-        return value.id in ("rc", "start", "index") or value.id.startswith("GNTST_")
-    return isinstance(value, ast.Constant) and value.value is False
+        return value.id in _BAD_ANSWERS or value.id.startswith("GNTST_")
+    if isinstance(value, ast.BinOp):  # an exception's number, with its error code
+        return _is_refusal(value.left)
+    if isinstance(value, ast.Call):
+        return isinstance(value.func, ast.Name) and value.func.id == "fault"
+    if isinstance(value, ast.Attribute):
+        return value.attr == "NULL"
+    if isinstance(value, ast.UnaryOp):
+        return isinstance(value.op, ast.USub)
+    return isinstance(value, ast.Constant) and (value.value is None or value.value is False)
 
 
 def _checks(node: ast.AST, function: str) -> Iterator[_Part]:
     """The parts of all checks below a node."""
     for child in ast.iter_child_nodes(node):
         inside = child.name if isinstance(child, ast.FunctionDef) else function
-        is_check = isinstance(child, ast.If) and any(_refuses(statement) for statement in child.body)
+        is_check = isinstance(child, ast.If) and _refuses(child.body)
         if is_check or (isinstance(child, ast.IfExp) and _is_refusal(child.body)):
             assert isinstance(child, ast.If | ast.IfExp)
             yield from _parts(child.test, inside, True)

@@ -14,7 +14,9 @@ from .mutants import Mutant, mutants, with_switches
 ROOT = Path(__file__).resolve().parents[2]
 HYPERVISOR = Path("src/paravirt/hypervisor")
 FLAGS = ["-shared", "-fPIC", "-O1", "-g0", "-fno-strict-aliasing", "-w"]
-NOT_FOR_GUESTS = ("views", "sched")  # folders of what users ask for, and not guests
+# What refuses nothing to a guest: the order in which vcpus run and its parameters, which users set, and the audit,
+# which only looks.
+OUT_OF_SCOPE = ("sched/*", "views/scheduler.py", "audit*.py")
 TESTS = ("tests/hypervisor", "tests/guests")
 # What answers in a compiled module whether a mutant's condition is left out, and notes that it decided something:
 # the mapped file holds the mutant's number and then a byte for each mutant (see session.py).
@@ -95,9 +97,10 @@ def checked_modules() -> dict[str, list[Mutant]]:
     """The modules that check what guests ask for, by their names under `hypervisor`, with their mutants."""
     found = {}
     for path in sorted((ROOT / HYPERVISOR).rglob("*.py")):
+        name = path.relative_to(ROOT / HYPERVISOR)
         here = mutants(path.read_text(encoding="utf-8"))
-        if here and not path.name.startswith("audit") and path.parent.name not in NOT_FOR_GUESTS:
-            found[path.relative_to(ROOT / HYPERVISOR).as_posix()] = here
+        if here and not any(name.match(pattern) for pattern in OUT_OF_SCOPE):
+            found[name.as_posix()] = here
     return found
 
 

@@ -414,7 +414,7 @@ def bind_virq(d: DomainPtr, virq: u32, vcpu: u32) -> i64:
     port: i64
     if virq >= NR_VIRQS or (virq_is_global(virq) and vcpu != 0):
         return -EINVAL
-    if vcpu >= d.nr_vcpus or d.vcpus[vcpu] == cython.NULL:
+    if vcpu >= d.nr_vcpus:
         return -ENOENT
     if d.vcpus[vcpu].virq_port[virq] != 0:
         return -EEXIST
@@ -430,7 +430,7 @@ def bind_virq(d: DomainPtr, virq: u32, vcpu: u32) -> i64:
 def bind_ipi(d: DomainPtr, vcpu: u32) -> i64:
     """A port by which vcpus interrupt ``vcpu``: its number, -ENOENT (no such vcpu), or alloc_port's error."""
     port: i64
-    if vcpu >= d.nr_vcpus or d.vcpus[vcpu] == cython.NULL:
+    if vcpu >= d.nr_vcpus:
         return -ENOENT
     port = alloc_port(d)
     if port >= 0:
@@ -445,7 +445,7 @@ def bind_vcpu(d: DomainPtr, port: u32, vcpu: u32) -> i64:
     What belongs to one vcpu cannot be moved: its own virtual interrupts, and interrupts between vcpus.
     """
     p: PortPtr
-    if vcpu >= d.nr_vcpus or d.vcpus[vcpu] == cython.NULL:
+    if vcpu >= d.nr_vcpus:
         return -ENOENT
     if not port_is_valid(d, port):
         return -EINVAL

@@ -33,9 +33,9 @@ class Memory:
     """
 
     def __init__(self, frames: int) -> None:
-        if not 16 <= frames <= 1 << 28:
+        if not 16 <= frames <= 1 << 27:
             raise UserError(
-                f"A machine of {frames * FRAME_SIZE >> 20} MiB cannot be made: 1 MiB to 1 TiB are possible."
+                f"A machine of {frames * FRAME_SIZE >> 20} MiB cannot be made: 1 MiB to 512 GiB are possible."
             )
         self.frames = frames
         self.size = frames << FRAME_SHIFT

@@ -242,7 +242,7 @@ def op_init_control(v: VcpuPtr, a: cython.pointer(InitControl)) -> i64:
     """The FIFO control block of a vcpu."""
     d: DomainPtr = v.domain
     a.link_bits = EVTCHN_FIFO_LINK_BITS
-    if a.vcpu >= d.nr_vcpus or d.vcpus[a.vcpu] == cython.NULL:
+    if a.vcpu >= d.nr_vcpus:
         return -ENOENT
     return fifo_init_control(d, d.vcpus[a.vcpu], a.control_gfn, a.offset)
 

@@ -251,7 +251,7 @@ def do_vcpu_op(host: HostPtr, v: VcpuPtr, args: U64Ptr) -> i64:
     d: DomainPtr = v.domain
     target: VcpuPtr
     rc: i64
-    if number >= d.nr_vcpus or d.vcpus[number] == cython.NULL:
+    if number >= d.nr_vcpus:
         return -ENOENT
     target = d.vcpus[number]
     if command == VCPUOP_is_up:

@@ -185,17 +185,6 @@ class Domain:
         """No engine has translations of the domain's when this returns."""
         flush_domain(self.rec)
 
-    def alloc_page(self) -> int | None:
-        """One more frame for the domain: its mfn, or None when the domain or the machine has reached its limit."""
-        mfn: u64
-        if self.rec.tot_pages >= self.rec.max_pages:
-            return None
-        mfn = alloc_frame(self.rec.host, self.rec.domid)
-        if mfn == NO_FRAME:
-            return None
-        self.rec.tot_pages += 1
-        return mfn
-
     def alloc_extent(self, order: int, *, address_bits: int = 0, beyond_limit: bool = False) -> "int | None":
         """2**order contiguous, zeroed frames more for the domain, aligned to their number: the first mfn.
 
@@ -248,9 +237,7 @@ class Domain:
 
     def release_page(self, mfn: int) -> bool:
         """Drop the allocation of a frame: false if it is not the domain's, or has none."""
-        if not release_allocation(self.rec.host, mfn, self.rec.domid):
-            return False
-        return True
+        return release_allocation(self.rec.host, mfn, self.rec.domid) != 0
 
     def write(self, pfn: int, offset: int, data: bytes | memoryview) -> None:
         """Store ``data`` at byte ``offset`` from pseudo-physical frame ``pfn`` on (BuildTarget)."""
@@ -408,7 +395,8 @@ class Domain:
         """Go through the frames three times (see _rid_of), as far as the time allows: whether that was all."""
         host: HostPtr = self.rec.host
         while self._rid_stage < 3:
-            if put_old_table(host, host.old) != 0 or work_spent(host):
+            put_old_table(host, host.old)  # it stops only when the work is spent
+            if work_spent(host):
                 return False
             if self._rid_at < self.rec.first_mfn:
                 self._rid_at = self.rec.first_mfn
@@ -447,7 +435,11 @@ class Domain:
 
 
 def new_domain(host: object, host_rec: HostPtr, domid: u32, pages: u64, nr_vcpus: u32, name: str) -> Domain:
-    """The record and the object of a new domain.  The caller has checked that the machine has the memory."""
+    """The record and the object of a new domain.  The caller has checked that the machine has the memory.
+
+    Raises:
+        UserError: the engine has no room for so many vcpus; nothing of the domain is left.
+    """
     domain: Domain = Domain.__new__(Domain)
     rec: DomainPtr = cython.cast(DomainPtr, calloc(1, cython.sizeof(DomainRecord)))
     i: u64
@@ -465,7 +457,6 @@ def new_domain(host: object, host_rec: HostPtr, domid: u32, pages: u64, nr_vcpus
     rec.domid = domid
     rec.max_ports = MAX_PORTS
     rec.max_pages = pages
-    rec.nr_vcpus = nr_vcpus
     rec.grant_version = 1
     init_domain(rec)
     host_rec.domains[domid] = rec
@@ -486,7 +477,12 @@ def new_domain(host: object, host_rec: HostPtr, domid: u32, pages: u64, nr_vcpus
         domain.p2m[i] = mfn
     rec.tot_pages = pages
     rec.vcpus = cython.cast(cython.pointer(VcpuPtr), calloc(nr_vcpus, cython.sizeof(cython.p_void)))
-    for i in range(nr_vcpus):
-        domain.vcpus.append(new_vcpu(domain, rec, i))
+    try:
+        for i in range(nr_vcpus):
+            domain.vcpus.append(new_vcpu(domain, rec, i))
+            rec.nr_vcpus += 1
+    except UserError:
+        domain.destroy()
+        raise
     update_wallclock(rec)
     return domain

@@ -46,7 +46,6 @@ from cython.cimports.paravirt.machine.cpu import CpuOpsPtr, U16Ptr, U32Ptr, U64P
 from paravirt.errors import HypervisorBug, UserError
 from paravirt.hypervisor.hypercalls.registry import handlers
 
-NO_FRAME = 0xFFFFFFFFFFFFFFFF
 MAX_DOMAINS = 0x7FF0
 
 
@@ -177,8 +176,7 @@ class Host:
         l2: u64 = first + table_frames + l1_frames
         entries: U64Ptr
         i: u64
-        if first == NO_FRAME or l1_frames > 512:
-            raise UserError("The machine's memory has no room for its own tables.")
+        # The least machine has room for them, and for the largest one that there can be one L2 is enough (Memory).
         for i in range(first, l2 + 2):
             rec.frames[i].flags |= FRAME_XEN | FRAME_READONLY
         rec.m2p = cython.cast(U64Ptr, rec.memory + (first << 12))
