@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import socket
+import struct
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from paravirt import Machine
+from paravirt.domain0.net.interface import link_local
 from paravirt.domain0.net.network import NetworkOptions, parse_forward
+from paravirt.domain0.net.packet import ETH_IPV6, Packet, ip_text, mac_text
 from paravirt.domain0.xlcfg.vifs import vif_spec
 from paravirt.errors import UserError
 from paravirt.guestkernels import obtain
@@ -61,11 +66,11 @@ def machine() -> Iterator[Machine]:
 
 @pytest.fixture(scope="module")
 def guests(machine: Machine, ramdisk: bytes) -> dict[str, Shell]:
-    """Two guests, each with the address that it was given."""
+    """Two guests, each with the address that it was given; ada has two vcpus."""
     kernel = obtain("debian-cloud").path
     started = [
-        machine.create(kernel, ramdisk, "console=hvc0 quiet", memory=128, name=name, devices=[vif_spec(rate=rate)])
-        for name, rate in (("ada", None), ("bob", "1000MB/s"))
+        machine.create(kernel, ramdisk, "console=hvc0 quiet", 128, vcpus, name, devices=[vif_spec(rate=rate)])
+        for name, vcpus, rate in (("ada", 2, None), ("bob", 1, "1000MB/s"))
     ]
     shells = {domain.name: Shell(domain) for domain in started}
     for shell in shells.values():
@@ -80,14 +85,64 @@ def test_guests_have_addresses_and_names(guests: dict[str, Shell]) -> None:
     assert "NXDOMAIN" in guests["ada"]("nslookup nobody.guest")
 
 
-def test_guests_exchange_tcp_traffic(guests: dict[str, Shell]) -> None:
-    guests["ada"]("dd if=/dev/urandom of=/tmp/data bs=64k count=160 2>/dev/null")
+def exchange(guests: dict[str, Shell], address: str, blocks: int = 16) -> None:
+    """Send random bytes, in blocks of 64 KiB, from ada to bob by TCP."""
+    guests["ada"](f"dd if=/dev/urandom of=/tmp/data bs=64k count={blocks} 2>/dev/null")
     wanted = only_line(r"[0-9a-f]{32}  -", guests["ada"]("md5sum </tmp/data"))
     # nc ends when either side has no more to say: the receiver's input stays open.
     guests["bob"]("(sleep 1000 | nc -l -p 5000 >/tmp/data &); sleep 0.2")
-    guests["ada"]("nc bob 5000 </tmp/data")
+    guests["ada"](f"nc {address} 5000 </tmp/data")
     guests["bob"](GONE)
     assert only_line(r"[0-9a-f]{32}  -", guests["bob"]("md5sum </tmp/data")) == wanted
+
+
+def test_guests_exchange_tcp_traffic(guests: dict[str, Shell]) -> None:
+    exchange(guests, "bob", 160)
+
+
+def captured(path: Path) -> list[Packet]:
+    """The packets of a capture."""
+    data, packets = path.read_bytes()[24:], []
+    while data:
+        (size,) = struct.unpack_from("<8xI", data)
+        packets.append(Packet(data[16 : 16 + size]))
+        data = data[16 + size :]
+    return packets
+
+
+def test_linux_chooses_what_is_offered(machine: Machine, guests: dict[str, Shell]) -> None:
+    """Every feature but the choice of groups, which its driver does not know; with two vcpus it has two queues."""
+    ada, store = guests["ada"], machine.store
+    path = f"/local/domain/{ada.domain.domid}/device/vif/0"
+    nodes = (
+        "request-rx-copy", "feature-sg", "feature-gso-tcpv4", "feature-gso-tcpv6", "feature-ipv6-csum-offload",
+        "feature-no-csum-offload", "request-multicast-control", "multi-queue-num-queues",
+    )  # fmt: skip
+    chosen = {name: machine.call(lambda: store.get(f"{path}/{name}")) for name in nodes}  # noqa: B023
+    assert chosen == dict.fromkeys(nodes[:5], b"1") | dict.fromkeys(nodes[5:7]) | {nodes[7]: b"2"}
+    channels = {
+        machine.call(lambda: store.get(f"{path}/queue-{queue}/event-channel-{way}"))  # noqa: B023
+        for queue in range(2)
+        for way in ("tx", "rx")
+    }
+    assert len(channels - {None}) == 4
+    # Refused connections, each a conversation of its own: their answers come by both queues.
+    ada("for i in $(seq 16); do nc bob 9 </dev/null 2>/dev/null; done")
+    counts = re.findall(r"^ *\d+: +(\d+) +(\d+) .* vif0-q([01])-([rt]x)$", ada("cat /proc/interrupts"), re.MULTILINE)
+    assert sorted((queue, way) for *_, queue, way in counts) == sorted((q, w) for q in "01" for w in ("rx", "tx"))
+    assert all(int(first) + int(second) for first, second, *_ in counts)
+
+
+def test_ipv6_with_large_packets(machine: Machine, guests: dict[str, Shell], tmp_path: Path) -> None:
+    """By link-local addresses on the bridge: the sender leaves cutting and checksums to others, and nobody has to."""
+    mac = machine.call(lambda: machine.network.find("vif2.0").mac)
+    address = f"{ipaddress.IPv6Address(link_local(mac))}%eth0"
+    assert "2 packets received" in guests["ada"](f"ping -6 -c 2 -i 0.1 {address}")
+    machine.call(lambda: machine.network.capture("vif2.0", tmp_path / "x.pcap"))
+    exchange(guests, address)
+    machine.call(lambda: machine.network.stop_capture(machine.network.find("vif2.0")))
+    sizes = [len(packet.data) for packet in captured(tmp_path / "x.pcap") if packet.headers.kind == ETH_IPV6]
+    assert max(sizes) > 10_000
 
 
 def test_a_guest_reaches_the_host_and_the_host_a_guest(machine: Machine, guests: dict[str, Shell]) -> None:
@@ -118,16 +173,49 @@ def test_a_guest_reaches_the_host_and_the_host_a_guest(machine: Machine, guests:
         assert only_line(r"\d+", guests["bob"](f"{GONE}; wc -c </tmp/got")) == str(MIB)
 
 
+def appear(shell: Shell, number: int) -> None:
+    """Wait for an interface of a guest's."""
+    shell(f"while [ ! -e /sys/class/net/eth{number} ]; do sleep 0.1; done")
+
+
+def vanish(shell: Shell, number: int) -> None:
+    """Wait until one has gone."""
+    shell(f"while [ -e /sys/class/net/eth{number} ]; do sleep 0.1; done")
+
+
+@pytest.mark.parametrize("script", ["vif-route", "vif-nat"])
+def test_guests_by_way_of_the_router(
+    machine: Machine, guests: dict[str, Shell], script: str, tmp_path: Path
+) -> None:
+    """ada has a second interface that is routed, or hidden behind the router; bob is where it was, on the bridge."""
+    ada, bob = guests["ada"], guests["bob"]
+    device = ada.domain.attach_network(script=script, ip="192.0.2.7")
+    appear(ada, 1)
+    ada("ip link set eth1 up; ip addr add 192.0.2.7/32 dev eth1; ip route add 10.0.2.3 dev eth1 src 192.0.2.7")
+    assert "2 packets received" in ada("ping -c 2 -i 0.1 10.0.2.3")
+    machine.call(lambda: machine.network.capture("vif2.0", tmp_path / "x.pcap"))
+    exchange(guests, "10.0.2.3")
+    machine.call(lambda: machine.network.stop_capture(machine.network.find("vif2.0")))
+    senders = {ip_text(found.headers.ip_src) for found in captured(tmp_path / "x.pcap") if found.headers.dport == 5000}
+    assert senders == {"192.0.2.7" if script == "vif-route" else "10.0.2.1"}
+    # Others begin a conversation with it in the one case, and not in the other.
+    answered = "2 packets received" if script == "vif-route" else "0 packets received"
+    assert answered in bob("ping -c 2 -i 0.1 -W 1 192.0.2.7")
+    ada("ip link set eth1 down")
+    ada.domain.detach(device)
+    vanish(ada, 1)
+
+
 def test_an_interface_comes_and_goes(machine: Machine, guests: dict[str, Shell]) -> None:
     shell = guests["bob"]
     device = shell.domain.attach(vif_spec(script="vif-route", ip="192.0.2.5", mac="00:16:3e:01:02:03"))
-    shell("for i in $(seq 100); do [ -e /sys/class/net/eth1 ] && break; sleep 0.1; done")
+    appear(shell, 1)
     assert "00:16:3E:01:02:03" in shell("ifconfig eth1 192.0.2.5 netmask 255.255.255.255 up; ifconfig eth1")
     # What it answers goes the way that it came, or the router would take it for forged.
     shell("ip route add 10.0.2.2 dev eth1")
     assert "2 packets received" in guests["ada"]("ping -c 2 -i 0.1 192.0.2.5")
     shell.domain.detach(device)
-    shell("for i in $(seq 100); do [ -e /sys/class/net/eth1 ] || break; sleep 0.1; done")
+    vanish(shell, 1)
     assert "eth1" not in shell("ls /sys/class/net")
     assert machine.call(lambda: [row["name"] for row in machine.network.status()]) == ["vif1.0", "vif2.0"]
 
@@ -139,3 +227,57 @@ def test_rules_and_the_check_of_sources(machine: Machine, guests: dict[str, Shel
     before = machine.call(lambda: machine.network.find("vif1.0").counters.spoofed)
     assert "0 packets received" in ada("ip addr add 10.0.2.77/24 dev eth0; ping -c 1 -W 1 -I 10.0.2.77 bob")
     assert machine.call(lambda: machine.network.find("vif1.0").counters.spoofed) > before
+
+
+def test_another_ones_ethernet_address_is_no_use(machine: Machine, guests: dict[str, Shell]) -> None:
+    bob = guests["bob"]
+    device = bob.domain.attach_network(ip="10.0.2.50")
+    appear(bob, 1)
+    mac = machine.call(lambda: mac_text(machine.network.find("vif1.0").mac))
+    bob(f"ip link set eth1 address {mac} up; ip addr add 10.0.2.50/32 dev eth1; ip route add 10.0.2.1 dev eth1")
+    assert "0 packets received" in bob("ping -c 2 -i 0.1 -W 1 10.0.2.1")
+    counters = machine.call(lambda: machine.network.find("vif2.1").counters)
+    assert counters.spoofed and counters.spoofed == counters.received_packets
+    bob.domain.detach(device)
+    vanish(bob, 1)
+    assert "1 packets received" in guests["ada"]("ping -c 1 router")
+
+
+def held(machine: Machine) -> dict[str, object]:
+    """What interfaces make Domain 0 hold."""
+
+    def count() -> dict[str, object]:
+        return {
+            "files": len(list(Path("/proc/self/fd").iterdir())),
+            "grants": len(machine.grants._track.mappings),
+            "channels": len(machine._services._handlers),
+            "interfaces": [row["name"] for row in machine.network.status()],
+            "addresses": sorted(machine.network.router.hosts),
+            "watches": sorted(machine.store.watches._by_path),
+            "nodes": [machine.store.directory(f"/local/domain/0/backend/vif/{domid}") for domid in (1, 2)],
+            "frontends": [machine.store.directory(f"/local/domain/{domid}/device/vif") for domid in (1, 2)],
+        }
+
+    return machine.call(count)
+
+
+def test_interfaces_come_and_go_under_traffic(machine: Machine, guests: dict[str, Shell]) -> None:
+    """Some let go by the guest, others taken from it, while packets go to them and through them."""
+    ada, bob = guests["ada"], guests["bob"]
+    before = held(machine)
+    bob("(while :; do sleep 1000 | nc -l -p 5006 >/dev/null; done &) 2>/dev/null")
+    ada("(while :; do dd if=/dev/zero bs=64k count=50 2>/dev/null | nc bob 5006; done &) 2>/dev/null")
+    ada("(ping -i 0.002 192.0.2.9 >/dev/null &)")
+    for number in range(6):
+        device = bob.domain.attach_network(script="vif-route", ip="192.0.2.9")
+        appear(bob, 1)
+        bob("ip link set eth1 up; ip addr add 192.0.2.9/32 dev eth1; ip route add 10.0.2.2 dev eth1")
+        # One may be lost where so much goes on.
+        ping = "ping -c 1 -W 5 -I 192.0.2.9 10.0.2.2"
+        assert " 1 packets received" in bob(f"for i in 1 2 3 4 5; do {ping} && break; done")
+        assert machine.call(lambda: machine.network.find("vif2.1").counters.sent_packets)
+        bob.domain.detach(device, force=number % 2 == 1)
+        vanish(bob, 1)
+        check(machine, f"after interface {number}")
+    ada("killall -q sh nc ping; while pidof ping nc >/dev/null; do sleep 0.1; done")
+    assert held(machine) == before

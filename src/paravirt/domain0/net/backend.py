@@ -18,7 +18,7 @@ from paravirt.domain0.net import deliver, transmit
 from paravirt.domain0.net.credit import Credit
 from paravirt.domain0.net.interface import Interface
 from paravirt.domain0.net.network import Network
-from paravirt.domain0.net.packet import ETH_IP, ETH_IPV6, Malformed, Packet
+from paravirt.domain0.net.packet import ETH_IP, ETH_IPV6, TCP, UDP, Malformed, Packet
 from paravirt.domain0.ring import GuestProtocolError
 from paravirt.domain0.services import Channel
 
@@ -304,9 +304,12 @@ class NetBackend(Backend):
             return 0
         try:
             headers = packet.headers
-            known = headers.ip_src + headers.ip_dst + bytes([headers.protocol]) + packet.data[headers.l4 :][:4]
         except Malformed:
-            known = packet.data[:12]
+            return 0
+        known = headers.ip_src + headers.ip_dst or packet.data[:12]
+        # A part of a packet goes where its other parts go, which have no ports.
+        if headers.protocol in (TCP, UDP) and not headers.is_fragment:
+            known += packet.data[headers.l4 : headers.l4 + 4]
         return zlib.crc32(known) % len(self._queues)
 
     # --- for its queues ---------------------------------------------------------------------------------------
