@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
+from ..oracle import kernels
 from .conftest import User
 
 HEADING = "Vdev  BE  handle state evt-ch ring-ref BE-path                       \n"
@@ -43,3 +46,17 @@ def test_what_needs_no_domain(user: User) -> None:
     assert (nobody.returncode, nobody.stdout, nobody.stderr) == (0, HEADING, "nobody is an invalid domain identifier\n")
     assert user.run("create", user.config("front", disk=["nosuch.img,raw,xvda,w"])).returncode != 0
     assert user.names() == []
+
+
+def test_xentop_counts_what_devices_do(user: User, tmp_path_factory: pytest.TempPathFactory) -> None:
+    (user.folder / "disk").write_bytes(bytes(2 << 20))
+    blk = kernels.build("blk", tmp_path_factory.mktemp("kernels"))
+    config = user.config("front", blk, extra="good", disk=["disk,raw,xvda,w"], vif=["", ""], on_poweroff="preserve")
+    user.xl("create", "-F", config)
+    header, zero, front = (line.split() for line in user.xl("top", "-b", "-i", "1").splitlines())
+    row = dict(zip(header, front, strict=True))
+    assert (row["NETS"], row["NETTX(k)"], row["NETRX(k)"], row["VBDS"], row["VBD_OO"]) == ("2", "0", "0", "1", "0")
+    # It writes eight pages forty times, reads them back, and reads once more at the end.
+    assert [int(row[name]) for name in ("VBD_RD", "VBD_WR")] == [41, 40]
+    assert [int(row[name]) for name in ("VBD_RSECT", "VBD_WSECT")] == [41 * 64, 40 * 64]
+    assert zero[-10:] == ["0"] * 10, "Domain 0 has no devices"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 from paravirt.abi.io.blkif import (
@@ -87,6 +87,10 @@ class BlockBackend(Backend):
         self._readonly = image.readonly or options.is_cdrom
         self._limit = RateLimit(options.rate) if options.rate else None
         self._queues: list[Queue] = []
+
+    def counted(self) -> Mapping[str, int]:
+        """Its :class:`Counts`."""
+        return asdict(self.counts)
 
     # --- as a backend -----------------------------------------------------------------------------------------
 

@@ -18,6 +18,18 @@ def devices(request: Request) -> list[dict[str, Any]]:
     return machine.call(lambda: [_row(machine.store, device) for device in machine.devices.of(managed.domid, kind)])
 
 
+@operation("device-counts")
+def counts(request: Request) -> list[dict[str, Any]]:
+    """For each device of all domains, what its backend has counted."""
+    machine = request.machine
+    return machine.call(
+        lambda: [
+            {"domid": device.nodes.domid, "kind": device.nodes.kind, "counts": dict(device.backend.counted())}
+            for device in machine.devices.all()
+        ]
+    )
+
+
 def _row(store: Store, device: Device) -> dict[str, Any]:
     nodes = device.nodes
     return {

@@ -107,6 +107,10 @@ class Backend(ABC):
     def disconnect(self, done: Callable[[], None]) -> None:
         """Take down what :meth:`open` has set up, if anything.  ``done`` is called when nothing is in flight."""
 
+    def counted(self) -> Mapping[str, int]:
+        """What it has done until now, by the names that its kind has for it; for xentop."""
+        return {}
+
     # --- its life ---------------------------------------------------------------------------------------------
 
     @property

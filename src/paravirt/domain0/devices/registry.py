@@ -75,6 +75,10 @@ class Devices:
             if owner == domid and kind in (None, its_kind)
         ]  # fmt: skip
 
+    def all(self) -> list[Device]:
+        """The devices of all domains."""
+        return list(self._devices.values())
+
     def find(self, domid: int, kind: str, devid: int) -> Device:
         """One device.
 

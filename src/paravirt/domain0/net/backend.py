@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Final
 
 from paravirt.domain0.devices.backend import Backend, Facilities, MappedRing
@@ -168,6 +169,10 @@ class NetBackend(Backend):
         self._unwatch_groups: Callable[[], None] = lambda: None
         interface.wake = lambda: network.rounds.is_waited_for(self)
         interface.is_up = False
+
+    def counted(self) -> Mapping[str, int]:
+        """What its interface counts."""
+        return asdict(self.interface.counters)
 
     # --- as a backend -----------------------------------------------------------------------------------------
 
