@@ -3,7 +3,8 @@
 A check is a condition whose branch refuses: it returns a negative error number, false, nothing (None, NULL) or an
 exception for the guest, or raises, or sets such an answer, or gives the guest a fault and returns. A mutant takes the
 condition, or one part of one that is joined by `or`, for false. Of a condition that is refused unless all of its parts
-hold (`not (a and b)`), a mutant takes one part for true.
+hold (`not (a and b)`), a mutant takes one part for true; so, too, of what a function answers that is asked a question
+(`return a and b`).
 
 One text holds all mutants of a module: in it each such part asks `paravirt.mutated` whether it is the one that is
 left out, which also notes that a test got there.
@@ -77,15 +78,19 @@ def _is_refusal(value: ast.expr) -> bool:
     return isinstance(value, ast.Constant) and (value.value is None or value.value is False)
 
 
-def _checks(node: ast.AST, function: str) -> Iterator[_Part]:
-    """The parts of all checks below a node."""
+def _checks(node: ast.AST, function: str, is_question: bool = False) -> Iterator[_Part]:
+    """The parts of all checks below a node; ``is_question``: it stands in a function that answers true or false."""
     for child in ast.iter_child_nodes(node):
-        inside = child.name if isinstance(child, ast.FunctionDef) else function
+        if isinstance(child, ast.FunctionDef):
+            yield from _checks(child, child.name, ast.unparse(child.returns or child.args) in ("bool", "cython.bint"))
+            continue
         is_check = isinstance(child, ast.If) and _refuses(child.body)
         if is_check or (isinstance(child, ast.IfExp) and _is_refusal(child.body)):
             assert isinstance(child, ast.If | ast.IfExp)
-            yield from _parts(child.test, inside, True)
-        yield from _checks(child, inside)
+            yield from _parts(child.test, function, True)
+        if is_question and isinstance(child, ast.Return) and isinstance(child.value, ast.BoolOp | ast.Compare):
+            yield from _parts(child.value, function, False)
+        yield from _checks(child, function, is_question)
 
 
 def _parts(condition: ast.expr, function: str, refuses: bool) -> Iterator[_Part]:

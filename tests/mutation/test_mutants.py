@@ -31,6 +31,19 @@ def check(host, mfn, level):
     if not (mfn < 8 and host.sane):
         raise HypercallError(EPERM)
     return -EPERM if host.dying else 0
+
+def may(host, level) -> cython.bint:
+    if not level:
+        inject_gp(host)
+        return
+    if level == 3:
+        return cython.NULL
+    if level == 2:
+        note(host)
+    return host.good(level) and not (level or host.bad)
+
+def find(host) -> int:
+    return host.first or host.last
 '''
 FOUND = [
     (5, "mfn >= host.nr_frames"),
@@ -40,12 +53,17 @@ FOUND = [
     (17, "mfn < 8"),
     (17, "host.sane"),
     (19, "host.dying"),
+    (22, "level"),
+    (25, "level == 3"),
+    (29, "host.good(level)"),
+    (29, "level"),
+    (29, "host.bad"),
 ]
 
 
 def test_each_check_and_each_part_of_one_is_removed_once() -> None:
     assert [(mutant.line, mutant.condition) for mutant in mutants(SOURCE)] == FOUND
-    assert {mutant.function for mutant in mutants(SOURCE)} == {"check"}
+    assert {mutant.function for mutant in mutants(SOURCE)} == {"check", "may"}
 
 
 def test_all_mutants_are_in_one_text_whose_lines_keep_their_numbers() -> None:
