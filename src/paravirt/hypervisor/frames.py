@@ -19,7 +19,7 @@ All functions are called under the machine lock.
 
 import cython
 from cython.cimports.libc.string import memset
-from cython.cimports.paravirt.abi.constants import DOMID_INVALID, DOMID_XEN, EINTR, EINVAL, ERESTART
+from cython.cimports.paravirt.abi.constants import DOMID_INVALID, DOMID_XEN, EINVAL, ERESTART
 from cython.cimports.paravirt.hypervisor.promotion import devalidate_page, put_old_table, validate_page
 from cython.cimports.paravirt.hypervisor.records import (
     FRAME_ALLOCATED,
@@ -227,7 +227,7 @@ def take_page_type(host: HostPtr, mfn: u64, type: u8) -> i64:
     """Take a use of a frame as ``type``; the caller holds a reference.
 
     Returns 0; -EINVAL when it is in use as something else or does not validate; other errors as validation says;
-    -EINTR or -ERESTART when the time is over (see promotion.py), and then the use is not the caller's.
+    -ERESTART when the time is over (see promotion.py), and then the use is not the caller's.
     """
     frame: FramePtr = cython.address(host.frames[mfn])
     was_partial: cython.bint = False
@@ -268,9 +268,8 @@ def drop_page_type(host: HostPtr, mfn: u64, partial_set: cython.bint, above: u64
     """Give a use under the present type back; the last use of a page table releases what it refers to.
 
     ``partial_set``: the use is the frame's own, because it is part way, and it is to be released.  ``above``: the table
-    whose entry held the use, or 0.  0; or -EINTR (the use stays the caller's) or -ERESTART (the frame is part way, and
-    holds the use itself).  A frame of descriptors stays a checked one until it is used as something else: nobody can
-    write to it before.
+    whose entry held the use, or 0.  0; or -ERESTART (the frame is part way, and holds the use itself).  A frame of
+    descriptors stays a checked one until it is used as something else: nobody can write to it before.
     """
     frame: FramePtr = cython.address(host.frames[mfn])
     flags: u8 = frame.flags
@@ -281,14 +280,12 @@ def drop_page_type(host: HostPtr, mfn: u64, partial_set: cython.bint, above: u64
     if frame.type_refs == 1 and FRAME_L1 <= frame.type <= FRAME_L4 and flags & (FRAME_VALIDATED | FRAME_PARTIAL):
         frame.flags &= ~(FRAME_VALIDATED | FRAME_PARTIAL)
         rc = devalidate_page(host, mfn, flags & FRAME_PARTIAL)
-        if linear and flags & FRAME_VALIDATED and rc != -EINTR:
+        if linear and flags & FRAME_VALIDATED:
             frame.linear += 1
             host.frames[above].linear -= 1
         if rc == 0:
             frame.tlb_stamp = host.flush_clock
             frame.type_refs = 0
-        elif rc == -EINTR:
-            frame.flags |= FRAME_VALIDATED
         else:
             frame.refs += 1
             frame.flags |= FRAME_PARTIAL

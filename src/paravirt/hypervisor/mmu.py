@@ -16,7 +16,7 @@ All functions are called under the machine lock.
 """
 
 import cython
-from cython.cimports.paravirt.abi.constants import DOMID_IO, EBUSY, EINTR, EINVAL, EPERM, ERESTART
+from cython.cimports.paravirt.abi.constants import DOMID_IO, EBUSY, EINVAL, EPERM
 from cython.cimports.paravirt.hypervisor.frames import (
     drop_page_type,
     flush_domain,
@@ -183,8 +183,8 @@ def mod_entry(
     """Change one entry of a validated table: 0 or a negative error number, and then nothing has changed.
 
     ``mapped_domid`` owns the frames that an L1 entry may map (normally the table's owner).  What an entry of a higher
-    level held is left over, at ``host.old``, for the caller to release when it has done with the table.  -EINTR and
-    -ERESTART: the table below is being validated, and the same change must be made again.
+    level held is left over, at ``host.old``, for the caller to release when it has done with the table.  -ERESTART:
+    the table below is part way, and the same change must be made again.
     """
     host: HostPtr = v.domain.host
     owner: u16 = host.frames[table_mfn].owner
@@ -229,8 +229,7 @@ def put_base(v: VcpuPtr, old: u64) -> i64:
 
 def take_base(v: VcpuPtr, mfn: u64) -> i64:
     """Take a use of an L4 table for a vcpu to run on: 0, -ERESTART, or -EINVAL and the errors of validation."""
-    rc: i64 = get_page_and_type_part(v.domain.host, mfn, v.domain.domid, FRAME_L4, False, False)
-    return -ERESTART if rc == -EINTR else rc
+    return get_page_and_type_part(v.domain.host, mfn, v.domain.domid, FRAME_L4, False, False)
 
 
 def set_kernel_table(v: VcpuPtr, mfn: u64) -> i64:

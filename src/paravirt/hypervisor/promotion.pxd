@@ -9,7 +9,7 @@ cdef void stop_promotion(Host* host, u64 mfn, u64 index, bint partial_set) noexc
 cdef void demote_l1(Host* host, u64 mfn) noexcept nogil
 cdef i64 demote_table(Host* host, u64 mfn, u8 level) noexcept nogil
 cdef i64 devalidate_page(Host* host, u64 mfn, u8 was_partial) noexcept nogil
-cdef void mark_partial_set(Host* host, u64 mfn, bint partial_set) noexcept nogil
+cdef void stand_at(Host* host, u64 mfn, u64 index, bint partial_set) noexcept nogil
 cdef i64 get_table_entry(Host* host, u64 table_mfn, u64 value, u8 level, u16 domid, bint partial_set, bint retain) noexcept nogil
 cdef bint get_linear(Host* host, u64 table_mfn, u64 value, u8 level, u16 domid) noexcept nogil
 cdef i64 put_table_entry(Host* host, u64 table_mfn, u64 value, bint partial_set) noexcept nogil

@@ -4,9 +4,9 @@
 
 A table is validated entry by entry from the first on, and released from the last on.  In between it is *part way*:
 not validated, its ``nr_validated`` first entries hold what they refer to, and it holds a reference and a use of its
-own, so that it stays what it is until somebody goes on.  An operation that has used up its time answers -ERESTART
-(a part was done, the table is part way) or -EINTR (nothing was), and the guest makes its hypercall again.  An L1
-table is small enough to be done at once.
+own, so that it stays what it is until somebody goes on.  An operation that has used up its time has always come on
+by an entry: it answers -ERESTART, and the guest makes its hypercall again.  An L1 table is small enough to be done at
+once.
 
 What is left over without anybody to go on with it is put where ``host.old`` points: the vcpu's own place, which its
 next hypercall on page tables empties first.  Behaviour: Xen 4.17, arch/x86/mm.c.
@@ -15,7 +15,7 @@ All functions are called under the machine lock.
 """
 
 import cython
-from cython.cimports.paravirt.abi.constants import EINTR, EINVAL, ERESTART
+from cython.cimports.paravirt.abi.constants import EINVAL, ERESTART
 from cython.cimports.paravirt.hypervisor.frames import (
     drop_page_type,
     get_page,
@@ -88,8 +88,8 @@ def put_old_table(host: HostPtr, old: OldTablePtr) -> i64:
         return 0
     rc = drop_page_type(host, old.mfn, old.partial, old.above)
     if rc != 0:
-        old.partial = rc == -ERESTART
-        return -ERESTART
+        old.partial = True
+        return rc
     put_page(host, old.mfn)
     old.mfn = 0
     old.above = 0
@@ -172,7 +172,7 @@ def get_table_entry(
 
 
 def put_table_entry(host: HostPtr, table_mfn: u64, value: u64, partial_set: cython.bint) -> i64:
-    """Give back what an entry of an L2, L3 or L4 table holds: 0, or -EINTR or -ERESTART, to be called again."""
+    """Give back what an entry of an L2, L3 or L4 table holds: 0, or -ERESTART, to be called again."""
     mfn: u64 = (value & ADDRESS) >> 12
     rc: i64
     if not value & PRESENT or mfn == table_mfn:
@@ -212,8 +212,9 @@ def promote_l1(host: HostPtr, mfn: u64) -> i64:
     return 0
 
 
-def mark_partial_set(host: HostPtr, mfn: u64, partial_set: cython.bint) -> cython.void:
-    """Note whether entry ``nr_validated`` holds a reference to a table that is part way."""
+def stand_at(host: HostPtr, mfn: u64, index: u64, partial_set: cython.bint) -> cython.void:
+    """Note how many entries of a table hold what they refer to, and whether the next one a table that is part way."""
+    host.frames[mfn].nr_validated = cython.cast(u16, index)
     if partial_set:
         host.frames[mfn].flags |= FRAME_PARTIAL_SET
     else:
@@ -229,13 +230,12 @@ def stop_promotion(host: HostPtr, mfn: u64, index: u64, partial_set: cython.bint
         partial_set = True
     if index == 0 and not partial_set:
         return
-    host.frames[mfn].nr_validated = cython.cast(u16, index)
-    mark_partial_set(host, mfn, partial_set)
+    stand_at(host, mfn, index, partial_set)
     leave_over(host, mfn, 0, True)
 
 
 def promote_table(host: HostPtr, mfn: u64, level: u8) -> i64:
-    """Validate an L2, L3 or L4 table from where it stands on: 0, -EINTR, -ERESTART or the first bad entry's error."""
+    """Validate an L2, L3 or L4 table from where it stands on: 0, -ERESTART or the first bad entry's error."""
     table: U64Ptr = cython.cast(U64Ptr, frame_ptr(host, mfn))
     frame: FramePtr = cython.address(host.frames[mfn])
     start: u64 = frame.nr_validated
@@ -248,21 +248,14 @@ def promote_table(host: HostPtr, mfn: u64, level: u8) -> i64:
         if level == FRAME_L4 and not is_guest_l4_slot(index):
             continue
         if level != FRAME_L4 and index > start and work_spent(host):
-            rc = -EINTR
-        elif not table[index] & PRESENT:
-            continue
-        else:
-            rc = get_table_entry(host, mfn, table[index], level, frame.owner, partial_set, level > 2)
-        if rc == -ERESTART:
-            frame.nr_validated = cython.cast(u16, index)
-            mark_partial_set(host, mfn, True)
-            return rc
-        if rc == -EINTR:
-            if index == 0 and not partial_set:
-                return rc
-            frame.nr_validated = cython.cast(u16, index)
-            mark_partial_set(host, mfn, partial_set)
+            stand_at(host, mfn, index, False)
             return -ERESTART
+        if not table[index] & PRESENT:
+            continue
+        rc = get_table_entry(host, mfn, table[index], level, frame.owner, partial_set, level > 2)
+        if rc == -ERESTART:
+            stand_at(host, mfn, index, True)
+            return rc
         if rc < 0:
             stop_promotion(host, mfn, index, partial_set)
             return rc
@@ -276,8 +269,7 @@ def promote_table(host: HostPtr, mfn: u64, level: u8) -> i64:
 def validate_page(host: HostPtr, mfn: u64, type: u8) -> i64:
     """Check what a frame must hold to be of ``type``, from where it stands on, and note the outcome in its record.
 
-    0: it is validated.  -EINTR: nothing was done, and its use is gone.  -ERESTART: it is part way.  Another error: it
-    is of no type, or left over.
+    0: it is validated.  -ERESTART: it is part way.  Another error: it is of no type, or left over.
     """
     frame: FramePtr = cython.address(host.frames[mfn])
     descriptors: U64Ptr
@@ -297,8 +289,6 @@ def validate_page(host: HostPtr, mfn: u64, type: u8) -> i64:
         rc = promote_l1(host, mfn) if type == FRAME_L1 else promote_table(host, mfn, type)
     if rc == 0:
         frame.flags |= FRAME_VALIDATED
-    elif rc == -EINTR:
-        frame.type_refs = 0
     elif rc == -ERESTART or host.old.mfn == mfn:
         frame.refs += 1
         frame.flags |= FRAME_PARTIAL
@@ -322,45 +312,35 @@ def demote_l1(host: HostPtr, mfn: u64) -> cython.void:
 
 
 def demote_table(host: HostPtr, mfn: u64, level: u8) -> i64:
-    """Give back what the entries of an L2, L3 or L4 table hold, from where it stands down: 0, -EINTR or -ERESTART."""
+    """Give back what the entries of an L2, L3 or L4 table hold, from where it stands down: 0 or -ERESTART."""
     table: U64Ptr = cython.cast(U64Ptr, frame_ptr(host, mfn))
     frame: FramePtr = cython.address(host.frames[mfn])
     partial_set: cython.bint = frame.flags & FRAME_PARTIAL_SET != 0
     index: u64 = frame.nr_validated
-    rc: i64 = 0
     if not partial_set:
         index -= 1
     while True:
         if level != FRAME_L4 or is_guest_l4_slot(index):
-            rc = put_table_entry(host, mfn, table[index], partial_set)
-            if rc < 0:
-                break
+            if put_table_entry(host, mfn, table[index], partial_set) != 0:
+                stand_at(host, mfn, index, True)
+                return -ERESTART
         partial_set = False
         if index == 0:
             host.work += 512
-            mark_partial_set(host, mfn, False)
+            stand_at(host, mfn, 0, False)
             return 0
-        index -= 1
         if level != FRAME_L4 and work_spent(host):
-            rc = -EINTR
-            break
-    if rc == -ERESTART:
-        frame.nr_validated = cython.cast(u16, index)
-        mark_partial_set(host, mfn, True)
-    elif index < 511:
-        frame.nr_validated = cython.cast(u16, index if partial_set else index + 1)
-        mark_partial_set(host, mfn, partial_set)
-        rc = -ERESTART
-    return rc
+            stand_at(host, mfn, index, False)
+            return -ERESTART
+        index -= 1
 
 
 def devalidate_page(host: HostPtr, mfn: u64, was_partial: u8) -> i64:
-    """The last use of a page table ends: give back what its entries hold.  0, -EINTR (it stays) or -ERESTART."""
+    """The last use of a page table ends: give back what its entries hold.  0 or -ERESTART."""
     frame: FramePtr = cython.address(host.frames[mfn])
     rc: i64 = 0
     if not was_partial:
-        frame.nr_validated = 512
-        mark_partial_set(host, mfn, False)
+        stand_at(host, mfn, 512, False)
     if frame.type == FRAME_L1:
         demote_l1(host, mfn)
     else:

@@ -11,7 +11,6 @@ from cython.cimports.paravirt.abi.constants import (
     DOMID_XEN,
     EACCES,
     EFAULT,
-    EINTR,
     EINVAL,
     ENOSYS,
     EOPNOTSUPP,
@@ -173,8 +172,6 @@ def update_entry(v: VcpuPtr, address: u64, value: u64, preserve_ad: cython.bint,
     if frame.type_refs != 0 and frame.type <= FRAME_L4 and frame.flags & FRAME_VALIDATED:
         if frame.type == FRAME_L1 or mapped == owner:
             rc = mod_entry(v, mfn, (address & 0xFFF) >> 3, value, frame.type, preserve_ad, mapped)
-            if rc == -EINTR:
-                rc = -ERESTART
     elif get_page_type(host, mfn, FRAME_WRITABLE) == 0:
         cython.cast(U64Ptr, frame_ptr(host, mfn))[(address & 0xFFF) >> 3] = value
         drop_code(host, address, address + 8)
@@ -306,7 +303,7 @@ def pin(v: VcpuPtr, mfn: u64, owner: u16, level: u32) -> i64:
     host: HostPtr = v.domain.host
     rc: i64 = get_page_and_type_part(host, mfn, owner, level, False, False)
     if rc != 0:
-        return -ERESTART if rc == -EINTR else rc
+        return rc
     if host.frames[mfn].flags & FRAME_PINNED:
         put_page_and_type(host, mfn)
         return -EINVAL
