@@ -15,6 +15,7 @@ DOMID = 3
 LIMIT = 0x7FFFFFFF
 WRITABLE, ALLOCATED, VALIDATED, XEN, READONLY = 7, 1, 4, 8, 16
 PRESENT, RW = 1, 2
+L2 = 2
 
 
 @pytest.fixture
@@ -99,3 +100,58 @@ def test_only_what_is_allocated_and_there_changes_hands(machine: native.Machine)
     guest.rec.tot_pages = 1
     assert frames.steal_frame(machine.at, mfn, DOMID)
     assert guest.rec.tot_pages == 0
+
+
+# --- linear page tables ---------------------------------------------------------------------------------------------
+
+class Linear:
+    """Two L2 tables of a domain, of which one shall name the other."""
+
+    def __init__(self, machine: native.Machine) -> None:
+        self.machine = machine
+        self.above, self.below = machine.alloc(DOMID), machine.alloc(DOMID)
+        for mfn in (self.above, self.below):
+            frame = machine.frames[mfn]
+            frame.type, frame.type_refs, frame.flags, frame.linear = L2, 1, frame.flags | VALIDATED, 0
+
+    def get(self, flags: int = PRESENT, *, to: int | None = None) -> bool:
+        value = (self.below if to is None else to) << 12 | flags
+        return bool(native.functions("promotion").get_linear(self.machine.at, self.above, value, L2, DOMID))
+
+
+@pytest.fixture
+def linear(machine: native.Machine) -> Linear:
+    return Linear(machine)
+
+
+def test_a_table_names_another_of_its_level_and_itself(linear: Linear) -> None:
+    above, below = (linear.machine.frames[mfn] for mfn in (linear.above, linear.below))
+    assert linear.get()
+    assert (above.linear, below.linear, below.type_refs, below.refs) == (1, -1, 2, 2)
+    assert linear.get(to=linear.above)
+    assert (above.linear, above.type_refs, above.refs) == (1, 1, 1)
+    assert not linear.get(PRESENT | RW)
+    assert not linear.get(PRESENT | RW, to=linear.above)
+
+
+@pytest.mark.parametrize(
+    ("which", "field", "value"),
+    [
+        ("above", "owner", DOMID + 1),
+        ("below", "owner", DOMID + 1),
+        ("above", "linear", -1),
+        ("above", "linear", 32767),
+        ("below", "linear", 1),
+        ("below", "linear", -32768),
+        ("below", "type_refs", 0x7FFFFFFF),
+        ("below", "type_refs", 0),
+        ("below", "type", 3),
+        ("below", "flags", 1),
+    ],
+)
+def test_what_stands_against_it_leaves_no_trace(linear: Linear, which: str, field: str, value: int) -> None:
+    setattr(linear.machine.frames[getattr(linear, which)], field, value)
+    frames = [linear.machine.frames[mfn] for mfn in (linear.above, linear.below)]
+    before = [bytes(frame) for frame in frames]
+    assert not linear.get()
+    assert [bytes(frame) for frame in frames] == before

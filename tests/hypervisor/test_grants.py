@@ -16,10 +16,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from paravirt.abi import grant_table as abi
 from paravirt.abi import xen
+from paravirt.errors import HypervisorBug
 from paravirt.hypervisor.audit import require_clean
 from paravirt.hypervisor.hypercalls.direct import hypercall
 from paravirt.hypervisor.hypercalls.grant_frames import Active, grants_of
+from paravirt.hypervisor.hypercalls.grant_map import unmap_grant
 from paravirt.hypervisor.views import Domain, Host
+from paravirt.hypervisor.views.domain import MAPPINGS_AT_ONCE
 from paravirt.machine.memory import Memory
 from paravirt.machine.unicorn.engine import UnicornEngine
 
@@ -368,18 +371,35 @@ def test_a_part_that_is_being_copied_is_not_mapped(giver: Guest, taker: Guest) -
 
 
 def test_a_domain_that_is_ending_gets_no_frame(world: World, giver: Guest, taker: Guest) -> None:
+    def give(mfn: int, ref: int) -> int:
+        request = abi.GnttabTransfer(mfn, taker.domid, ref, 99)
+        return int(giver.request(abi.GNTTABOP_transfer, request).status)
+
     mfn = giver.mfns[8]
     taker.grant(9, giver.domid, 77, abi.GTF_accept_transfer)
     taker.grant(10, giver.domid, 78, abi.GTF_accept_transfer)
-    assert giver.request(abi.GNTTABOP_transfer, abi.GnttabTransfer(mfn, taker.domid, 9, 99)).status == 0
+    assert give(mfn, 9) == 0
     assert world.host.frame_info(mfn)[0] == taker.domid
     # Its end begins, and others run before it is over.
-    while not taker.domain.is_dying:
-        taker.domain.destroy_part()
-    assert giver.request(
-        abi.GNTTABOP_transfer, abi.GnttabTransfer(giver.mfns[9], taker.domid, 10, 99)
-    ).status in (abi.GNTST_general_error, abi.GNTST_bad_domain)
+    giver.grant(11, taker.domid, giver.mfns[10])
+    giver.grant(12, taker.domid, giver.mfns[10])
+    for number in range(MAPPINGS_AT_ONCE + 1):
+        assert taker.map(giver.domid, 11 + number % 2, flags=DEVICE).status == 0
+    assert not taker.domain.destroy_part()
+    assert give(giver.mfns[9], 10) == abi.GNTST_general_error
     taker.domain.destroy()
+    assert give(giver.mfns[7], 10) == abi.GNTST_bad_domain
+
+
+def test_a_granter_that_the_machine_has_lost_is_our_bug(world: World, giver: Guest, taker: Guest) -> None:
+    giver.grant(9, taker.domid, giver.mfns[8])
+    handle = taker.map(giver.domid, 9).handle
+    giver.domain.destroy()
+    lost = world.host.zombies.pop(giver.domid)
+    with pytest.raises(HypervisorBug, match="is gone"):
+        unmap_grant(taker.domain.vcpus[0], abi.GnttabUnmapGrantRef(taker.slot(0), 0, handle, 0), [])
+    world.host.zombies[giver.domid] = lost
+    assert taker.unmap(handle) == 0
 
 
 # --- random requests ----------------------------------------------------------------------------------------------

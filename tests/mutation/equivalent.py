@@ -23,8 +23,8 @@ class Equivalent:
 
 
 _MEMORY = "The host refuses the hypervisor memory for a record of its own: no guest decides that."
-_EMPTY = "To decode an instruction of which no byte can be read fails too."
 _COUNTED = "There are as many free frames as the machine counts, and that number is asked before."
+_LEFT_OVER = "Something stays left over only when the time is over, and the next condition asks for that."
 
 EQUIVALENT: tuple[Equivalent, ...] = (
     Equivalent("events.py", "ensure_ports", "grown == cython.NULL", _MEMORY),
@@ -32,11 +32,10 @@ EQUIVALENT: tuple[Equivalent, ...] = (
     Equivalent("events_fifo.py", "take_over", "d.fifo_array == cython.NULL", _MEMORY),
     Equivalent("events_fifo.py", "fifo_init_control", "rc != 0", _MEMORY),
     Equivalent("scheduling.py", "set_policy", "sched == cython.NULL", _MEMORY),
+    Equivalent("hypercalls/mmu_ops.py", "update_batch", "put_old_table(host, host.old) != 0", _LEFT_OVER),
+    Equivalent("hypercalls/mmu_ops.py", "mmuext_batch", "put_old_table(host, host.old) != 0", _LEFT_OVER),
     Equivalent("hypercalls/vcpu_op.py", "initialise", "context == cython.NULL", _MEMORY),
     Equivalent("watchdog.py", "start", "entry == cython.NULL", _MEMORY),
-    Equivalent("emulate.py", "emulate_privileged", "length == 0", _EMPTY),
-    Equivalent("m2pread.py", "read_machine_to_phys", "length == 0", _EMPTY),
-    Equivalent("segments.py", "emulate_segment", "length == 0", _EMPTY),
     Equivalent("views/domain.py", "new_domain", "rec == cython.NULL", _MEMORY),
     Equivalent("views/domain.py", "new_domain", "mfn == NO_FRAME", _COUNTED),
     Equivalent("views/domain.py", "alloc_extent", "mfn == NO_FRAME", _COUNTED),

@@ -248,10 +248,7 @@ def emulate_privileged(host: HostPtr, v: VcpuPtr) -> cython.bint:
     length: u64 = fetch_code(v, code, v.cpu.rip, 15)
     value: u64 = 0
     o: u32
-    if (
-        length == 0
-        or decode(code, length, v.cpu.seg[SEG_CS].flags & (1 << 21) != 0, cython.address(insn)) < 0
-    ):
+    if decode(code, length, v.cpu.seg[SEG_CS].flags & (1 << 21) != 0, cython.address(insn)) < 0:
         return False
     o = insn.opcode
     if insn.map == 0:

@@ -46,7 +46,7 @@ def read_machine_to_phys(host: HostPtr, v: VcpuPtr, error: u32, address: u64) ->
     if error & WRITE_OR_FETCH:
         return False
     length = fetch_code(v, code, v.cpu.rip, 15)
-    if length == 0 or decode(code, length, v.cpu.seg[1].flags & (1 << 21) != 0, cython.address(insn)) < 0:
+    if decode(code, length, v.cpu.seg[1].flags & (1 << 21) != 0, cython.address(insn)) < 0:
         return False
     if insn.map != 0 or insn.lock or insn.size < 4:
         return False

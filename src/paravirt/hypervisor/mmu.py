@@ -302,7 +302,7 @@ def write_fault(host: HostPtr, v: VcpuPtr, address: u64) -> cython.bint:
     ):
         return False
     length = fetch_code(v, code, v.cpu.rip, 15)
-    if length == 0 or decode(code, length, v.cpu.seg[1].flags & (1 << 21) != 0, cython.address(insn)) < 0:
+    if decode(code, length, v.cpu.seg[1].flags & (1 << 21) != 0, cython.address(insn)) < 0:
         return False
     index = (address & 0xFFF) >> 3
     old = read_pte(host, target, index)

@@ -477,7 +477,7 @@ def emulate_segment(host: HostPtr, v: VcpuPtr) -> cython.bint:
     length: u64 = fetch_code(v, code, v.cpu.rip, 15)
     i: ConstInsnPtr = cython.address(insn)
     o: u32
-    if length == 0 or decode(code, length, long_mode, cython.address(insn)) < 0:
+    if decode(code, length, long_mode, cython.address(insn)) < 0:
         return False
     o = insn.opcode
     if insn.map == 0:

@@ -197,6 +197,13 @@ def test_a_request_that_cannot_be_read_or_written(vcpu: FakeVcpu) -> None:
     assert vcpu.call(MEMORY_OP, XENMEM_exchange, where) == -EFAULT
 
 
+def test_an_exchange_ends_when_its_time_is_over(vcpu: FakeVcpu, host: FakeHost) -> None:
+    host.is_spent = True
+    ins, out = vcpu.frame_list(*vcpu.domain.mfns[:3]), vcpu.frame_list(0, 1, 2)
+    assert exchange(vcpu, request(vcpu, (ins, 3, 0), (out, 3, 0))) == (0, 3)
+    assert vcpu.continuations == 2
+
+
 def test_a_long_exchange_is_preempted_and_goes_on(vcpu: FakeVcpu, host: FakeHost) -> None:
     vcpu.domain.max_pages = 10_000
     count = PREEMPT_AFTER + 5

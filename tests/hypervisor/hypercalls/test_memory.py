@@ -156,6 +156,15 @@ def test_the_reservation_has_a_limit(vcpu: FakeVcpu, operation: int) -> None:
     assert vcpu.call(MEMORY_OP, operation, request) == 0
 
 
+def test_an_address_has_more_bits_than_a_place_in_a_page(vcpu: FakeVcpu) -> None:
+    """Whatever is asked: also of one who only gives frames back."""
+    before = vcpu.domain.tot_pages
+    for bits, done in ((1, 0), (12, 0), (13, 1)):
+        request, _ = reservation(vcpu, [vcpu.domain.mfns[0]], flags=bits)
+        assert vcpu.call(MEMORY_OP, abi.XENMEM_decrease_reservation, request) == done
+        assert vcpu.domain.tot_pages == before - done
+
+
 @pytest.mark.parametrize("operation", [abi.XENMEM_increase_reservation, abi.XENMEM_populate_physmap])
 def test_addresses_can_be_limited(vcpu: FakeVcpu, operation: int) -> None:
     bits = 22  # 1024 frames
@@ -244,6 +253,15 @@ def test_a_long_call_is_preempted_and_goes_on(vcpu: FakeVcpu, host: FakeHost) ->
     assert [host.m2p(mfn) for mfn in got] == list(range(count))
     assert vcpu.call(MEMORY_OP, abi.XENMEM_decrease_reservation, request) == count
     assert all(host.frames[mfn].refs == 0 for mfn in got)
+
+
+def test_a_call_ends_when_its_time_is_over(vcpu: FakeVcpu, host: FakeHost) -> None:
+    """One extent each time: what it makes of the time that it has is no less."""
+    host.is_spent = True
+    mfns = vcpu.domain.mfns[:4]
+    request, _ = reservation(vcpu, mfns)
+    assert vcpu.call(MEMORY_OP, abi.XENMEM_decrease_reservation, request) == 4
+    assert vcpu.continuations == 3
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -12,6 +12,7 @@ from paravirt.hypervisor.hypercalls.state import DomainState
 from paravirt.hypervisor.views.host import Host
 from paravirt.hypervisor.views.vcpu import Vcpu
 
+MAPPINGS_AT_ONCE: int
 NO_FRAME: int
 MAX_PORTS: int
 
