@@ -44,7 +44,7 @@ class Verb(NamedTuple):
 
 _HARMLESS = frozenset(
     ("list", "console", "vcpu-list", "vm-list", "info", "sharing", "domid", "domname", "dmesg", "top", "uptime",
-     "claims", "cpupool-list", "block-list", "network-list")
+     "claims", "cpupool-list", "block-list", "network-list", "channel-list")
 )  # fmt: skip
 _CONFIG_HELP = """\
 -f FILE, --defconfig=FILE  Read the configuration from FILE ('-' or /dev/stdin: standard input)
@@ -104,7 +104,8 @@ VERBS: Final = (
     Verb("pause", "control:pause", "<Domain>", "Keep a domain from running", required=1),
     Verb("unpause", "control:unpause", "<Domain>", "Let a paused domain run", required=1),
     Verb("console", "console:console", "[options] <Domain>", "Attach to a domain's console (Ctrl-] leaves)",
-         "-t TYPE                    Kind of console: pv\n-n NUMBER                  Number of the console: 0",
+         "-t TYPE                    Kind of console: pv\n"
+         "-n NUMBER                  Number of the console: 0, or that of a channel",
          "n:t:e:", (("num=", "n"), ("type=", "t"), ("escape=", "e")), 1),
     Verb("mem-max", "memory:mem_max", _MEMORY_USAGE, "Limit a domain's memory", required=2),
     Verb("mem-set", "memory:mem_set", _MEMORY_USAGE, "Have a domain use so much memory", required=2),
@@ -143,6 +144,7 @@ VERBS: Final = (
     Verb("network-list", "network:network_list", "<Domain(s)>", "List the network interfaces of domains", required=1),
     Verb("network-detach", "network:network_detach", "<Domain> <DevId|mac>", "Take a network interface from a domain",
          required=2),
+    Verb("channel-list", "channel:channel_list", "<Domain(s)>", "List the channels of domains", required=1),
     Verb("domid", "listing:domid", "<DomainName>", "The number of a domain", required=1),
     Verb("domname", "listing:domname", "<DomainId>", "The name of a domain", required=1),
     Verb("rename", "control:rename", "<Domain> <NewDomainName>", "Give a domain another name", required=2),
@@ -191,7 +193,7 @@ NEVER: Final = {
         "is for fully virtualised guests, and there are none",
     ),
     **dict.fromkeys(
-        ("channel-list", "vtpm-attach", "vtpm-list", "vtpm-detach", "vkb-attach", "vkb-list", "vkb-detach",
+        ("vtpm-attach", "vtpm-list", "vtpm-detach", "vkb-attach", "vkb-list", "vkb-detach",
          "vdispl-attach", "vdispl-list", "vdispl-detach", "vsnd-attach", "vsnd-list", "vsnd-detach"),
         "is about a kind of device that paravirt does not have",
     ),

@@ -10,32 +10,22 @@ import contextlib
 import os
 import select
 import threading
-import tty
 from typing import Final
 
 from paravirt.domain0.console import Console
+from paravirt.domain0.pseudoterminal import PseudoTerminal
 
 _CHUNK: Final = 4096
 
 
-class Pty:
-    """One console's terminal; ``path`` is its name."""
+class Pty(PseudoTerminal):
+    """One console's terminal, and how much of the console it has shown."""
 
     def __init__(self) -> None:
-        # Our own hold on the far end keeps the terminal, and what is in it, while nobody else has it open.
-        self.near, self.far = os.openpty()
-        tty.setraw(self.far)
-        os.set_blocking(self.near, False)
-        self.path = os.ttyname(self.far)
+        super().__init__()
         self.console: Console | None = None
         self.position = 0
         self.pending = b""
-        self.finished = False
-
-    def close(self) -> None:
-        """Give it back to the host."""
-        os.close(self.near)
-        os.close(self.far)
 
 
 class Ptys:

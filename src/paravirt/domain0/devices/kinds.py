@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from paravirt.domain0.devices.backend import Backend, Facilities
 from paravirt.domain0.devices.nodes import DeviceNodes
@@ -13,10 +13,15 @@ from paravirt.domain0.devices.spec import Setting
 
 @dataclass(frozen=True)
 class Announcement:
-    """What is written into xenstore for a device, beside what every device has there (see ``DeviceNodes``)."""
+    """What is written into xenstore for a device, beside what every device has there (see ``DeviceNodes``).
+
+    Attributes:
+        readonly: nodes in the frontend's directory that the guest cannot change.
+    """
 
     frontend: Mapping[str, str]
     backend: Mapping[str, str]
+    readonly: Mapping[str, str] = field(default_factory=dict)
 
 
 class DeviceKind(ABC):

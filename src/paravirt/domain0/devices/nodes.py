@@ -50,10 +50,17 @@ class DeviceNodes:
         """Where the backend leaves its last error."""
         return f"/local/domain/0/error/backend/{self.kind}/{self.domid}/{self.devid}/error"
 
-    def announce(self, store: Store, frontend: Mapping[str, str], backend: Mapping[str, str]) -> None:
+    def announce(
+        self,
+        store: Store,
+        frontend: Mapping[str, str],
+        backend: Mapping[str, str],
+        readonly: Mapping[str, str] | None = None,
+    ) -> None:
         """Write the directories, with the nodes that are this device's beside those that every device has.
 
-        They go with the domain, or by :meth:`remove`.
+        They go with the domain, or by :meth:`remove`. ``readonly`` are nodes of the frontend's that the guest cannot
+        change.
         """
         domid = self.domid
         front = {
@@ -72,6 +79,8 @@ class DeviceNodes:
         nobody = Permission("n", 0)
         store.belongs(domid, self.backend.rpartition("/")[0], self.error.rpartition("/")[0])
         self._write(store, self.frontend, front, Permission("n", domid), Permission("r", 0))
+        for name, value in (readonly or {}).items():
+            store.set(f"{self.frontend}/{name}", value, nobody, Permission("r", domid))
         self._write(store, self.backend, back, nobody, Permission("r", domid))
         store.set(self.record, "", nobody)
         for path, other in (("frontend", self.frontend), ("backend", self.backend)):

@@ -60,7 +60,7 @@ class Devices:
         spec = DeviceSpec(spec.kind, kind.completed(self._facilities, nodes, spec.settings))
         backend = kind.backend(self._facilities, nodes, spec.settings)
         announcement = kind.announce(spec.settings, nodes)
-        nodes.announce(self._facilities.store, announcement.frontend, announcement.backend)
+        nodes.announce(self._facilities.store, announcement.frontend, announcement.backend, announcement.readonly)
         device = Device(spec, nodes, backend)
         backend.on_gone = lambda: self._gone(device)
         self._devices[domid, spec.kind, devid] = device

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from paravirt.abi.xen import DOMID_FIRST_RESERVED
 from paravirt.domain0.block.kind import DiskKind
 from paravirt.domain0.builder import KernelImages
+from paravirt.domain0.channels.kind import ChannelKind
 from paravirt.domain0.crash import crash_report
 from paravirt.domain0.devices.backend import Facilities
 from paravirt.domain0.devices.registry import Devices
@@ -111,7 +112,7 @@ class Machine:
         self._io = IoPool(self._services, 0 if deterministic else IO_THREADS)
         self.network = Network(self._services, network or NetworkOptions(), deterministic)
         facilities = Facilities(self.store, self._services, self.grants, self._io, deterministic)
-        self.devices = Devices(facilities, (DiskKind(), VifKind(self.network)))
+        self.devices = Devices(facilities, (DiskKind(), VifKind(self.network), ChannelKind()))
         self.domains: dict[int, Domain] = {}
         self._kernels = KernelImages()
         self.on_shutdown: Callable[[Domain], None] | None = None

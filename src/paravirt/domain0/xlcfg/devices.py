@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from paravirt.domain0.devices.spec import DeviceSpec
+from paravirt.domain0.xlcfg.channels import channel_to_libxl, parse_channel
 from paravirt.domain0.xlcfg.disks import disk_to_libxl, parse_disk
 from paravirt.domain0.xlcfg.vifs import parse_vif, vif_to_libxl
 
@@ -30,5 +31,6 @@ class DeviceSetting:
 DEVICE_SETTINGS: Final[dict[str, DeviceSetting]] = {
     "disk": DeviceSetting(parse_disk, "disks", disk_to_libxl),
     "vif": DeviceSetting(parse_vif, "nics", vif_to_libxl),
+    "channel": DeviceSetting(parse_channel, "channels", channel_to_libxl),
 }
 """By the setting's name. Those of ``keys.DEVICES`` that are not here are refused."""

@@ -16,7 +16,6 @@ DEVICES: Final = {
     "vtpm": "virtual TPMs",
     "p9": "9pfs file systems",
     "pvcalls": "PV calls",
-    "channel": "channels",
     "vdispl": "virtual displays",
     "vsnd": "virtual sound cards",
     "usbctrl": "virtual USB controllers",
