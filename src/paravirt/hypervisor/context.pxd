@@ -63,7 +63,6 @@ ctypedef struct Context:
 
 ctypedef Context* ContextPtr
 
-cdef bint canonical(u64 address) noexcept nogil
 cdef i64 check_context(Context* c) noexcept nogil
 cdef bint same_tables(Vcpu* v, Context* c) noexcept nogil
 cdef void load_registers(Vcpu* v, Context* c) noexcept nogil

@@ -19,6 +19,7 @@ from cython.cimports.paravirt.abi.constants import (
     VGCF_online,
     VGCF_syscall_disables_events,
 )
+from cython.cimports.paravirt.hypervisor.guestmem import is_canonical
 from cython.cimports.paravirt.hypervisor.hypercalls.descriptor_tables import destroy_gdt, set_gdt
 from cython.cimports.paravirt.hypervisor.mmu import hide_machine_to_phys, show_machine_to_phys, take_base
 from cython.cimports.paravirt.hypervisor.promotion import put_old_table
@@ -69,28 +70,23 @@ CR4_GUEST = cython.declare(u64, 0xC)
 RFLAGS_KEPT = cython.declare(u64, 0x254DD5)
 
 
-def canonical(address: u64) -> cython.bint:
-    """Whether bits 47 to 63 are equal."""
-    return cython.cast(u64, cython.cast(i64, address << 16) >> 16) == address
-
-
 def check_context(c: ContextPtr) -> i64:
     """The checks that come before anything changes: canonical addresses, a sound LDT."""
     i: cython.int
     if (
-        not canonical(c.regs.rip)
-        or not canonical(c.regs.rsp)
-        or not canonical(c.kernel_sp)
-        or not canonical(c.fs_base)
-        or not canonical(c.gs_base_kernel)
-        or not canonical(c.gs_base_user)
-        or not canonical(c.event_callback_eip)
-        or not canonical(c.syscall_callback_eip)
-        or not canonical(c.failsafe_callback_eip)
+        not is_canonical(c.regs.rip)
+        or not is_canonical(c.regs.rsp)
+        or not is_canonical(c.kernel_sp)
+        or not is_canonical(c.fs_base)
+        or not is_canonical(c.gs_base_kernel)
+        or not is_canonical(c.gs_base_user)
+        or not is_canonical(c.event_callback_eip)
+        or not is_canonical(c.syscall_callback_eip)
+        or not is_canonical(c.failsafe_callback_eip)
     ):
         return -EINVAL
     for i in range(256):
-        if not canonical(c.traps[i].address):
+        if not is_canonical(c.traps[i].address):
             return -EINVAL
     # The LDT must lie where a guest may have something: below the hole, or above the hypervisor.
     if c.ldt_base >> 47 and c.ldt_base < cython.cast(u64, 0xFFFF880000000000):

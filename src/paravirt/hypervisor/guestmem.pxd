@@ -2,6 +2,8 @@ from paravirt.hypervisor.records cimport Host, Vcpu, u8, u64, i64
 
 cdef u8* frame_ptr(Host* host, u64 mfn) noexcept nogil
 cdef u64 read_pte(Host* host, u64 table_mfn, u64 index) noexcept nogil
+cdef bint is_canonical(u64 address) noexcept nogil
+cdef bint is_guest_address(u64 va) noexcept nogil
 cdef bint in_guest_range(u64 va, u64 size) noexcept nogil
 cdef u64* find_l1e(Vcpu* v, u64 va, u64* l1_mfn, u64* flags) noexcept nogil
 cdef u8* translate(Vcpu* v, u64 va, bint write, bint user) noexcept nogil

@@ -25,6 +25,16 @@ def read_pte(host: HostPtr, table_mfn: u64, index: u64) -> u64:
     return cython.cast(U64Ptr, host.memory + (table_mfn << 12))[index]
 
 
+def is_canonical(address: u64) -> cython.bint:
+    """Whether bits 63..47 of an address are equal."""
+    return cython.cast(u64, cython.cast(i64, address << 16) >> 16) == address
+
+
+def is_guest_address(va: u64) -> cython.bint:
+    """What Xen asks of a guest address before it is used: not in the hole, not in the hypervisor's range."""
+    return not va >> 47 or va >= cython.cast(u64, 0xFFFF880000000000)
+
+
 def in_guest_range(va: u64, size: u64) -> cython.bint:
     """Whether [va, va+size) is canonical and wholly outside the hypervisor's range (L4 slots 256 to 271)."""
     end: u64 = va + size

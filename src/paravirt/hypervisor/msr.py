@@ -9,13 +9,13 @@ import cython
 from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.paravirt.abi.constants import HYPERVISOR_iret
 from cython.cimports.paravirt.hypervisor.frames import drop_code, get_page_and_type, put_page_and_type
-from cython.cimports.paravirt.hypervisor.guestmem import frame_ptr
+from cython.cimports.paravirt.hypervisor.guestmem import frame_ptr, is_canonical
 from cython.cimports.paravirt.hypervisor.machinecheck import (
     is_machine_check_msr,
     read_machine_check,
     write_machine_check,
 )
-from cython.cimports.paravirt.hypervisor.records import FRAME_WRITABLE, HostPtr, VcpuPtr, i64, u8, u32, u64
+from cython.cimports.paravirt.hypervisor.records import FRAME_WRITABLE, HostPtr, VcpuPtr, u8, u32, u64
 from cython.cimports.paravirt.hypervisor.timekeeping import guest_tsc
 from cython.cimports.paravirt.machine.cpu import SEG_FS, SEG_GS, BytePtr, U64Ptr
 
@@ -36,11 +36,6 @@ EFER_VALUE = cython.declare(u64, 0xD01)  # SCE, LME, LMA, NXE
 APIC_BASE_VALUE = cython.declare(u64, 0xFEE00900)  # enabled, bootstrap processor
 PAT_VALUE = cython.declare(u64, 0x050100070406)  # Xen's own
 MISC_ENABLE_VALUE = cython.declare(u64, 0x1801)  # fast strings; no branch trace, no PEBS
-
-
-def canonical(address: u64) -> cython.bint:
-    """Whether bits 63..47 are equal."""
-    return cython.cast(u64, cython.cast(i64, address << 16) >> 16) == address
 
 
 def read_msr(host: HostPtr, v: VcpuPtr, number: u32, value: U64Ptr) -> cython.bint:
@@ -112,7 +107,7 @@ def write_hypercall_page(host: HostPtr, v: VcpuPtr, value: u64) -> cython.bint:
 def write_msr(host: HostPtr, v: VcpuPtr, number: u32, value: u64) -> cython.bint:
     """wrmsr: false where it faults."""
     if number == FS_BASE or number == GS_BASE or number == KERNEL_GS_BASE:
-        if not canonical(value):
+        if not is_canonical(value):
             return False
         if number == FS_BASE:
             v.cpu.seg[SEG_FS].base = value

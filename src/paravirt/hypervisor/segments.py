@@ -13,7 +13,13 @@ LDT can raise, with the selector in the error code's place.
 
 import cython
 from cython.cimports.paravirt.abi.constants import FIRST_RESERVED_GDT_ENTRY
-from cython.cimports.paravirt.hypervisor.guestmem import copy_from_guest, copy_to_guest, fetch_code, frame_ptr
+from cython.cimports.paravirt.hypervisor.guestmem import (
+    copy_from_guest,
+    copy_to_guest,
+    fetch_code,
+    frame_ptr,
+    is_canonical,
+)
 from cython.cimports.paravirt.hypervisor.hypercalls.descriptor_tables import map_ldt_page
 from cython.cimports.paravirt.hypervisor.ptwrite import set_register
 from cython.cimports.paravirt.hypervisor.records import DomainPtr, HostPtr, VcpuPtr, i64, u16, u32, u64
@@ -146,7 +152,7 @@ def check_target(code: u64, rip: u64) -> cython.bint:
     """Whether ``rip`` can be gone to in a code segment: canonical in 64-bit code, else within the limit."""
     limit: u64 = (code & 0xFFFF) | ((code >> 32) & 0xF0000)
     if (code >> 53) & 1:
-        return cython.cast(u64, cython.cast(i64, rip << 16) >> 16) == rip
+        return is_canonical(rip)
     if (code >> 55) & 1:
         limit = (limit << 12) | 0xFFF
     return rip <= limit

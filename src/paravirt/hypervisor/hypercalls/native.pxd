@@ -7,6 +7,5 @@ cdef i64 do_iret(Host* host, Vcpu* v, u64* args) noexcept nogil
 cdef i64 do_stack_switch(Host* host, Vcpu* v, u64* args) noexcept nogil
 cdef i64 do_fpu_taskswitch(Host* host, Vcpu* v, u64* args) noexcept nogil
 cdef i64 do_set_segment_base(Host* host, Vcpu* v, u64* args) noexcept nogil
-cdef bint is_canonical(u64 address) noexcept nogil
 cdef void register_native(Host* host) noexcept nogil
 cdef i64 continue_multicall(Vcpu* v, u64 at, u64 count) noexcept nogil

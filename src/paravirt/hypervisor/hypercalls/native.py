@@ -35,7 +35,7 @@ from cython.cimports.paravirt.abi.constants import (
     HYPERVISOR_update_va_mapping_otherdomain,
     HYPERVISOR_vcpu_op,
 )
-from cython.cimports.paravirt.hypervisor.guestmem import copy_from_guest, copy_to_guest
+from cython.cimports.paravirt.hypervisor.guestmem import copy_from_guest, copy_to_guest, is_canonical
 from cython.cimports.paravirt.hypervisor.hypercalls.descriptor_tables import do_set_gdt, do_update_descriptor
 from cython.cimports.paravirt.hypervisor.hypercalls.event_channel_op import (
     do_event_channel_op,
@@ -188,11 +188,6 @@ def do_fpu_taskswitch(host: HostPtr, v: VcpuPtr, args: U64Ptr) -> i64:
     v.guest_ts = args[0] != 0
     v.cpu.ts = v.guest_ts
     return 0
-
-
-def is_canonical(address: u64) -> cython.bint:
-    """Whether bits 63..47 of an address are equal."""
-    return cython.cast(u64, cython.cast(i64, address << 16) >> 16) == address
 
 
 def do_set_segment_base(host: HostPtr, v: VcpuPtr, args: U64Ptr) -> i64:

@@ -23,7 +23,7 @@ from cython.cimports.paravirt.abi.constants import (
     SCHEDOP_yield,
 )
 from cython.cimports.paravirt.hypervisor.events import in_use, is_pending, port_is_valid
-from cython.cimports.paravirt.hypervisor.guestmem import copy_from_guest
+from cython.cimports.paravirt.hypervisor.guestmem import copy_from_guest, is_guest_address
 from cython.cimports.paravirt.hypervisor.records import (
     VPF_POLL,
     DomainPtr,
@@ -89,7 +89,7 @@ def poll(v: VcpuPtr, arg: u64) -> i64:
     count = cython.cast(u32, words[1])
     if count > MAX_POLL_PORTS:
         return -EINVAL
-    if words[0] >> 47 and words[0] < cython.cast(u64, 0xFFFF880000000000):
+    if not is_guest_address(words[0]):
         return -EFAULT
     if events_need_delivery(v):
         return 0

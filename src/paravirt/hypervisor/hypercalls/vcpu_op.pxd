@@ -1,7 +1,6 @@
 # vcpu_op: operations on a vcpu of the caller's domain.
 from paravirt.hypervisor.records cimport Host, Vcpu, u64, i64
 
-cdef bint guest_address_okay(u64 va) noexcept nogil
 cdef i64 initialise(Host* host, Vcpu* current, Vcpu* v, u64 arg) noexcept nogil
 cdef i64 down(Vcpu* v) noexcept nogil
 cdef i64 register_runstate_area(Vcpu* current, Vcpu* v, u64 arg) noexcept nogil

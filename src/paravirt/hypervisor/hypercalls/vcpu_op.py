@@ -37,7 +37,12 @@ from cython.cimports.paravirt.abi.constants import (
 )
 from cython.cimports.paravirt.hypervisor.context import Context, set_vcpu_context
 from cython.cimports.paravirt.hypervisor.frames import get_page_and_type
-from cython.cimports.paravirt.hypervisor.guestmem import copy_from_guest, copy_to_guest, frame_ptr
+from cython.cimports.paravirt.hypervisor.guestmem import (
+    copy_from_guest,
+    copy_to_guest,
+    frame_ptr,
+    is_guest_address,
+)
 from cython.cimports.paravirt.hypervisor.hypercalls.mmu_ops import continue_call
 from cython.cimports.paravirt.hypervisor.records import (
     FRAME_WRITABLE,
@@ -73,11 +78,6 @@ from cython.cimports.paravirt.machine.cpu import BytePtr, U64Ptr
 MIN_PERIOD = cython.declare(u64, 1_000_000)
 MAX_PERIOD = cython.declare(u64, 0x3FFFFFFFFFFFFFFF)
 VCPU_INFO_SIZE = cython.declare(u64, 64)
-
-
-def guest_address_okay(va: u64) -> cython.bint:
-    """What Xen asks of a guest address before it is used: not in the hole, not in the hypervisor's range."""
-    return not va >> 47 or va >= cython.cast(u64, 0xFFFF880000000000)
 
 
 def initialise(host: HostPtr, current: VcpuPtr, v: VcpuPtr, arg: u64) -> i64:
@@ -116,7 +116,7 @@ def register_runstate_area(current: VcpuPtr, v: VcpuPtr, arg: u64) -> i64:
     """
     address: u64
     record: RunstateRecord
-    if copy_from_guest(current, cython.address(address), arg, 8) != 0 or not guest_address_okay(address):
+    if copy_from_guest(current, cython.address(address), arg, 8) != 0 or not is_guest_address(address):
         return -EFAULT
     v.runstate_area = address
     get_runstate(v, cython.address(record))
@@ -130,7 +130,7 @@ def register_runstate_area(current: VcpuPtr, v: VcpuPtr, arg: u64) -> i64:
 def register_time_area(current: VcpuPtr, v: VcpuPtr, arg: u64) -> i64:
     """Where to keep a second copy of the vcpu's time record."""
     address: u64
-    if copy_from_guest(current, cython.address(address), arg, 8) != 0 or not guest_address_okay(address):
+    if copy_from_guest(current, cython.address(address), arg, 8) != 0 or not is_guest_address(address):
         return -EFAULT
     v.time_area = address
     update_time_record(v)
