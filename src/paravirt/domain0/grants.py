@@ -10,7 +10,7 @@ All of it is called without the machine lock, from any thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 
@@ -60,6 +60,7 @@ class MappedGrant:
     Attributes:
         domid, ref: whose grant it is.
         readonly: it may be read only.
+        address: its machine address, while it is mapped.
         view: its 4096 bytes, live and read-only.  What is there may change at any moment: read each field once.  Do
             not keep a part of it longer than the mapping.
     """
@@ -69,6 +70,7 @@ class MappedGrant:
         self._domain = domain
         self._handle: int | None = handle
         self._mfn = mfn
+        self.address = mfn * FRAME_SIZE
         self._memory = domain.host.memory
         self.domid, self.ref = mapping.domid, mapping.ref
         self.readonly = bool(mapping.flags & GNTMAP_readonly)
@@ -80,7 +82,9 @@ class MappedGrant:
         Raises:
             HypervisorBug: they are not all in the frame, or it is not mapped any more.
         """
-        return self._memory.read(self._at(offset, length), length)
+        if self._handle is None or not 0 <= offset <= offset + length <= FRAME_SIZE:
+            self._at(offset, length)
+        return bytes(self.view[offset : offset + length])
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """Store bytes for the guest to see.
@@ -181,31 +185,38 @@ class Grants:
         with self._host.lock:
             self._unmap(grants)
 
-    @contextmanager
-    def buffers(self, parts: Sequence[tuple[MappedGrant, int, int]], *, writable: bool) -> Iterator[list[memoryview]]:
-        """Parts of mapped frames, by (grant, offset, length), as views for one I/O, until the block's end.
+    def ranges(self, parts: Iterable[tuple[MappedGrant, int, int]], *, writable: bool) -> list[tuple[int, int]]:
+        """Where parts of mapped frames, by (grant, offset, length), are in the machine's memory: [start, end).
 
-        Parts that follow each other in the machine's memory come as one view.  They stay mapped meanwhile: that is the
-        caller's care.
+        Parts that follow each other there come as one.
 
         Raises:
             HypervisorBug: a part is not in its frame, or is to be written and mapped read-only.
         """
         ranges: list[tuple[int, int]] = []
+        first = last = -1
         for grant, offset, length in parts:
-            if writable and grant.readonly:
-                raise HypervisorBug("a grant that is mapped read-only is written")
-            start = grant._at(offset, length)
-            if ranges and ranges[-1][1] == start:
-                ranges[-1] = ranges[-1][0], start + length
-            else:
-                ranges.append((start, start + length))
+            if not 0 <= offset <= offset + length <= FRAME_SIZE or (writable and grant.readonly):
+                raise HypervisorBug("a part that is not in its frame, or one to be written that is mapped read-only")
+            start = grant.address + offset
+            if start != last:
+                if first != last:
+                    ranges.append((first, last))
+                first = start
+            last = start + length
+        if first != last:
+            ranges.append((first, last))
+        return ranges
+
+    def buffers(
+        self, ranges: Sequence[tuple[int, int]], *, writable: bool
+    ) -> AbstractContextManager[Sequence[memoryview]]:
+        """What :meth:`ranges` found, as views for one I/O, until the block's end.
+
+        The grants stay mapped meanwhile: that is the caller's care.
+        """
         memory = self._host.memory
-        if writable:
-            with memory.dma_ranges(ranges) as views:
-                yield views
-        else:
-            yield [memory.view_range(start, end) for start, end in ranges]
+        return memory.dma_ranges(ranges) if writable else nullcontext(memory.view_ranges(ranges))
 
     def copy_from(self, domid: int, parts: Sequence[tuple[int, int, int]]) -> list[bytes | GrantError]:
         """Bytes out of granted frames, by (reference, offset, length); for each, them or why not."""

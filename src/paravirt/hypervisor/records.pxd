@@ -10,6 +10,7 @@ cdef extern from "<pthread.h>" nogil:
     ctypedef struct pthread_cond_t:
         pass
     int pthread_mutex_lock(pthread_mutex_t* mutex)
+    int pthread_mutex_trylock(pthread_mutex_t* mutex)
     int pthread_mutex_unlock(pthread_mutex_t* mutex)
     int pthread_cond_signal(pthread_cond_t* cond)
     int pthread_cond_wait(pthread_cond_t* cond, pthread_mutex_t* mutex)

@@ -26,6 +26,27 @@ Ranges = Sequence[tuple[int, int]]
 WriteListener = Callable[[Ranges], None]
 
 
+class Dma:
+    """Writable views of ranges of memory until a block's end, when the engines are told; made by
+    :meth:`Memory.dma_ranges`."""
+
+    def __init__(self, memory: memoryview, ranges: Ranges, tell: WriteListener) -> None:
+        self._memory = memory
+        self._ranges = ranges
+        self._tell = tell
+        self._views: list[memoryview] = []
+
+    def __enter__(self) -> list[memoryview]:
+        memory = self._memory
+        self._views = [memory[start:end] for start, end in self._ranges]
+        return self._views
+
+    def __exit__(self, *_: object) -> None:
+        for view in self._views:
+            view.release()
+        self._tell(self._ranges)
+
+
 class Memory:
     """``frames`` page frames of zeroed machine memory.
 
@@ -49,6 +70,7 @@ class Memory:
             os.close(descriptor)
         self._bytes: npt.NDArray[np.uint8] = np.frombuffer(self._map, dtype=np.uint8)
         self._view = memoryview(self._map)
+        self._readonly_view = self._view.toreadonly()
         self._listeners: list[WriteListener] = []
 
     @property
@@ -69,10 +91,11 @@ class Memory:
         view.flags.writeable = False
         return view
 
-    def view_range(self, start: int, end: int) -> memoryview:
-        """A read-only view of the bytes at machine addresses [start, end), live."""
-        self._check(start, end)
-        return self._view[start:end].toreadonly()
+    def view_ranges(self, ranges: Ranges) -> list[memoryview]:
+        """Read-only views of several ranges of machine addresses, [start, end), live."""
+        self._check_all(ranges)
+        view = self._readonly_view
+        return [view[start:end] for start, end in ranges]
 
     def read(self, address: int, length: int) -> bytes:
         """A copy of ``length`` bytes from machine address ``address`` on."""
@@ -95,20 +118,11 @@ class Memory:
         with self.dma_ranges([(mfn << FRAME_SHIFT, (mfn + count) << FRAME_SHIFT)]) as (view,):
             yield view
 
-    @contextlib.contextmanager
-    def dma_ranges(self, ranges: Ranges) -> Iterator[list[memoryview]]:
+    def dma_ranges(self, ranges: Ranges) -> Dma:
         """Several ranges of machine addresses, [start, end), as writable views until the block's end, as :meth:`dma`
         gives whole frames."""
-        views = []
-        for start, end in ranges:
-            self._check(start, end)
-            views.append(self._view[start:end])
-        try:
-            yield views
-        finally:
-            for view in views:
-                view.release()
-            self._tell(ranges)
+        self._check_all(ranges)
+        return Dma(self._view, ranges, self._tell)
 
     def clear(self, mfn: int, count: int = 1) -> None:
         """Zero ``count`` frames from ``mfn`` on, and tell the engines."""
@@ -120,6 +134,7 @@ class Memory:
     def close(self) -> None:
         """Give the memory back to the host.  Views that are still held keep the mapping alive."""
         del self._bytes
+        self._readonly_view.release()
         self._view.release()
         # A view may outlive the machine: the mapping then goes when the view does.
         with contextlib.suppress(BufferError):
@@ -128,6 +143,12 @@ class Memory:
     def _tell(self, ranges: Ranges) -> None:
         for listener in self._listeners:
             listener(ranges)
+
+    def _check_all(self, ranges: Ranges) -> None:
+        size = self.size
+        for start, end in ranges:
+            if not 0 <= start <= end <= size:
+                self._check(start, end)
 
     def _check(self, start: int, end: int) -> None:
         if not 0 <= start <= end <= self.size:

@@ -176,6 +176,8 @@ class BlockBackend(Backend):
         if not request.length:
             return 0
         if offset + request.length > self.image.size:
+            self.measure()
+        if offset + request.length > self.image.size:
             raise RequestError(f"{request.length} bytes at {offset} of a disk with {self.image.size}")
         if (offset | request.length) % self.options.sector_size:
             raise RequestError("parts of sectors")

@@ -80,7 +80,7 @@ class Image(ABC):
 
 def length_of(buffers: Buffers) -> int:
     """Bytes in all buffers together."""
-    return sum(len(buffer) for buffer in buffers)
+    return sum(map(len, buffers))
 
 
 def split(buffers: Buffers, lengths: Sequence[int]) -> Iterator[list[memoryview]]:

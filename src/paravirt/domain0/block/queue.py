@@ -105,12 +105,12 @@ class Queue:
             self._is_waiting = True
             self._services.call_later(delay, self._waited)
             return
-        self._device.measure()
         self._backlog += self._ring.take(BATCH - len(self._backlog))
         self._work()
         # With a backlog, a job's completion goes on with it.
         if not self._backlog and self._ring.ask_for_event():
             self._services.post(self._serve)
+        self._device.measure()
 
     def _waited(self) -> None:
         self._is_waiting = False
@@ -157,11 +157,9 @@ class Queue:
             self._frames.unmap(borrowed)
         transfer = Transfer(request, self._device.locate(request))
         if request.segments:
-            refs = [ref for ref, _, _ in request.segments]
-            readonly = request.operation != BLKIF_OP_READ
-            frames, transfer.borrowed = self._frames.map(refs, readonly=readonly)
-            transfer.parts = [
-                (frame, start, length)
-                for frame, (_, start, length) in zip(frames, request.segments, strict=True)
-            ]
+            refs, starts, lengths = zip(*request.segments, strict=True)
+            is_read = request.operation == BLKIF_OP_READ
+            frames, transfer.borrowed = self._frames.map(refs, readonly=not is_read)
+            parts = zip(frames, starts, lengths, strict=True)
+            transfer.ranges = self._device.facilities.grants.ranges(parts, writable=is_read)
         return transfer

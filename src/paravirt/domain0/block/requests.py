@@ -107,12 +107,14 @@ def add_segments(request: Request, data: bytes) -> None:
     Raises:
         RequestError: one is not a part of a frame.
     """
+    segments, total = request.segments, 0
     for ref, first, last in _SEGMENT.iter_unpack(data):
         if not first <= last < SECTORS_PER_PAGE:
             raise RequestError(f"a segment of sectors {first} to {last}")
         length = (last - first + 1) * SECTOR
-        request.segments.append((ref, first * SECTOR, length))
-        request.length += length
+        segments.append((ref, first * SECTOR, length))
+        total += length
+    request.length += total
 
 
 def segments_size(request: Request) -> int:

@@ -49,9 +49,14 @@ class GrantCache:
             GrantError: the domain does not grant one of them.
         """
         kept = self._kept
-        missing = [ref for ref in dict.fromkeys(refs) if ref not in kept]
-        if not missing:
+        try:
             return [kept[ref] for ref in refs], []
+        except KeyError:  # as a rule, none is missing
+            return self._map(refs, readonly)
+
+    def _map(self, refs: Sequence[int], readonly: bool) -> tuple[list[MappedGrant], list[MappedGrant]]:
+        kept = self._kept
+        missing = [ref for ref in dict.fromkeys(refs) if ref not in kept]
         readonly = readonly and not self._keep
         new = dict(zip(missing, self._grants.map_all(self._domid, missing, readonly=readonly), strict=True))
         frames = [kept.get(ref) or new[ref] for ref in refs]
@@ -77,14 +82,14 @@ class Transfer:
 
     Attributes:
         offset: bytes from the disk's beginning.
-        parts: (frame, first byte, bytes), in order.
+        ranges: the machine's memory that it is about, [start, end), in order.
         borrowed: frames to unmap in the end.
         status: BLKIF_RSP_*: what came of it.
     """
 
     request: Request
     offset: int
-    parts: list[tuple[MappedGrant, int, int]] = field(default_factory=list)
+    ranges: list[tuple[int, int]] = field(default_factory=list)
     borrowed: list[MappedGrant] = field(default_factory=list)
     status: int = BLKIF_RSP_ERROR
 
@@ -124,7 +129,7 @@ class DiskJob:
         if not is_read and self._operation != BLKIF_OP_WRITE:
             return False
         attempt = self._image.read_at_once if is_read else self._image.write_at_once
-        with self._grants.buffers(self._parts(self.transfers), writable=is_read) as buffers:
+        with self._grants.buffers(self._ranges(self.transfers), writable=is_read) as buffers:
             try:
                 done = attempt(self.transfers[0].offset, buffers)
             except OSError:  # the usual way says which request it was
@@ -153,15 +158,15 @@ class DiskJob:
     def _access(self, transfers: Sequence[Transfer]) -> None:
         image, offset = self._image, transfers[0].offset
         if self._operation == BLKIF_OP_READ:
-            with self._grants.buffers(self._parts(transfers), writable=True) as buffers:
+            with self._grants.buffers(self._ranges(transfers), writable=True) as buffers:
                 image.read(offset, buffers)
         elif self._operation == BLKIF_OP_DISCARD:
             image.discard(offset, transfers[0].request.length)
         else:
             if self._operation in (BLKIF_OP_WRITE_BARRIER, BLKIF_OP_FLUSH_DISKCACHE):
                 image.flush()
-            if transfers[0].parts:
-                with self._grants.buffers(self._parts(transfers), writable=False) as buffers:
+            if transfers[0].ranges:
+                with self._grants.buffers(self._ranges(transfers), writable=False) as buffers:
                     image.write(offset, buffers)
                 if self._operation != BLKIF_OP_WRITE:
                     image.flush()
@@ -173,7 +178,7 @@ class DiskJob:
             transfer.status = BLKIF_RSP_OKAY
 
     @staticmethod
-    def _parts(transfers: Sequence[Transfer]) -> Sequence[tuple[MappedGrant, int, int]]:
+    def _ranges(transfers: Sequence[Transfer]) -> Sequence[tuple[int, int]]:
         if len(transfers) == 1:
-            return transfers[0].parts
-        return [part for transfer in transfers for part in transfer.parts]
+            return transfers[0].ranges
+        return [one for transfer in transfers for one in transfer.ranges]

@@ -5,15 +5,17 @@
 import traceback
 
 import cython
-from cython.cimports.paravirt.abi.constants import ENOSYS
+from cython.cimports.paravirt.abi.constants import ENOSYS, HYPERVISOR_xen_version, XENVER_version
 from cython.cimports.paravirt.hypervisor.records import HostPtr, VcpuPtr, i64, u32, u64
 from cython.cimports.paravirt.hypervisor.scheduling import domain_shutdown
 from cython.cimports.paravirt.machine.cpu import GPR_R8, GPR_R9, GPR_R10, GPR_RDI, GPR_RDX, GPR_RSI, U64Ptr
 
 from paravirt.hypervisor.hypercalls.registry import HypercallContinuation, HypercallError
+from paravirt.hypervisor.hypercalls.version import MAJOR, MINOR
 
 # What such a call counts beside its own work, in looks at page-table entries.
 WORK_OF_FAMILY = cython.declare(u64, 128)
+VERSION = cython.declare(i64, MAJOR << 16 | MINOR)
 
 
 def call_family(host: HostPtr, v: VcpuPtr, args: U64Ptr) -> i64:
@@ -49,6 +51,12 @@ def continue_hypercall(v: VcpuPtr, args: U64Ptr, arguments: tuple) -> i64:
 
 
 def python_hypercall(host: HostPtr, v: VcpuPtr, args: U64Ptr) -> i64:
-    """From native code into a Python family."""
+    """From native code into a Python family.
+
+    But for xen_version's number: Linux asks for that whenever it wants a pending event delivered, so that it is
+    answered here, without waiting for the interpreter.
+    """
+    if v.hypercall == HYPERVISOR_xen_version and cython.cast(u32, args[0]) == XENVER_version:
+        return VERSION
     with cython.gil:
         return call_family(host, v, args)
