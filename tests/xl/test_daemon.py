@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ..oracle import kernels
 from .conftest import PATIENCE, User
 
 
@@ -64,6 +65,20 @@ def test_why_it_does_not_start_is_said_by_who_wanted_it(user: User, memory: str,
 def test_more_physical_cpus_are_refused(user: User) -> None:
     done = user.run("--pcpus", "65", program="paravirtd")
     assert done.returncode == 1 and "1 to 64 physical CPUs" in done.stderr
+
+
+def test_idle_guests_are_asked_for_memory_if_the_daemon_was_told_so(
+    user: User, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    user.environment["PARAVIRT_AUTOBALLOON"] = "maybe"
+    wrong = user.run("list")
+    assert wrong.returncode == 1 and "PARAVIRT_AUTOBALLOON is 'maybe', and neither on nor off." in wrong.stderr
+    user.environment["PARAVIRT_AUTOBALLOON"] = "on"
+    idle = kernels.build("idle", tmp_path_factory.mktemp("kernels"))
+    user.xl("create", user.config("one", idle))
+    refused = user.run("create", user.config("big"), "memory=1000")
+    assert refused.returncode == 3
+    assert "the domain needs 1000 MiB, and idle guests can give 16 MiB." in refused.stderr
 
 
 def test_a_folder_that_is_not_one_is_not_used(user: User, tmp_path: Path) -> None:

@@ -32,6 +32,9 @@ SCHEDULER: Final = "PARAVIRT_SCHEDULER"
 CONSOLE_LOG: Final = "PARAVIRT_CONSOLE_LOG"
 """Those for ``--scheduler`` and ``--console-log``."""
 
+AUTOBALLOON: Final = "PARAVIRT_AUTOBALLOON"
+"""That for ``--autoballoon``."""
+
 PCPUS: Final = "PARAVIRT_PCPUS"
 """That for ``--pcpus``."""
 
@@ -57,6 +60,14 @@ def _number(option: int | None, name: str) -> int | None:
     return int(text)
 
 
+def _switch(option: str | None, name: str) -> bool:
+    """An option that is "on" or "off", else what the environment says; neither says anything: off."""
+    text = option or os.environ.get(name) or "off"
+    if text not in ("on", "off"):
+        raise UserError(f"{name} is {text!r}, and neither on nor off.")
+    return text == "on"
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
@@ -66,6 +77,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--pcpus", type=int, metavar="N",
                       help=f"physical CPUs of the machine (or ${PCPUS}; else the host's)")  # fmt: skip
     made.add_argument("--scheduler", metavar="NAME", help=f"credit, sedf, bvt or null (or ${SCHEDULER}; else credit)")
+    made.add_argument("--autoballoon", choices=("on", "off"),
+                      help=f"take memory for new domains from idle guests (or ${AUTOBALLOON}; else off)")  # fmt: skip
     made.add_argument("--console-log", metavar="FOLDER",
                       help=f"keep consoles in files guest-NAME.log there (or ${CONSOLE_LOG})")  # fmt: skip
     made.add_argument("--patience", type=float, default=PATIENCE, metavar="SECONDS",
@@ -184,12 +197,14 @@ def _run(where: Places, memory: int, options: argparse.Namespace, ready: _Ready,
     scheduler = options.scheduler or os.environ.get(SCHEDULER) or "credit"
     folder = options.console_log or os.environ.get(CONSOLE_LOG)
     console_log = ConsoleLog(Path(folder).absolute()) if folder else None
-    pcpus = _number(options.pcpus, PCPUS)
-    with Machine(memory=memory, pcpus=pcpus, scheduler=scheduler) as machine, _listening(where) as listener:
+    pcpus, autoballoon = _number(options.pcpus, PCPUS), _switch(options.autoballoon, AUTOBALLOON)
+    machine = Machine(memory=memory, pcpus=pcpus, scheduler=scheduler, autoballoon=autoballoon)
+    with machine, _listening(where) as listener:
         messages.add(f"Xen version 4.17.paravirt, {memory} MiB, {machine.host.nr_pcpus} physical CPU(s)")
         machine.serve_store(where.xenstore)
         domains = Domains(machine, where, log, messages, console_log)
         command_line = f"--memory {memory} --pcpus {machine.host.nr_pcpus} --scheduler {scheduler}"
+        command_line += " --autoballoon on" if autoballoon else ""
         facts = {"started": time.time(), "command_line": command_line}
         server = Server(listener, Daemon(machine, domains, ending.set, facts, notices), log)
         server.start()

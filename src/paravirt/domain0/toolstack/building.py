@@ -91,7 +91,7 @@ def create_domain(machine: Machine, domid: int, wanted: Wanted) -> Domain:
         except BaseException:
             view.destroy()
             raise
-    domain = Domain(machine, view, name, wanted.image, wanted.keep)
+    domain = Domain(machine, view, name, wanted.image, wanted.memory, wanted.keep)
     machine.domains[domid] = domain
     _serve_console(domain, view, console_port)
     _announce(domain, wanted, built, console_port, store_port)

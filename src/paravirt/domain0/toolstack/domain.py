@@ -45,18 +45,20 @@ class Domain:
     Attributes:
         domid: its number.
         name: its name.
+        memory: MiB that it was made with.
         console: everything it says, from the first byte on, also after it has ended.
         crash_report: registers, stack and the console's tail if it crashed, else None.
         keep: when it shuts down, it stays as it is, with its memory, until it is destroyed.
     """
 
     def __init__(
-        self, machine: Machine, view: DomainView, name: str, image: KernelImage, keep: bool = False
+        self, machine: Machine, view: DomainView, name: str, image: KernelImage, memory: int, keep: bool = False
     ) -> None:
         self.machine = machine
         self.domid = int(view.domid)
         self.name = name
         self.image = image
+        self.memory = memory
         self.keep = keep
         self.console = Console()
         self.crash_report: str | None = None

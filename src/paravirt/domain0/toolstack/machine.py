@@ -29,6 +29,7 @@ from paravirt.domain0.store import Store
 from paravirt.domain0.store.layout import announce_host
 from paravirt.domain0.store.rings import StoreRings
 from paravirt.domain0.store.socket import StoreSocket
+from paravirt.domain0.toolstack.autoballoon import make_room
 from paravirt.domain0.toolstack.building import Wanted, contents, create_domain
 from paravirt.domain0.toolstack.domain import Domain, ShutdownReason
 from paravirt.domain0.toolstack.limits import FRAMES_PER_MIB, MAX_MEMORY_MIB, MAX_VCPUS, MIB
@@ -62,6 +63,8 @@ class Machine:
         engine: "unicorn", "kvm" (experimental: guests run on the processor itself, by /dev/kvm), or "auto", which is
             the former.
         network: what its domains' interfaces are joined to; None: the defaults.
+        autoballoon: where there is not enough memory for a new domain, take it from guests that are idle
+            (toolstack/autoballoon.py).
 
     Attributes:
         grants: the domains' grants, as Domain 0's backends use them.
@@ -84,8 +87,11 @@ class Machine:
         scheduler: str = "credit",
         engine: str = "auto",
         network: NetworkOptions | None = None,
+        autoballoon: bool = False,
     ) -> None:
         _require_possible(memory, scheduler)
+        if autoballoon and deterministic:
+            raise UserError("A deterministic machine takes no memory from guests: it has no time to wait for it.")
         self.started_ns = time.monotonic_ns()
         if pcpus is None:
             pcpus = default_pcpus(deterministic=deterministic)
@@ -117,6 +123,8 @@ class Machine:
         self._kernels = KernelImages()
         self.on_shutdown: Callable[[Domain], None] | None = None
         self._store_socket: StoreSocket | None = None
+        self._autoballoon = autoballoon
+        self._making = threading.Lock()  # room that was made for one domain is not for another
         self._last_domid = 0
         self._closed = False
         self._services.start(self.host, self._look_for_ended)
@@ -180,7 +188,11 @@ class Machine:
             image, disk, cmdline, memory, vcpus, name, paused, max_memory, online_vcpus, identity,
             limits or DomainLimits(), tty, keep, devices,
         )  # fmt: skip
-        return self.call(lambda: self._create(wanted))
+        if not self._autoballoon:
+            return self.call(lambda: self._create(wanted))
+        with self._making:
+            make_room(self, memory, vcpus)
+            return self.call(lambda: self._create(wanted))
 
     def next_domid(self) -> int:
         """The number that the next domain gets: after the last one possible they begin anew, as Xen's domctl does."""

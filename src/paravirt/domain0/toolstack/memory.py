@@ -20,7 +20,7 @@ def set_target(domain: Domain, kib: int) -> None:
     Raises:
         UserError: that is nothing, or more than its maximum; or the domain is gone.
     """
-    most = _node(domain, "static-max")
+    most = node(domain, "static-max")
     if not KIB_PER_FRAME <= kib <= most:
         raise UserError(f"The domain {domain.name} can have {KIB_PER_FRAME} to {most} KiB of memory, not {kib}.")
     _limit(domain, kib)
@@ -33,14 +33,16 @@ def set_limit(domain: Domain, kib: int) -> None:
     Raises:
         UserError: that is less than its target; or the domain is gone.
     """
-    target = _node(domain, "target")
+    target = node(domain, "target")
     if kib < target:
         raise UserError(f"The domain {domain.name} has a target of {target} KiB, which {kib} is less than.")
     _limit(domain, kib)
 
 
-def _node(domain: Domain, name: str) -> int:
-    return int(domain.machine.store.get(f"/local/domain/{domain.domid}/memory/{name}") or 0)
+def node(domain: Domain, name: str) -> int:
+    """A number that Domain 0 keeps among a domain's ``memory`` nodes; 0 if it is not there."""
+    text = domain.machine.store.get(f"/local/domain/{domain.domid}/memory/{name}") or b""
+    return int(text) if text.isdigit() else 0
 
 
 def _limit(domain: Domain, kib: int) -> None:
