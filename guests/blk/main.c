@@ -2,6 +2,8 @@
  * A block frontend, well-behaved or hostile: the first word of the command line says which.
  *
  *   good       writes and reads the disk, and compares
+ *   code       reads pages of code into frames that held other code, and executes them; its grants stay mapped if
+ *              "persistent" follows
  *   noise      requests of random bytes, with an event after each
  *   indices    a request index that runs away
  *   twist      requests, segments and grants that change while they are looked at
@@ -61,7 +63,7 @@ static void connect(void)
     wait_for_backend(2);
     publish("ring-ref", REF);
     publish("event-channel", frontend_port);
-    publish("feature-persistent", 0);
+    publish("feature-persistent", starts_with(start_info->cmd_line, "code persistent"));
     publish("state", 3);
     wait_for_backend(4);
     publish("state", 4);
@@ -126,6 +128,21 @@ static void good(void)
     }
     check(transfer(0, 1UL << 40) == -1);
     check(transfer(0, 0) == 0);
+}
+
+/* Each page of the disk is a function of its own, in two blocks at the same places in all of them. */
+static void code(void)
+{
+    u32 executed = 0, wrong = 0;
+
+    for (u32 round = 0; round < 1250; round++) {
+        u64 page = round * 97 % (SECTORS / 8 - DATA_PAGES);
+        check(transfer(0, page * 8) == 0);
+        for (u32 i = 0; i < DATA_PAGES; i++, executed++)
+            wrong += ((u32(*)(void))(u64)data[i])() != (u32)(page + i) * 0x9e3779b1U + 1;
+    }
+    printf("blk: %u pages of code executed, %u of them wrong\n", executed, wrong);
+    check(wrong == 0);
 }
 
 static void noise(void)
@@ -199,7 +216,7 @@ void guest_main(void)
     static const struct {
         const char *name;
         void (*run)(void);
-    } ways[] = {{"good", good}, {"noise", noise}, {"indices", indices},
+    } ways[] = {{"good", good}, {"code", code}, {"noise", noise}, {"indices", indices},
                 {"twist", twist}, {"greedy", greedy}, {"events", events}};
     xen_vcpu_op(VCPUOP_stop_periodic_timer, 0, 0);
     connect();

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from paravirt import Domain, Machine, ShutdownReason
+from paravirt.domain0.block.image import RawImage
 from paravirt.domain0.devices.spec import DeviceSpec
 from paravirt.domain0.xlcfg.disks import disk_spec
 
@@ -27,6 +28,29 @@ def blk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def machine() -> Iterator[Machine]:
     with Machine(memory=64) as made, audited(made):
         yield made
+
+
+def function(number: int) -> bytes:
+    """A page that is a function: it returns ``number`` times a constant, plus 1, from its second block."""
+    entry = b"\xb8" + (number * 0x9E3779B1 % 2**32).to_bytes(4, "little")  # mov $value, %eax
+    entry += b"\xe9" + (2048 - len(entry) - 5).to_bytes(4, "little")  # jmp to the page's middle
+    return entry.ljust(2048, b"\xcc") + b"\xff\xc0\xc3".ljust(2048, b"\xcc")  # inc %eax; ret
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("way", ["code", "code persistent"])
+def test_code_from_the_disk_is_what_is_executed(
+    machine: Machine, blk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, at_once: bool
+) -> None:
+    """10 000 times a frame gets another function from the disk: what the engine had translated is never used again,
+    whether Domain 0's own thread has read the frames or one of those for I/O."""
+    if not at_once:
+        monkeypatch.setattr(RawImage, "read_at_once", lambda *_: False)
+    path = tmp_path / "disk"
+    path.write_bytes(b"".join(map(function, range(DISK_SIZE // 4096))))
+    domain = machine.create(blk, cmdline=way, memory=8, devices=[disk_spec(path, "xvda")])
+    assert domain.wait(PATIENCE) is ShutdownReason.POWEROFF
+    assert "blk: 10000 pages of code executed, 0 of them wrong\n" in text(domain), text(domain)
 
 
 def disk(path: Path) -> DeviceSpec:
