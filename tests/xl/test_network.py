@@ -51,6 +51,12 @@ def test_the_firewall(user: User) -> None:
     net("capture", "vif1.0")
     assert (user.folder / "x.pcap").stat().st_size == 24
     assert net("log") == ""
-    for words in (("add", "eat"), ("remove", "7"), ("capture", "vif9.0", "y.pcap")):
+    address, port = net("forward", "0:10.0.2.2:22").strip().split(":")
+    assert address == "127.0.0.1" and int(port)
+    net("spoofing", "vif1.0", "on")
+    for words in (
+        ("add", "eat"), ("remove", "7"), ("capture", "vif9.0", "y.pcap"), ("forward", "x"), ("tap", "a/b"),
+        ("spoofing", "vif9.0", "off"),
+    ):  # fmt: skip
         refused = user.run("net", *words, program="paravirt")
         assert refused.returncode == 2 and len(refused.stderr.splitlines()) == 1

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from paravirt.domain0.xlcfg.vifs import DEFAULT_BRIDGE
 from paravirt.errors import UserError
 
 
@@ -75,6 +76,29 @@ def log() -> None:
     """Print what rules have logged."""
     for line in _ask("network-log"):
         click.echo(line)
+
+
+@net.command()
+@click.argument("port", metavar="[tcp:|udp:][ADDRESS:]PORT:GUEST:PORT")
+def forward(port: str) -> None:
+    """Have a port of the host's lead to a guest, and print where it is."""
+    click.echo(_ask("network-forward", forward=port))
+
+
+@net.command()
+@click.argument("name")
+@click.argument("bridge", default=DEFAULT_BRIDGE)
+def tap(name: str, bridge: str) -> None:
+    """Join a TAP device of the host's to a bridge."""
+    _ask("network-tap", name=name, bridge=bridge)
+
+
+@net.command()
+@click.argument("interface")
+@click.argument("allowed", type=click.Choice(["on", "off"]))
+def spoofing(interface: str, allowed: str) -> None:
+    """Let a guest send from any address, or only from its own."""
+    _ask("network-spoofing", interface=interface, allowed=allowed == "on")
 
 
 @net.command()

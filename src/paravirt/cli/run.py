@@ -26,6 +26,7 @@ MEMORY_MIB = 512
               help="A network interface, as in xl.cfg; '' has all defaults.")  # fmt: skip
 @click.option("--forward", "forwards", metavar="PORT:GUEST:PORT", multiple=True,
               help="A port of the host's that leads to the guest.")  # fmt: skip
+@click.option("--tap", "taps", metavar="NAME", multiple=True, help="A TAP device of the host's on the guest's bridge.")
 @click.option("--name", metavar="NAME", default="guest", show_default=True, help="Name of the guest.")
 @click.option("--engine", type=click.Choice(ENGINES), default="auto", show_default=True,
               help="CPU engine; kvm is experimental.")  # fmt: skip
@@ -48,6 +49,7 @@ def run(
     disks: tuple[str, ...],
     nets: tuple[str, ...],
     forwards: tuple[str, ...],
+    taps: tuple[str, ...],
     name: str,
     engine: str,
     timeout: float | None,
@@ -79,5 +81,5 @@ def run(
         prepare_stats(stats)
     session = Session(ordered(ctx, expect, send), timeout=timeout, stats=stats)
     devices = [parse_disk(disk) for disk in disks] + [parse_vif(net) for net in nets]
-    network = NetworkOptions(forwards=forwards)
+    network = NetworkOptions(forwards=forwards, taps=taps)
     return session.run(kernel, ramdisk, append, memory, vcpus, name, engine, devices, network)

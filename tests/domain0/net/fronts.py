@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 from paravirt import Machine
@@ -34,6 +36,9 @@ class FrontQueue:
         self.tx_port = guest.port()
         self.rx_port = guest.port() if split else self.tx_port
         self.buffers: list[GuestFrame] = []
+        self.buffer_refs: list[int] = []
+        self._given: deque[int] = deque()
+        self._used: list[int] = []
 
     @property
     def nodes(self) -> dict[str, int]:
@@ -46,12 +51,20 @@ class FrontQueue:
 
     def offer(self, count: int) -> None:
         """Give receive buffers."""
-        requests = []
-        for _ in range(count):
-            frame = self.guest.frame()
-            requests.append(struct.pack("<HHI", len(self.buffers), 0, self.guest.grant(frame)))
-            self.buffers.append(frame)
-        self.rx.put(requests)
+        new = range(len(self.buffers), len(self.buffers) + count)
+        for _ in new:
+            self.buffers.append(self.guest.frame())
+            self.buffer_refs.append(self.guest.grant(self.buffers[-1]))
+        self._put(new)
+
+    def offer_again(self) -> None:
+        """Give those that were answered, as they are with the packets that came."""
+        used, self._used = self._used, []
+        self._put(used)
+
+    def _put(self, numbers: Iterable[int]) -> None:
+        self._given.extend(numbers)
+        self.rx.put([struct.pack("<HHI", number, 0, self.buffer_refs[number]) for number in numbers])
         self.event(self.rx_port)
 
     def event(self, port: int) -> None:
@@ -90,6 +103,9 @@ class FrontQueue:
         packets: list[tuple[bytes, tuple[int, int]]] = []
         more = extra = False
         for response in self.rx.take():
+            # A slot's answer is the slot's, whatever it says about buffers.
+            if self._given:
+                self._used.append(self._given.popleft())
             if extra:
                 extra = False
                 packets[-1] = packets[-1][0], struct.unpack_from("<HB", response, 2)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from paravirt.domain0.daemon.requests import Request, operation
+from paravirt.domain0.net.network import parse_forward
 
 
 @operation("network-status")
@@ -43,6 +44,28 @@ def remove(request: Request) -> None:
 def log(request: Request) -> list[str]:
     """What rules have logged."""
     return request.machine.call(lambda: list(request.machine.network.router.log))
+
+
+@operation("network-forward")
+def forward(request: Request) -> str:
+    """Have a port of the host's lead to a guest, as the text ``forward`` says: where it is."""
+    wanted = parse_forward(request.string("forward"))
+    address, port = request.machine.call(lambda: request.machine.network.forward(wanted))
+    return f"{address}:{port}"
+
+
+@operation("network-tap")
+def tap(request: Request) -> None:
+    """Join the host's TAP device ``name`` to a ``bridge``."""
+    name, bridge = request.string("name"), request.string("bridge")
+    request.machine.call(lambda: request.machine.network.tap(name, bridge))
+
+
+@operation("network-spoofing")
+def spoofing(request: Request) -> None:
+    """Have an ``interface`` send from any address, if that is ``allowed``."""
+    name, allowed = request.string("interface"), request.flag("allowed")
+    request.machine.call(lambda: request.machine.network.let_spoof(name, allowed))
 
 
 @operation("network-capture")

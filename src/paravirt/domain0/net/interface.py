@@ -195,5 +195,9 @@ class Segment:
     def leave(self, interface: Interface) -> None:
         """An interface is no member any more."""
         self.members.remove(interface)
-        for mac in [mac for mac, where in self.stations.items() if where is interface]:
+        self.forget(interface)
+
+    def forget(self, interface: Interface, but: bytes = b"") -> None:
+        """Know no stations behind an interface any more, ``but`` that of this address."""
+        for mac in [mac for mac, where in self.stations.items() if where is interface and mac != but]:
             del self.stations[mac]

@@ -20,8 +20,10 @@ from paravirt.domain0.net.pcap import Capture
 from paravirt.domain0.net.rounds import Rounds
 from paravirt.domain0.net.router import Router
 from paravirt.domain0.net.rules import parse_rule
+from paravirt.domain0.net.tap import Tap
 from paravirt.domain0.net.usernat import Forward, UserNat
 from paravirt.domain0.services import Services
+from paravirt.domain0.xlcfg.vifs import DEFAULT_BRIDGE
 from paravirt.errors import UserError
 
 XEN_OUI: Final = b"\x00\x16\x3e"
@@ -39,6 +41,7 @@ class NetworkOptions:
         forwards: ports of the host's that lead to guests: ``[tcp:|udp:][HOST-ADDRESS:]PORT:GUEST-ADDRESS:PORT``; the
             host's address is 127.0.0.1 unless it is said.
         rules: of the firewall, in their order (``rules.parse_rule``).
+        taps: the host's TAP devices that are joined to the guests' segments: ``NAME[:BRIDGE]``.
     """
 
     subnet: str = "10.0.2.0/24"
@@ -46,6 +49,7 @@ class NetworkOptions:
     host_loopback: bool = False
     forwards: Sequence[str] = ()
     rules: Sequence[str] = ()
+    taps: Sequence[str] = ()
 
 
 def parse_forward(text: str) -> Forward:
@@ -84,10 +88,13 @@ class Network:
         self._clock = (lambda: 0) if deterministic else time.time_ns
         self._seed = b"deterministic" if deterministic else secrets.token_bytes(16)
         self.deterministic = deterministic
+        self._services = services
         self.router = Router()
         self.rounds = Rounds(services.post)
         self.gateway = Gateway(self.router, subnet)
         self.nat: UserNat | None = None
+        self._taps = options.taps
+        self.taps: list[Tap] = []
         self._forwards = [parse_forward(text) for text in options.forwards]
         for text in options.rules:
             self.add_rule(text)
@@ -99,11 +106,14 @@ class Network:
             raise UserError("Ports of the host's can be forwarded only where guests have an outside.")
 
     def start(self) -> None:
-        """Open the host's ports.
+        """Open the host's ports and TAP devices.
 
         Raises:
             UserError: one cannot be had.
         """
+        for text in self._taps:
+            name, _, bridge = text.partition(":")
+            self.tap(name, bridge or DEFAULT_BRIDGE)
         for wanted in self._forwards:
             self.forward(wanted)
 
@@ -116,6 +126,16 @@ class Network:
         if self.nat is None:
             raise UserError("Ports of the host's can be forwarded only where guests have an outside.")
         return self.nat.forward(wanted)
+
+    def tap(self, name: str, bridge: str = DEFAULT_BRIDGE) -> None:
+        """Join a TAP device of the host's to a segment.
+
+        Raises:
+            UserError: it cannot be had, or the name is another interface's.
+        """
+        if self.deterministic:
+            raise UserError("A deterministic machine has no TAP devices: what comes from them is never the same.")
+        self.taps.append(Tap(self._services, self.router, name, bridge))
 
     def mac_for(self, domid: int, devid: int) -> bytes:
         """An Ethernet address for an interface that was given none, from Xen's range."""
@@ -151,6 +171,15 @@ class Network:
         """
         self.router.rules.add(parse_rule(text), position)
 
+    def let_spoof(self, name: str, allowed: bool) -> None:
+        """Have a guest send from any address, as one that is a router or has guests of its own does; or only from its
+        own, as at first.
+
+        Raises:
+            UserError: there is no such interface.
+        """
+        self.router.let_spoof(self.find(name), allowed)
+
     def capture(self, name: str, path: Path) -> None:
         """Write every packet of an interface to a file, from now on.
 
@@ -182,11 +211,12 @@ class Network:
         return [
             {
                 "name": interface.name,
-                "mac": mac_text(interface.mac),
+                "mac": mac_text(interface.mac) or "-",
                 "mode": interface.mode.value,
                 "bridge": interface.bridge,
                 "addresses": [ip_text(address) for address in sorted(interface.addresses)],
                 "up": interface.is_up,
+                "may_spoof": interface.may_spoof,
                 "waiting": interface.waiting,
                 "capture_failure": interface.capture.failure if interface.capture else None,
                 **vars(interface.counters),
@@ -198,5 +228,7 @@ class Network:
         """Close what is open on the host."""
         for interface in self.router.interfaces.values():
             self.stop_capture(interface)
+        for tap in self.taps:
+            tap.close()
         if self.nat is not None:
             self.nat.close()

@@ -106,9 +106,8 @@ class Connections:
         """Remember a conversation: its source becomes ``src``, with another port if need be, or its destination
         ``dst`` (port 0: as it is)."""
         to = dst or (flow.dst, flow.dport)
-        new = Flow(flow.protocol, src or flow.src, flow.sport, to[0], to[1] or flow.dport)
-        if new.protocol != ICMP or src is not None:
-            new = self._with_free_port(new)
+        dport = to[1] if to[1] and flow.protocol != ICMP else flow.dport
+        new = self._with_free_port(Flow(flow.protocol, src or flow.src, flow.sport, to[0], dport))
         while len(self._flows) >= 2 * _LIMIT:
             _, gone = self._flows.popitem(last=False)
             self._flows.pop(gone.reverse, None)

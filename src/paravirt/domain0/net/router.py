@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 OWN_NAME: Final = "router"
 """What rules call the router itself, as where packets come from and go to."""
 _LOG_LINES: Final = 1000
+_MOST_HOSTS: Final = 4096
 _PROHIBITED, _HOST_UNREACHABLE = 13, 1
 _BROADCAST_ADDRESS: Final = b"\xff" * 4
 
@@ -92,6 +93,20 @@ class Router:
             if interface.mac:
                 segment.learn(interface.mac, interface)
 
+    def let_spoof(self, interface: Interface, allowed: bool) -> None:
+        """Have who is behind an interface send from any address, or only from its own."""
+        interface.may_spoof = allowed or not interface.mac
+        if not interface.may_spoof:
+            own = interface.addresses
+            self.hosts = {
+                address: where
+                for address, where in self.hosts.items()
+                if where.interface is not interface or address in own
+            }
+            segment = self._segments.get(interface.bridge) if interface.is_bridged else None
+            if segment is not None:
+                segment.forget(interface, interface.mac)
+
     def detach(self, interface: Interface) -> None:
         """An interface goes, and what waits for it."""
         del self.interfaces[interface.name]
@@ -157,7 +172,7 @@ class Router:
         own = self._station is not None and source == self._station.address
         if len(source) == 4 and any(source) and not own:
             known = self.hosts.get(source)
-            if known is None or known.interface is interface:
+            if known.interface is interface if known else len(self.hosts) < _MOST_HOSTS:
                 self.hosts[source] = Neighbour(interface, headers.src)
 
     def _filter(self, interface: Interface, packet: Packet) -> None:
