@@ -55,7 +55,7 @@ class HostDisk:
             return self.now
 
     def _name(self, fd: int) -> str | None:
-        path = Path(os.readlink(f"/proc/self/fd/{fd}"))
+        path = Path(f"/proc/self/fd/{fd}").readlink()
         return path.name if path.parent == self._folder else None
 
     def pwrite(self, fd: int, data: bytes, offset: int) -> int:
