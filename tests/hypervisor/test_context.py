@@ -189,6 +189,7 @@ def test_later_only_registers_may_change(world: World) -> None:
         lambda c: setattr(c, "gdt_ents", 256),
         lambda c: c.gdt_frames.__setitem__(3, world.gdt),
         lambda c: setattr(c, "ldt_ents", 1),
+        lambda c: setattr(c, "ldt_base", 0x1000),
     ):
         kept = bytes(world.context)
         change(world.context)

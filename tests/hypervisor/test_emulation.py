@@ -19,11 +19,14 @@ FRAMES = 64
 END = FRAMES << 12  # of what is mapped
 FIRST_FRAME = 0x3000
 HANDLER = 0x5000
-RAX, RDX, RBX, RSP, RSI, RDI = 0, 2, 3, 4, 6, 7
+RAX, RCX, RDX, RBX, RSP, RSI, RDI = 0, 1, 2, 3, 4, 6, 7
 CS, SS, DS = 1, 2, 3
-GP, PF = 13, 14
+UD, NP, STACK_FAULT, GP, PF = 6, 11, 12, 13, 14
 HYPERVISORS = 0xFFFF_8000_0000_0000
-TSC_AUX = 0xC000_0103
+FS_BASE, GS_BASE, KERNEL_GS_BASE, TSC_AUX = 0xC000_0100, 0xC000_0101, 0xC000_0102, 0xC000_0103
+UCODE_REV, XEN_HYPERCALL = 0x8B, 0x4000_0000
+CR0 = 0x8005_0033
+SEGDESC, WRITABLE = 5, 7
 NOP = b"\x90"
 
 # Descriptors: 4 GiB at 0, by their type and privilege level.
@@ -35,6 +38,7 @@ def descriptor(kind: int, *, level: int = 3, flags: int = PRESENT | SEGMENT) -> 
 
 
 CODE32 = descriptor(0xB)
+LAR, LSL, VERR, VERW = "0f02c3", "0f03c3", "0f00e3", "0f00eb"
 DATA = descriptor(3)
 
 
@@ -51,7 +55,7 @@ class World:
         self.cpu.seg[CS].flags = 0xA0FB00
         self.cpu.gpr[RSP] = self.stack + 0x800
         self.vcpu.gdt_frames[0] = self.gdt >> 12
-        for vector in (6, GP, PF):
+        for vector in (UD, NP, STACK_FAULT, GP, PF):
             self.vcpu.traps[vector].address = HANDLER + vector
 
     def run(self, code: str, function: Any = None, *, at: int | None = None) -> bool:
@@ -66,6 +70,12 @@ class World:
         assert done or bytes(self.cpu) == before
         return done
 
+    def leave_kernel(self) -> None:
+        """Run a process of the guest's, by the same page tables."""
+        self.cpu.user = 1
+        self.vcpu.user_table = self.vcpu.kernel_table
+        self.vcpu.kernel_sp = self.stack + 0x800
+
     def selector(self, value: int) -> int:
         """Put a descriptor into the GDT: a selector of it."""
         self.machine.words(self.gdt >> 12)[2] = value
@@ -75,7 +85,7 @@ class World:
     def fault(self) -> tuple[int, int, int] | None:
         """The vector, error code and address of a page fault, of the handler that was entered."""
         vector = self.cpu.rip - HANDLER
-        if vector not in (6, GP, PF):
+        if vector not in (UD, NP, STACK_FAULT, GP, PF):
             return None
         error = int.from_bytes(self.machine.read(self.cpu.gpr[RSP] + 16, 8), "little")
         return vector, error, int.from_bytes(bytes(self.guest.vcpu[0].info)[16:24], "little")
@@ -151,6 +161,87 @@ def test_opcodes_of_other_maps_are_others(world: World, code: str) -> None:
     assert not world.run(code, emulate.emulate_privileged)
 
 
+@pytest.mark.parametrize("number", [1, 5, 6, 7])
+def test_control_registers_that_there_are_not_are_undefined(world: World, number: int) -> None:
+    for opcode in (0x20, 0x22):
+        assert world.run(bytes([0x0F, opcode, 0xC0 | number << 3]).hex(), emulate.emulate_privileged)
+        assert world.cpu.rip == HANDLER + UD
+
+
+@pytest.mark.parametrize("user", [0, 1])
+def test_xsetbv_is_undefined_and_its_neighbours_are_not(world: World, user: int) -> None:
+    if user:
+        world.leave_kernel()
+    for code in ("0f0111", "0f01f1", "0f01e1", "0f00d1"):
+        assert not world.run(code, emulate.emulate_privileged), code
+    assert world.run("0f01d1", emulate.emulate_privileged)
+    assert world.cpu.rip == HANDLER + UD
+
+
+def test_what_a_control_register_takes(world: World) -> None:
+    world.cpu.gpr[RAX] = CR0
+    assert world.run("0f22c0", emulate.emulate_privileged)
+    world.cpu.gpr[RAX] = CR0 | 8
+    assert world.run("0f22c0", emulate.emulate_privileged)
+    assert (world.vcpu.guest_ts, world.cpu.ts) == (1, 1)
+    world.cpu.gpr[RAX] = CR0 ^ 1 << 16
+    assert not world.run("0f22c0", emulate.emulate_privileged)
+    world.cpu.gpr[RAX] = END
+    assert not world.run("0f22d8", emulate.emulate_privileged), "a table beyond memory"
+
+
+@pytest.mark.parametrize("code", ["0f06", "0f08", "0f20c0", "0f22c0", "0f21c0", "0f31", "0f32"])
+def test_processes_execute_nothing_of_the_kernels(world: World, code: str) -> None:
+    world.cpu.gpr[RAX], world.cpu.gpr[RCX] = CR0, TSC_AUX
+    assert world.run(code, emulate.emulate_privileged)
+    world.cpu.gpr[RAX], world.cpu.gpr[RCX] = CR0, TSC_AUX
+    world.leave_kernel()
+    assert not world.run(code, emulate.emulate_privileged)
+
+
+def test_msrs_that_there_are_not(world: World) -> None:
+    for code in ("0f32", "0f30"):
+        world.cpu.gpr[RCX] = 0x4711_0000
+        assert not world.run(code, emulate.emulate_privileged)
+
+
+def test_what_msrs_take(world: World) -> None:
+    for number in (FS_BASE, GS_BASE, KERNEL_GS_BASE):
+        assert msr.write_msr(*world.who, number, 0x1000)
+        assert not msr.write_msr(*world.who, number, 1 << 47)
+    assert (world.cpu.seg[4].base, world.cpu.seg[5].base, world.vcpu.gs_base_kernel) == (0x1000,) * 3
+    assert msr.write_msr(*world.who, UCODE_REV, 0)
+    assert not msr.write_msr(*world.who, UCODE_REV, 1)
+    assert not msr.write_msr(*world.who, 0x4711_0000, 0)
+
+
+def test_stubs_of_hypercalls_go_to_whole_frames_of_the_guests(world: World) -> None:
+    mfn = world.stack >> 12
+    frame = world.machine.frames[mfn]
+    frame.type, frame.type_refs, frame.refs, frame.flags = WRITABLE, 1, 2, 1 | 4
+    assert not msr.write_msr(*world.who, XEN_HYPERCALL, world.stack + 8)
+    frame.owner += 1
+    assert not msr.write_msr(*world.who, XEN_HYPERCALL, world.stack)
+    assert world.machine.read(world.stack, 4096) == bytes(4096)
+    frame.owner -= 1
+    assert msr.write_msr(*world.who, XEN_HYPERCALL, world.stack)
+    assert world.machine.read(world.stack, 3) == b"\x51\x41\x53"
+    assert (frame.type_refs, frame.refs) == (1, 2)
+
+
+def test_a_bitmap_that_is_not_there_or_has_the_bit_allows_nothing(world: World) -> None:
+    may, at = emulate.port_allowed, world.guest.vcpu[0].at
+    world.vcpu.iobmp, world.vcpu.iobmp_limit = world.stack, 1 << 16
+    assert may(at, 9, 1)
+    world.machine.write(world.stack, b"\xff\xfd\xff")
+    assert may(at, 9, 1)
+    assert not may(at, 8, 1)
+    assert not may(at, 9, 2)
+    world.vcpu.iobmp = END - 1
+    world.machine.write(END - 1, b"\0")
+    assert not may(at, 0, 1)
+
+
 def test_tsc_aux_has_32_bits(world: World) -> None:
     assert msr.write_msr(*world.who, TSC_AUX, (1 << 32) - 1)
     assert not msr.write_msr(*world.who, TSC_AUX, 1 << 32)
@@ -206,6 +297,138 @@ def test_a_descriptor_that_cannot_be_read(world: World, selector: int, answer: i
     assert segments.check_stack(*world.who, selector, 1, native.address(found)) == answer
 
 
+def test_the_ldt_ends_where_its_entries_do(world: World) -> None:
+    world.vcpu.ldt_base, world.vcpu.ldt_entries = world.gdt, 3
+    world.machine.frames[world.gdt >> 12].flags |= 4
+    world.machine.frames[world.gdt >> 12].type, world.machine.frames[world.gdt >> 12].type_refs = SEGDESC, 1
+    for entry in (2, 3):
+        world.machine.words(world.gdt >> 12)[entry] = CODE32
+    found = ctypes.c_uint64()
+    assert segments.read_descriptor(*world.who, 2 << 3 | 7, native.address(found)) == 0
+    assert found.value == CODE32
+    assert segments.read_descriptor(*world.who, 3 << 3 | 7, native.address(found)) == GP << 16 | 3 << 3 | 4
+
+
+LONG, BIG = 1 << 53, 1 << 54
+CODE64 = descriptor(0xB) & ~BIG | LONG
+
+
+@pytest.mark.parametrize(
+    ("value", "level", "code", "stack", "data"),
+    [
+        (CODE32, 3, 0, GP, 0),
+        (CODE64, 3, 0, GP, 0),
+        (CODE64 | BIG, 3, GP, GP, 0),
+        (CODE32, 2, GP, GP, 0),
+        (descriptor(0xB, level=2), 3, GP, GP, GP),
+        (descriptor(0xF, level=2), 3, 0, GP, 0),
+        (descriptor(9), 3, 0, GP, GP),
+        (descriptor(0xB, flags=SEGMENT), 3, NP, GP, NP),
+        (DATA, 3, GP, 0, 0),
+        (DATA, 2, GP, GP, 0),
+        (descriptor(1), 3, GP, GP, 0),
+        (descriptor(3, level=2), 3, GP, GP, GP),
+        (descriptor(3, flags=SEGMENT), 3, GP, STACK_FAULT, NP),
+        (descriptor(3, flags=PRESENT), 3, GP, GP, GP),
+        (descriptor(0xB, flags=PRESENT), 3, GP, GP, GP),
+    ],
+)
+def test_what_each_register_takes(world: World, value: int, level: int, code: int, stack: int, data: int) -> None:
+    selector = world.selector(value) & ~3 | level
+    found = ctypes.c_uint64()
+
+    def answer(vector: int) -> int:
+        return vector << 16 | 0x10 if vector else 0
+
+    assert segments.check_code(*world.who, selector, native.address(found)) == answer(code)
+    assert segments.check_stack(*world.who, selector, 1, native.address(found)) == answer(stack)
+    for register, wanted in ((SS, stack), (DS, data)):
+        world.cpu.seg[register].selector = 0
+        assert segments.load_segment(*world.who, register, selector) == answer(wanted)
+        assert world.cpu.seg[register].selector == (0 if wanted else selector)
+
+
+def test_a_null_selector_is_for_data(world: World) -> None:
+    found = ctypes.c_uint64()
+    world.machine.words(world.gdt >> 12)[0] = DATA
+    for level in range(4):
+        assert segments.check_stack(*world.who, level, 1, native.address(found)) == GP << 16
+        assert segments.load_segment(*world.who, SS, level) == GP << 16
+        assert segments.load_segment(*world.who, DS, level) == 0
+    world.machine.words(world.gdt >> 12)[0] = CODE32
+    assert segments.check_code(*world.who, 3, native.address(found)) == GP << 16
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        (descriptor(0, flags=0), True),
+        (descriptor(5, flags=0), True),
+        (descriptor(5, flags=PRESENT), False),
+        (descriptor(0, flags=PRESENT), True),
+        (GATE := descriptor(0xC, flags=PRESENT) & ~0xFFFF_FFFF | 0x33 << 16, True),
+        (GATE | 1 << 32, False),
+        (GATE & ~0xFFFF_0000 | 0xE033 << 16, True),
+        (GATE & ~0xFFFF_0000 | 0xE02B << 16, False),
+        (GATE & ~0xFFFF_0000 | 0xE037 << 16, True),
+    ],
+)
+def test_descriptors_that_tables_hold(world: World, value: int, *, kept: bool) -> None:
+    found = ctypes.c_uint64(value)
+    assert bool(segments.check_descriptor(world.guest.at, native.address(found))) == kept
+
+
+@pytest.mark.parametrize("code", ["48cf", "48cb", "48ff2b", "48ff1b"], ids=["iret", "lret", "ljmp", "lcall"])
+def test_a_far_transfer_that_is_refused_changes_nothing(world: World, code: str) -> None:
+    for target, value, fault in (
+        (0x1000, CODE64, None),
+        (1 << 47, CODE64, (GP, 0)),
+        (0x1000, CODE64 | BIG, (GP, 0x10)),
+        (0x1_0000_0000, CODE32, (GP, 0)),
+        (0x1000, DATA, (GP, 0x10)),
+    ):
+        selector = world.selector(value)
+        memory = target.to_bytes(8, "little") + selector.to_bytes(8, "little") + (2).to_bytes(8, "little")
+        at = world.stack + 0x400
+        world.machine.write(at, memory + (0x7000).to_bytes(8, "little") + (0xE02B).to_bytes(8, "little"))
+        world.cpu.gpr[RSP] = world.cpu.gpr[RBX] = at
+        world.cpu.seg[CS].selector, world.cpu.seg[CS].flags = 0xE033, 0xA0FB00
+        assert world.run(code)
+        if fault is None:
+            assert (world.cpu.rip, world.cpu.seg[CS].selector) == (target, selector)
+        else:
+            assert world.fault is not None
+            assert world.fault[:2] == fault
+
+
+def test_a_native_iret_of_a_nested_task(world: World) -> None:
+    world.cpu.rflags |= 1 << 14
+    assert world.run("48cf")
+    assert world.fault is not None
+    assert world.fault[:2] == (GP, 0)
+
+
+def test_pointers_and_stacks_of_far_transfers_that_are_not_there(world: World) -> None:
+    for code in ("48ff2b", "48ff1b", "480fb203"):
+        for at in (END, END - 4, END - 8):
+            world.cpu.gpr[RBX] = at
+            assert world.run(code)
+            assert world.fault == (PF, 0, at)
+    world.machine.write(world.stack, (0x1000).to_bytes(8, "little") + world.selector(CODE64).to_bytes(2, "little"))
+    world.cpu.gpr[RBX], world.cpu.gpr[RSP] = world.stack, END + 0x1000
+    world.leave_kernel()
+    assert world.run("48ff1b")
+    assert world.fault == (PF, 6, END + 0x1000 - 16)
+
+
+def test_a_query_of_an_ldt_that_is_not_there(world: World) -> None:
+    world.vcpu.ldt_base, world.vcpu.ldt_entries = END, 512
+    world.cpu.gpr[RBX] = 0xF
+    for code in (LAR, LSL, VERR, VERW):
+        assert world.run(code)
+        assert world.fault == (PF, 0, END + 8)
+
+
 @pytest.mark.parametrize(("code", "address"), [("8e1b", END), ("0f0023", END), ("0f02c3", None), ("0f0203", END)])
 def test_an_operand_that_cannot_be_read(world: World, code: str, address: int | None) -> None:
     world.cpu.gpr[RBX] = END
@@ -215,9 +438,7 @@ def test_an_operand_that_cannot_be_read(world: World, code: str, address: int | 
 
 @pytest.mark.parametrize("code", ["48cf", "48cb", "0fa1"])
 def test_a_stack_that_cannot_be_read(world: World, code: str) -> None:
-    world.cpu.user = 1
-    world.vcpu.user_table = world.vcpu.kernel_table
-    world.vcpu.kernel_sp = world.stack + 0x800
+    world.leave_kernel()
     world.cpu.gpr[RSP] = END
     assert world.run(code)
     assert world.fault == (PF, 4, END)
@@ -235,7 +456,6 @@ def test_a_far_pointer_is_in_memory(world: World, code: str) -> None:
     assert not world.run(code)
 
 
-LAR, LSL, VERR, VERW = "0f02c3", "0f03c3", "0f00e3", "0f00eb"
 AVAILABLE_GATE, BUSY_TSS, LDT, TASK_GATE, TSS_16 = 12, 11, 2, 5, 1
 
 
@@ -299,3 +519,22 @@ def test_what_is_mapped_in_the_hypervisors_range_is_not_the_guests(world: World)
         assert guestmem.copy_to_guest(who, base + world.stack, here, 8) == answer
         assert world.machine.read(world.stack, 8) == (bytes(8) if answer else bytes(range(8)))
         assert guestmem.copy_from_guest(who, here, base + world.stack, 8) == answer
+
+
+def test_tables_with_holes_and_large_pages_map_nothing(world: World) -> None:
+    memory, who = world.machine, world.guest.vcpu[0].at
+    data = (ctypes.c_uint8 * 8)()
+    l3 = memory.words(world.guest.table)[0] >> 12
+    l2 = memory.words(l3)[0] >> 12
+    l1 = memory.words(l2)[0] >> 12
+    for table, index in ((world.guest.table, 0), (l3, 0), (l2, 0), (l1, world.stack >> 12)):
+        entry = memory.words(table)[index]
+        for bad in (entry & ~1, entry | 1 << 40, entry | 0x80 if table in (l3, l2) else 0):
+            memory.words(table)[index] = bad
+            assert guestmem.copy_from_guest(who, native.address(data), world.stack, 8) == -14
+            assert guestmem.copy_to_guest(who, world.stack, native.address(data), 8) == -14
+        memory.words(table)[index] = entry & ~2
+        assert guestmem.copy_from_guest(who, native.address(data), world.stack, 8) == 0
+        assert guestmem.copy_to_guest(who, world.stack, native.address(data), 8) == -14
+        memory.words(table)[index] = entry
+        assert guestmem.copy_to_guest(who, world.stack, native.address(data), 8) == 0

@@ -262,6 +262,7 @@ PLAIN = State((0,) * 4 + (STACK, 0, DATA + 0x100, DATA) + (0,) * 8, CODE, 0, byt
         ("6650", 0, "a push of two bytes"),
         ("67ab", 0, "a string at a 32-bit address"),
         ("64a5", 0, "a string from another segment"),
+        ("65a5", 0, "a string from yet another segment"),
         ("660fc70f", 0, "cmpxchg8b of a size that there is not"),
         ("480fc70f", 0, "cmpxchg16b"),
         ("f3ab", 0, "rep with nothing to do"),
@@ -283,3 +284,9 @@ def test_a_register_is_no_memory_wherever_the_fault_was() -> None:
     for code in ("89c0", "48ffc0", "0fabc8"):
         answer, after = planned(Case(bytes.fromhex(code), 0, 0, 0), PLAIN)
         assert (answer, after.registers, after.rip) == (-1, PLAIN.registers, CODE)
+
+
+@pytest.mark.parametrize("code", ["0f5107", "0f6807", "0f6a07"])
+def test_opcodes_of_pushes_in_another_map_push_nothing(code: str) -> None:
+    answer, after = planned(Case(bytes.fromhex(code), 0, 0, STACK - 8), PLAIN)
+    assert (answer, after.registers, after.rip) == (-1, PLAIN.registers, CODE)

@@ -23,8 +23,6 @@ class Equivalent:
 
 
 _MEMORY = "The host refuses the hypervisor memory for a record of its own: no guest decides that."
-_SEARCH = "It only saves a search: where there are fewer free frames than that, it finds none."
-_FLUSHES = "Taken for true it has more engines forget what they know of a frame: that costs time and changes nothing."
 _COUNTED = "There are as many free frames as the machine counts, and that number is asked before."
 _LEFT_OVER = "Something stays left over only when the time is over, and the next condition asks for that."
 
@@ -37,19 +35,17 @@ EQUIVALENT: tuple[Equivalent, ...] = (
     Equivalent("hypercalls/mmu_ops.py", "update_batch", "put_old_table(host, host.old) != 0", _LEFT_OVER),
     Equivalent("hypercalls/mmu_ops.py", "mmuext_batch", "put_old_table(host, host.old) != 0", _LEFT_OVER),
     Equivalent("hypercalls/vcpu_op.py", "initialise", "context == cython.NULL", _MEMORY),
+    Equivalent("watchdog.py", "make", "state == cython.NULL", _MEMORY),
+    Equivalent("watchdog.py", "make", "entry == cython.NULL", _MEMORY),
     Equivalent("watchdog.py", "start", "entry == cython.NULL", _MEMORY),
     Equivalent("views/domain.py", "new_domain", "rec == cython.NULL", _MEMORY),
     Equivalent("views/domain.py", "new_domain", "mfn == NO_FRAME", _COUNTED),
     Equivalent("views/domain.py", "alloc_extent", "mfn == NO_FRAME", _COUNTED),
-    Equivalent("views/domain.py", "alloc_extent", "count > host.free_frames", _SEARCH),
-    Equivalent("frames.py", "alloc_frames", "count > host.free_frames", _SEARCH),
-    Equivalent("frames.py", "may_map", "owner == cython.NULL or owner.shared_out or may_hold(pcpu, owner)", _FLUSHES),
     Equivalent(
-        "frames.py",
-        "may_run_code",
-        "owner == cython.NULL or owner.shared_out or owner.nr_vcpus == 0 or owner.vcpus[0] == cython.NULL "
-        "or owner.vcpus[0].pcpu == pcpu",
-        _FLUSHES,
+        "views/domain.py",
+        "alloc_extent",
+        "count > host.free_frames",
+        "It only saves a search: where there are fewer free frames than that, it finds none.",
     ),
     Equivalent("views/host.py", "__init__", "rec == cython.NULL", _MEMORY),
     Equivalent("views/host.py", "__init__", "rec.frames == cython.NULL", _MEMORY),

@@ -235,7 +235,7 @@ def take_tables(host: HostPtr, v: VcpuPtr, c: ContextPtr) -> i64:
     kernel: u64 = c.ctrlreg[3] >> 12
     user: u64 = c.ctrlreg[1] >> 12
     rc: i64
-    if put_old_table(host, host.old) != 0 or put_old_table(host, cython.address(v.old)) != 0:
+    if put_old_table(host, host.old) != 0:
         return -ERESTART
     rc = set_gdt(v, c.gdt_frames, cython.cast(u32, c.gdt_ents))
     if rc == 0:

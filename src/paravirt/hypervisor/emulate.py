@@ -100,7 +100,7 @@ def refuse_string(v: VcpuPtr, address: u64, is_write: cython.bint) -> cython.bin
     """
     if not in_guest_range(address, 1):
         return False
-    if translate(v, address, is_write, False) != cython.NULL:
+    if translate(v, address, is_write) != cython.NULL:
         address = (address | 0xFFF) + 1
     inject_exception(v, 14, 2 if is_write else 0, address)
     return True

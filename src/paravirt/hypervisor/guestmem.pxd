@@ -6,7 +6,7 @@ cdef bint is_canonical(u64 address) noexcept nogil
 cdef bint is_guest_address(u64 va) noexcept nogil
 cdef bint in_guest_range(u64 va, u64 size) noexcept nogil
 cdef u64* find_l1e(Vcpu* v, u64 va, u64* l1_mfn, u64* flags) noexcept nogil
-cdef u8* translate(Vcpu* v, u64 va, bint write, bint user) noexcept nogil
+cdef u8* translate(Vcpu* v, u64 va, bint write) noexcept nogil
 cdef i64 copy_from_guest(Vcpu* v, void* dst, u64 va, u64 size) noexcept nogil
 cdef i64 copy_to_guest(Vcpu* v, u64 va, const void* src, u64 size) noexcept nogil
 cdef u64 fetch_code(Vcpu* v, u8* dst, u64 va, u64 size) noexcept nogil

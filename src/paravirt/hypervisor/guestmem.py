@@ -48,31 +48,28 @@ def in_guest_range(va: u64, size: u64) -> cython.bint:
 def find_l1e(v: VcpuPtr, va: u64, l1_mfn: U64Ptr, flags: U64Ptr) -> U64Ptr:
     """The L1 entry that maps ``va``, or NULL when a table above it is missing.
 
-    ``l1_mfn`` gets the frame of the L1 table, ``flags`` the RW and USER bits that all upper levels grant (bit 1,
-    bit 2) and NX if any of them forbids execution (bit 63).
+    ``l1_mfn`` gets the frame of the L1 table, ``flags`` the RW bit (bit 1) if all upper levels grant it.
     """
     host: HostPtr = v.domain.host
     entry: u64
     table: u64 = v.user_table if v.cpu.user else v.kernel_table
-    granted: u64 = 6
-    no_execute: u64 = 0
+    granted: u64 = 2
     shift: cython.int = 39
     while shift > 12:
         entry = read_pte(host, table, (va >> shift) & 511)
         if (entry & 0x81 != 1 and shift < 39) or not entry & 1:
             return cython.NULL
         granted &= entry
-        no_execute |= entry & (cython.cast(u64, 1) << 63)
         table = (entry >> 12) & cython.cast(u64, 0xFFFFFFFFFF)
         if table >= host.nr_frames:
             return cython.NULL
         shift -= 9
     l1_mfn[0] = table
-    flags[0] = granted | no_execute
+    flags[0] = granted
     return cython.cast(U64Ptr, host.memory + (table << 12)) + ((va >> 12) & 511)
 
 
-def translate(v: VcpuPtr, va: u64, write: cython.bint, user: cython.bint) -> BytePtr:
+def translate(v: VcpuPtr, va: u64, write: cython.bint) -> BytePtr:
     """The host address behind guest address ``va``, or NULL if an access would fault.
 
     Sets the accessed bit, and the dirty bit for a write, as a processor does.
@@ -86,7 +83,7 @@ def translate(v: VcpuPtr, va: u64, write: cython.bint, user: cython.bint) -> Byt
         return cython.NULL
     entry = pte[0]
     flags &= entry
-    if not entry & 1 or (write and not flags & 2) or (user and not flags & 4):
+    if not entry & 1 or (write and not flags & 2):
         return cython.NULL
     mfn = (entry >> 12) & cython.cast(u64, 0xFFFFFFFFFF)
     if mfn >= v.domain.host.nr_frames:
@@ -109,7 +106,7 @@ def copy_from_guest(v: VcpuPtr, dst: cython.p_void, va: u64, size: u64) -> i64:
         chunk = 4096 - (va & 0xFFF)
         if chunk > size:
             chunk = size
-        source = translate(v, va, False, False)
+        source = translate(v, va, False)
         if source == cython.NULL:
             return -EFAULT
         memcpy(target, source, chunk)
@@ -130,7 +127,7 @@ def copy_to_guest(v: VcpuPtr, va: u64, src: cython.p_const_void, size: u64) -> i
         chunk = 4096 - (va & 0xFFF)
         if chunk > size:
             chunk = size
-        target = translate(v, va, True, False)
+        target = translate(v, va, True)
         if target == cython.NULL:
             return -EFAULT
         memcpy(target, source, chunk)
@@ -149,7 +146,7 @@ def fetch_code(v: VcpuPtr, dst: BytePtr, va: u64, size: u64) -> u64:
         chunk = 4096 - ((va + done) & 0xFFF)
         if chunk > size - done:
             chunk = size - done
-        source = translate(v, va + done, False, False)
+        source = translate(v, va + done, False)
         if source == cython.NULL:
             break
         memcpy(dst + done, source, chunk)

@@ -28,10 +28,10 @@ def compare(v: VcpuPtr, first: u64, second: u64, size: u32) -> cython.void:
 def in_machine_to_phys(host: HostPtr, v: VcpuPtr, address: u64) -> cython.bint:
     """Whether an entry of the table would be at ``address``."""
     table: u64 = (v.cpu.user_cr3 if v.cpu.user else v.cpu.kernel_cr3) & ADDRESS
-    # Hidden from this table (its guest's wish), or past its end.
+    # Not before it (which is far behind it, in 64 bits) nor past its end; and not hidden from these page tables, as a
+    # guest may wish.
     return (
-        address >= TABLE
-        and address - TABLE <= host.nr_frames * 8 - 8
+        address - TABLE <= host.nr_frames * 8 - 8
         and cython.cast(U64Ptr, host.memory + table)[256 + host.m2p_index] & 1
     )
 

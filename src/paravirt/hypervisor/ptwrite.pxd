@@ -16,7 +16,7 @@ ctypedef const WritePlan* ConstWritePlanPtr
 cdef i64 plan_write(Vcpu* v, const Insn* insn, u64 fault_address, u64 old, u64* new, WritePlan* plan) noexcept nogil
 cdef void finish_write(Vcpu* v, const Insn* insn, const WritePlan* plan) noexcept nogil
 cdef bint is_push(const Insn* insn) noexcept nogil
-cdef bint is_plain_string(const Insn* insn) noexcept nogil
+cdef bint is_flat(const Insn* insn) noexcept nogil
 cdef u64 operand_address(Vcpu* v, const Insn* insn) noexcept nogil
 cdef bint compute(Vcpu* v, const Insn* insn, WritePlan* plan) noexcept nogil
 cdef bint alu(u32 operation, Vcpu* v, WritePlan* plan) noexcept nogil

@@ -107,15 +107,9 @@ def is_push(insn: ConstInsnPtr) -> cython.bint:
     return insn.map == 0 and ((insn.opcode >= 0x50 and insn.opcode <= 0x57) or insn.opcode in (0x68, 0x6A))
 
 
-def is_plain_string(insn: ConstInsnPtr) -> cython.bint:
-    """Whether this is movs or stos of 64-bit code, in no other segments than the flat ones."""
-    return (
-        insn.map == 0
-        and insn.opcode in (0xA4, 0xA5, 0xAA, 0xAB)
-        and insn.address_size == 8
-        and insn.segment != SEG_FS
-        and insn.segment != SEG_GS
-    )
+def is_flat(insn: ConstInsnPtr) -> cython.bint:
+    """Whether a string instruction (`compute` knows them) is one of 64-bit code, in no segments but the flat ones."""
+    return insn.address_size == 8 and insn.segment != SEG_FS and insn.segment != SEG_GS
 
 
 def operand_address(v: VcpuPtr, insn: ConstInsnPtr) -> u64:
@@ -239,7 +233,7 @@ def plan_write(
     elif is_push(insn):
         if insn.size == 2:
             return -1
-    elif not is_plain_string(insn):
+    elif not is_flat(insn):
         return -1
     plan.size = 8 if is_push(insn) or (insn.map == 1 and insn.opcode == 0xC7) else insn.size
     address = operand_address(v, insn)

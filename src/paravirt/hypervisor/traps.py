@@ -159,12 +159,9 @@ def enter_handler(v: VcpuPtr, address: u64, mask_events: cython.bint) -> cython.
 def enter_kernel(
     v: VcpuPtr, address: u64, mask_events: cython.bint, has_error: cython.bint, error: u32
 ) -> cython.void:
-    """Build the bounce frame and continue at the guest kernel's handler at ``address``."""
+    """Build the bounce frame and continue at the guest kernel's handler at ``address``, which is registered."""
     words: u64[8]
     n: u32 = 2
-    if address == 0:
-        domain_crash(v.domain, "no handler is registered for the trap", 0)
-        return
     words[0] = v.cpu.gpr[GPR_RCX]
     words[1] = v.cpu.gpr[GPR_R11]
     if has_error:

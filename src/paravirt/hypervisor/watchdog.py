@@ -41,7 +41,6 @@ def make(d: DomainPtr) -> WatchdogsPtr:
     if entry == cython.NULL:
         return cython.NULL
     entry.domain = d
-    entry.domid = d.domid
     entry.next = state.watchdogs
     state.watchdogs = entry
     return entry
@@ -111,7 +110,7 @@ def forget_watchdogs(d: DomainPtr) -> cython.void:
     free(entry)
 
 
-def check(host: HostPtr, entry: WatchdogsPtr, at: u64) -> cython.bint:
+def expire(entry: WatchdogsPtr, at: u64) -> cython.bint:
     """Whether one of a domain's watchdogs is due; it will not be due again.  As in Xen it stays in use."""
     i: u32
     due: cython.bint = False
@@ -119,7 +118,7 @@ def check(host: HostPtr, entry: WatchdogsPtr, at: u64) -> cython.bint:
         if entry.deadline[i] and at >= entry.deadline[i]:
             entry.deadline[i] = 0
             due = True
-    return due and entry.domid < host.max_domains and host.domains[entry.domid] == entry.domain
+    return due
 
 
 def run_watchdogs(host: HostPtr, at: u64) -> cython.void:
@@ -130,7 +129,7 @@ def run_watchdogs(host: HostPtr, at: u64) -> cython.void:
         return
     entry = state.watchdogs
     while entry != cython.NULL:
-        if check(host, entry, at) and not entry.domain.is_shut_down and not entry.domain.dying:
+        if expire(entry, at) and not entry.domain.is_shut_down and not entry.domain.dying:
             domain_shutdown(entry.domain, SHUTDOWN_watchdog)
         entry = cython.cast(WatchdogsPtr, entry.next)
 

@@ -11,8 +11,7 @@ cdef extern from * nogil:
     const int SEQUENTIAL "__ATOMIC_SEQ_CST"
 
 ctypedef struct Watchdogs:
-    Domain* domain       # compared, never followed, before the machine's table of domains has confirmed it
-    u32 domid
+    Domain* domain       # which forgets them when its vcpus end
     u32 in_use           # bit per timer
     u64 deadline[2]      # system time, ns; 0: not running
     void* next
