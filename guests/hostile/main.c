@@ -84,6 +84,15 @@ static void unmap_ourselves(void)
     mmuext(MMUEXT_TLB_FLUSH_LOCAL, 0, 0);
 }
 
+static void write_own_table(void)
+{
+    /* Its own entry in the table that maps it, made writable by a plain store: the fault has no handler. */
+    u64 *l1 = (u64 *)((u64)pte_of((u64)image_start) & PAGE_MASK);
+    xen_set_trap_table(0);
+    H2(__HYPERVISOR_vm_assist, VMASST_CMD_enable, 2); /* emulated writes */
+    *pte_of((u64)l1) = machine_of(l1) | PTE_P | PTE_RW;
+}
+
 static void last_vcpu_down(void)
 {
     printf("TEST %s: PASS\n", guest_name);
@@ -135,6 +144,7 @@ void guest_main(void)
         {"iret", iret_on_bad_stack},
         {"event", event_without_callback},
         {"unmap", unmap_ourselves},
+        {"write", write_own_table},
         {"down", last_vcpu_down},
         {"block", block_for_ever},
         {"spin", spin},

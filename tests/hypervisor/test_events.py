@@ -225,6 +225,10 @@ def test_virtual_interrupts(machine: Machine) -> None:
     timers = [events.bind_virq(guest.at, xen.VIRQ_TIMER, vcpu) for vcpu in (0, 1)]
     assert timers == [1, 2]
     assert events.bind_virq(guest.at, xen.VIRQ_TIMER, 1) == -errno.EEXIST
+    for virq in (xen.VIRQ_DEBUG, xen.VIRQ_XENOPROF, xen.VIRQ_XENPMU):
+        port = events.bind_virq(guest.at, virq, 1)
+        assert guest.vcpu[1].rec.virq_port[virq] == port > 0
+        assert events.close_port(guest.at, port) == 0
     console = events.bind_virq(guest.at, xen.VIRQ_CONSOLE, 0)
     events.send_virq(guest.vcpu[1].at, xen.VIRQ_TIMER)
     assert [shared.is_pending(port) for port in (*timers, console)] == [False, True, False]

@@ -57,10 +57,10 @@ class World:
 class Guest:
     """A domain of sixteen pages: four page tables, a page of arguments, and eleven to grant."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, vcpus: int = 1) -> None:
         self.world, self.host, self.memory = world, world.host, world.memory
         self.domid = next(world.domids)
-        self.domain: Domain = self.host.create_domain(self.domid, PAGES, 1)
+        self.domain: Domain = self.host.create_domain(self.domid, PAGES, vcpus)
         self.mfns = [int(mfn) for mfn in self.domain.p2m]
         l4, l3, l2, self.l1, arguments = self.mfns[:FIXED]
         for mfn, index, value in (

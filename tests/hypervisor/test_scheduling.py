@@ -44,6 +44,10 @@ def run(machine: Machine, cpu: int = 0) -> GuestVcpu | None:
     return None
 
 
+def test_a_machine_without_domains_runs_none(machine: Machine) -> None:
+    assert run(machine) is None
+
+
 # --- turns --------------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 
 from paravirt.abi import errno, grant_table, physdev, xen
+from paravirt.abi.arch_x86 import VcpuGuestContext, VGCF_in_kernel
 from paravirt.abi.callback import CALLBACKTYPE_event, CALLBACKTYPE_syscall
+from paravirt.abi.sched import SCHEDOP_block, SHUTDOWN_crash
+from paravirt.abi.vcpu import VCPUOP_down, VCPUOP_initialise, VCPUOP_up
 from paravirt.errors import HypervisorBug, UserError
 from paravirt.hypervisor.audit import require_clean
 from paravirt.hypervisor.hypercalls.grant_frames import grants_of
@@ -206,3 +209,40 @@ def test_debug_registers_that_are_none_hold_nothing(guest: Guest) -> None:
 
 def test_a_domain_that_did_not_crash_has_no_reason(guest: Guest) -> None:
     assert guest.domain.crash_reason is None
+
+
+def test_who_asks_is_told_what_a_domain_and_its_vcpus_are_at(world: World) -> None:
+    domain = world.host.create_domain(next(world.domids), 16, 1)
+    vcpu = domain.vcpus[0]
+
+    def states() -> tuple[bool, ...]:
+        return (domain.is_paused, domain.is_shut_down, domain.is_dying, vcpu.is_up, vcpu.is_blocked)
+
+    assert states() == (True, False, False, False, False)
+    domain.unpause()
+    assert states() == (False, False, False, False, False)
+    guest = Guest(world)
+    assert guest.domain.vcpus[0].is_up
+    assert not guest.domain.is_privileged
+    assert guest.call(CALLS["sched_op"], SCHEDOP_block) == 0
+    assert guest.domain.vcpus[0].is_blocked
+    domain.shutdown(SHUTDOWN_crash)
+    assert states() == (False, True, False, False, False)
+    domain.destroy()
+    assert (domain.is_dying, domain.is_shut_down) == (True, True)
+
+
+def test_a_vcpu_is_up_once_it_is_initialised_and_let_go(world: World) -> None:
+    guest = Guest(world, 2)
+    second = guest.domain.vcpus[1]
+    context = bytes(VcpuGuestContext(ctrlreg=(0, 0, 0, guest.mfns[0] << 12), flags=VGCF_in_kernel))
+    for page in range(2):
+        assert guest.set_entry(page, guest.mfns[8 + page] << 12 | 0x67) == 0
+        world.memory.write(guest.mfns[8 + page] * 4096, context[page * 4096 : page * 4096 + 4096])
+    for command, argument, up in (
+        (VCPUOP_initialise, guest.slot(0), False),
+        (VCPUOP_up, 0, True),
+        (VCPUOP_down, 0, False),
+    ):
+        assert guest.call(CALLS["vcpu_op"], command, 1, argument) == 0
+        assert second.is_up == up

@@ -23,6 +23,8 @@ class Equivalent:
 
 
 _MEMORY = "The host refuses the hypervisor memory for a record of its own: no guest decides that."
+_SEARCH = "It only saves a search: where there are fewer free frames than that, it finds none."
+_FLUSHES = "Taken for true it has more engines forget what they know of a frame: that costs time and changes nothing."
 _COUNTED = "There are as many free frames as the machine counts, and that number is asked before."
 _LEFT_OVER = "Something stays left over only when the time is over, and the next condition asks for that."
 
@@ -41,11 +43,15 @@ EQUIVALENT: tuple[Equivalent, ...] = (
     Equivalent("views/domain.py", "new_domain", "rec == cython.NULL", _MEMORY),
     Equivalent("views/domain.py", "new_domain", "mfn == NO_FRAME", _COUNTED),
     Equivalent("views/domain.py", "alloc_extent", "mfn == NO_FRAME", _COUNTED),
+    Equivalent("views/domain.py", "alloc_extent", "count > host.free_frames", _SEARCH),
+    Equivalent("frames.py", "alloc_frames", "count > host.free_frames", _SEARCH),
+    Equivalent("frames.py", "may_map", "owner == cython.NULL or owner.shared_out or may_hold(pcpu, owner)", _FLUSHES),
     Equivalent(
-        "views/domain.py",
-        "alloc_extent",
-        "count > host.free_frames",
-        "It only saves a search: where there are fewer free frames than that, it finds none.",
+        "frames.py",
+        "may_run_code",
+        "owner == cython.NULL or owner.shared_out or owner.nr_vcpus == 0 or owner.vcpus[0] == cython.NULL "
+        "or owner.vcpus[0].pcpu == pcpu",
+        _FLUSHES,
     ),
     Equivalent("views/host.py", "__init__", "rec == cython.NULL", _MEMORY),
     Equivalent("views/host.py", "__init__", "rec.frames == cython.NULL", _MEMORY),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from paravirt.domain0.builder import KernelImage
-from paravirt.hypervisor.audit_report import describe_entry, describe_flags, owner_name, type_name
+from paravirt.hypervisor.audit_report import describe_entry, describe_frame
 from paravirt.hypervisor.hypercalls.registry import HypercallError
+from paravirt.hypervisor.refusal_report import describe_refusal
 from paravirt.hypervisor.views import Domain, Host, Vcpu
 
 PRESENT = 1
@@ -14,7 +15,7 @@ WORDS_PER_LINE = 4
 
 
 def crash_report(domain: Domain, image: KernelImage, console_tail: str) -> str:
-    """A readable account: the reason, each running vcpu's registers and stack, the console's last lines."""
+    """A readable account: the reason; each vcpu's registers, last refusal and stack; the console's last lines."""
     lines = [
         f"Domain {domain.domid} ({domain.name}) crashed: {domain.crash_reason or 'the guest says so itself'}."
     ]
@@ -53,16 +54,15 @@ def _vcpu_lines(vcpu: Vcpu, image: KernelImage) -> list[str]:
     lines.append(f"  page table: {_frame(host, registers['cr3'] >> 12)}")
     for name, address in (("rip", registers["rip"]), ("rsp", registers["rsp"]), ("cr2", vcpu.cr2)):
         lines.extend(_mapping(host, registers["cr3"] >> 12, name, address))
+    refusal = vcpu.refusal
+    if refusal is not None:
+        lines.extend(describe_refusal(refusal, lambda address: _where(address, image)))
     return lines + _stack_lines(registers["rsp"], _stack(vcpu, registers["rsp"]), image)
 
 
 def _frame(host: Host, mfn: int) -> str:
     """A frame in words: whose it is, as what it is used, and its counts."""
-    owner, type, uses, references, flags = host.frame_info(mfn)
-    return (
-        f"frame {mfn:#x}: {owner_name(owner)}, {type_name(type)}, {uses} uses, {references} references, "
-        f"{describe_flags(flags)}"
-    )
+    return describe_frame(mfn, host.frame_info(mfn))
 
 
 def _mapping(host: Host, table: int, name: str, address: int) -> list[str]:

@@ -64,6 +64,17 @@ def describe_entry(value: int) -> str:
     return f"{value:016x} (frame {(value >> 12) & 0xFF_FFFF_FFFF:#x}, {' '.join(names) or 'no bits'})"
 
 
+def describe_frame(mfn: int, info: tuple[int, int, int, int, int] | None) -> str:
+    """A frame in words: whose it is, as what it is used, and its counts, from ``Host.frame_info``; None: no frame."""
+    if info is None:
+        return f"frame {mfn:#x}: there is none of this number"
+    owner, type, uses, references, flags = info
+    return (
+        f"frame {mfn:#x}: {owner_name(owner)}, {type_name(type)}, {uses} uses, {references} references, "
+        f"{describe_flags(flags)}"
+    )
+
+
 @dataclass(frozen=True)
 class Finding:
     """One mistake.

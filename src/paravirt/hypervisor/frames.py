@@ -403,7 +403,7 @@ def alloc_frames(host: HostPtr, domid: u16, count: u64) -> u64:
     run: u64 = 0
     first_free: u64 = NO_FRAME
     i: u64
-    if count == 0 or count > host.free_frames:
+    if count > host.free_frames:
         return NO_FRAME
     while mfn < host.nr_frames:
         if host.frames[mfn].owner == DOMID_INVALID and host.frames[mfn].refs == 0:

@@ -52,6 +52,7 @@ from cython.cimports.paravirt.hypervisor.records import (
     u16,
     u64,
 )
+from cython.cimports.paravirt.hypervisor.refusals import note_refused_write, refuse_entry, refuse_frame
 from cython.cimports.paravirt.machine.cpu import FLUSH_USER, U64Ptr
 from cython.cimports.paravirt.machine.decode import Insn, decode
 
@@ -191,10 +192,10 @@ def mod_entry(
     old: u64 = read_pte(host, table_mfn, index)
     rc: i64
     if level == 4 and not is_guest_l4_slot(index):
-        return -EINVAL
+        return refuse_entry(host, level, table_mfn, index, value, -EINVAL)
     if value & PRESENT:
         if value & disallowed_flags(level):
-            return -EINVAL
+            return refuse_entry(host, level, table_mfn, index, value, -EINVAL)
         if old & PRESENT and not (old ^ value) & ~HARMLESS:
             store(host, v, table_mfn, index, adjust_entry(value, level), preserve_ad)
             return 0
@@ -205,7 +206,7 @@ def mod_entry(
         else:
             rc = get_table_entry(host, table_mfn, value, level, owner, False, False)
         if rc != 0:
-            return rc
+            return refuse_entry(host, level, table_mfn, index, value, rc)
         value = adjust_entry(value, level)
     store(host, v, table_mfn, index, value, preserve_ad)
     if level == 1:
@@ -229,7 +230,8 @@ def put_base(v: VcpuPtr, old: u64) -> i64:
 
 def take_base(v: VcpuPtr, mfn: u64) -> i64:
     """Take a use of an L4 table for a vcpu to run on: 0, -ERESTART, or -EINVAL and the errors of validation."""
-    return get_page_and_type_part(v.domain.host, mfn, v.domain.domid, FRAME_L4, False, False)
+    host: HostPtr = v.domain.host
+    return refuse_frame(host, mfn, get_page_and_type_part(host, mfn, v.domain.domid, FRAME_L4, False, False))
 
 
 def set_kernel_table(v: VcpuPtr, mfn: u64) -> i64:
@@ -283,6 +285,7 @@ def write_fault(host: HostPtr, v: VcpuPtr, address: u64) -> cython.bint:
     new: u64 = 0
     length: u64
     index: u64
+    rc: i64
     frame: FramePtr
     pte: U64Ptr
     if not v.domain.arch_vm_assist & WRITABLE_PAGETABLES:
@@ -308,7 +311,9 @@ def write_fault(host: HostPtr, v: VcpuPtr, address: u64) -> cython.bint:
     old = read_pte(host, target, index)
     if plan_write(v, cython.address(insn), address, old, cython.address(new), cython.address(plan)) != 0:
         return False
-    if mod_entry(v, target, index, new, 1, False, v.domain.domid) != 0:
+    rc = mod_entry(v, target, index, new, 1, False, v.domain.domid)
+    if rc != 0:
+        note_refused_write(host, v, target, index, new, rc)
         return False
     finish_write(v, cython.address(insn), cython.address(plan))
     host.stats.ptwr_count += 1

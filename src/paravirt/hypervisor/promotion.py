@@ -52,6 +52,7 @@ from cython.cimports.paravirt.hypervisor.records import (
     u32,
     u64,
 )
+from cython.cimports.paravirt.hypervisor.refusals import refuse_entry
 from cython.cimports.paravirt.hypervisor.segments import check_descriptor
 from cython.cimports.paravirt.machine.cpu import U64Ptr
 
@@ -204,6 +205,7 @@ def promote_l1(host: HostPtr, mfn: u64) -> i64:
         if table[index] & PRESENT:
             rc = get_l1_entry(host, table[index], owner)
             if rc != 0:
+                refuse_entry(host, FRAME_L1, mfn, index, table[index], rc)
                 while index > 0:
                     index -= 1
                     put_l1_entry(host, table[index])
@@ -258,7 +260,7 @@ def promote_table(host: HostPtr, mfn: u64, level: u8) -> i64:
             return rc
         if rc < 0:
             stop_promotion(host, mfn, index, partial_set)
-            return rc
+            return refuse_entry(host, level, mfn, index, table[index], rc)
         table[index] = adjust_entry(table[index], level)
     host.work += 512
     if level == FRAME_L4:
@@ -281,7 +283,7 @@ def validate_page(host: HostPtr, mfn: u64, type: u8) -> i64:
         domain = host.domains[frame.owner]
         for index in range(512):
             if not check_descriptor(domain, descriptors + index):
-                rc = -EINVAL
+                rc = refuse_entry(host, FRAME_SEGDESC, mfn, index, descriptors[index], -EINVAL)
                 break
     else:
         if frame.nr_validated == 0:

@@ -78,6 +78,35 @@ ctypedef struct OldTable:
     u64 above            # the table whose entry referred to it, when both may be of one level; 0: none
     u8 partial           # the frame itself is part way, and holds the use
 
+# --- refusals ---------------------------------------------------------------------------------------------------
+
+cdef enum RefusedKind:
+    REFUSED_NOTHING = 0  # no frame was noted
+    # 1 to 5: an entry of a table of that FrameType
+    REFUSED_FRAME = 8
+    NO_HYPERCALL = 64    # in place of a number: a plain write to a page table
+
+cdef enum RefusalAnswer:
+    ANSWER_ERROR = 1     # a negative error number
+    ANSWER_STATUS = 2    # the status of one request about grants; the hypercall itself got another answer
+    ANSWER_COUNT = 3     # how many of a list's items were done before it
+
+# A request that was refused, as things were then (refusals.py).
+ctypedef struct Refusal:
+    u32 kind             # what of `at` to `table` counts
+    u32 command          # mmu_update's or mmuext_op's, plus one; 0: the first argument has it, if there is one
+    u32 hypercall        # its number, or NO_HYPERCALL
+    u32 how              # RefusalAnswer; 0: nothing was refused yet
+    i64 answer           # what the guest got
+    u64 time             # system time, ns
+    u64 rip              # behind the hypercall, or of the instruction that writes
+    u64 args[4]
+    u64 at               # machine address of the entry
+    u64 entry
+    u64 mfn              # the frame itself, or the one that the entry names
+    Frame frame          # that frame, if it exists
+    Frame table          # the one where the entry is
+
 ctypedef struct FifoQueue:
     u32 head             # last value written to the control block, for clearing races
     u32 tail
@@ -173,6 +202,7 @@ ctypedef struct Vcpu:
     u64 blocks_seen      # deterministic mode: cpu.blocks up to which time was advanced
     u32 poll_port        # a single polled port, for the common case
     u32 pauses           # pause instructions since it last yielded
+    Refusal refused      # the last one
 
 ctypedef struct Domain:
     Host* host
@@ -277,6 +307,7 @@ ctypedef struct Host:
     u64 alloc_hint
     u64 never_used       # frames from this one on were never anybody's
     u64 work             # done in the hypercall in progress, in page-table entries
+    Refusal refused      # what was noted in it so far
     OldTable* old        # where what is left over goes; never NULL in operations on tables
     OldTable spare       # for operations that nobody preempts
     u32 whole            # such an operation is in progress
@@ -304,6 +335,7 @@ ctypedef struct Host:
     Stats stats
 
 ctypedef Frame* FramePtr
+ctypedef Refusal* RefusalPtr
 ctypedef OldTable* OldTablePtr
 ctypedef Vcpu* VcpuPtr
 ctypedef Domain* DomainPtr

@@ -276,7 +276,12 @@ class FakeVcpu:
     io_bitmap: tuple[int, int] | None = None
     debugregs: dict[int, int] = field(default_factory=dict)
     continuations: int = 0
+    refusals: list[tuple[int, int]] = field(default_factory=list)
     _next: int = 0x10_0000
+
+    def note_refusal(self, how: int, answer: int, arguments: tuple[int, ...], mfn: int | None = None) -> None:
+        """What a report on a crash would have: the answers."""
+        self.refusals.append((how, answer))
 
     def map(self, size: int = FRAME, *, writable: bool = True) -> int:
         """Map so many bytes of fresh guest memory; an unmapped page follows them."""

@@ -32,6 +32,7 @@ from cython.cimports.paravirt.hypervisor.records import (
     u32,
     u64,
 )
+from cython.cimports.paravirt.hypervisor.refusals import refuse_entry, refuse_frame
 from cython.cimports.paravirt.hypervisor.segments import check_descriptor
 from cython.cimports.paravirt.machine.cpu import U64Ptr
 
@@ -90,7 +91,7 @@ def set_gdt(v: VcpuPtr, frames: U64Ptr, entries: u32) -> i64:
         if get_page_and_type(host, frames[i], v.domain.domid, FRAME_SEGDESC) != 0:
             for undo in range(i):
                 put_page_and_type(host, frames[undo])
-            return -EINVAL
+            return refuse_frame(host, frames[i], -EINVAL)
     destroy_gdt(v)
     for i in range(pages):
         v.gdt_frames[i] = frames[i]
@@ -114,19 +115,20 @@ def do_update_descriptor(host: HostPtr, v: VcpuPtr, args: U64Ptr) -> i64:
     address: u64 = args[0]
     descriptor: u64 = args[1]
     mfn: u64 = address >> 12
+    index: u64 = (address & 0xFFF) >> 3
     type: u8 = FRAME_WRITABLE
     frame: FramePtr
     if address & 7 or not check_descriptor(v.domain, cython.address(descriptor)):
-        return -EINVAL
+        return refuse_entry(host, FRAME_SEGDESC, mfn, index, descriptor, -EINVAL)
     if not get_page(host, mfn, v.domain.domid):
-        return -EINVAL
+        return refuse_entry(host, FRAME_SEGDESC, mfn, index, descriptor, -EINVAL)
     frame = cython.address(host.frames[mfn])
     if frame.type == FRAME_SEGDESC and frame.type_refs != 0:
         type = FRAME_SEGDESC
     if get_page_type(host, mfn, type) != 0:
         put_page(host, mfn)
-        return -EINVAL
-    cython.cast(U64Ptr, frame_ptr(host, mfn) + (address & 0xFFF))[0] = descriptor
+        return refuse_entry(host, FRAME_SEGDESC, mfn, index, descriptor, -EINVAL)
+    cython.cast(U64Ptr, frame_ptr(host, mfn))[index] = descriptor
     drop_code(host, address, address + 8)
     put_page_type(host, mfn)
     put_page(host, mfn)

@@ -51,6 +51,7 @@ from paravirt.abi.grant_table import (
     GnttabUnmapGrantRef,
 )
 from paravirt.abi.xen import __HYPERVISOR_grant_table_op
+from paravirt.hypervisor.refusal_report import Answer
 
 from .grant_copy import copy
 from .grant_frames import FRAME_SIZE, GrantFrames, grants_of
@@ -286,6 +287,8 @@ def _run_list(vcpu: Vcpu, cmd: int, operation: _List, arg: int, count: int) -> i
     for _done in range(min(count, BATCH)):
         request: Any = vcpu.read_struct(arg, operation.layout)
         status = operation.run(vcpu, request)
+        if status:
+            vcpu.note_refusal(Answer.STATUS, status, (cmd, arg, 1))
         if status is not None:
             request.status = status
             if operation.whole:
@@ -309,6 +312,8 @@ def _run_unmaps(vcpu: Vcpu, cmd: int, layout: type[ctypes.Structure], arg: int, 
         for _done in range(min(count, BATCH)):
             request: Any = vcpu.read_struct(arg, layout)
             request.status = unmap_grant(vcpu, request, undone)
+            if request.status:
+                vcpu.note_refusal(Answer.STATUS, request.status, (cmd, arg, 1))
             _put_status(vcpu, arg, request)
             arg += size
     finally:

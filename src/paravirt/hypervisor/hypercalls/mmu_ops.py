@@ -79,6 +79,7 @@ from cython.cimports.paravirt.hypervisor.records import (
     u32,
     u64,
 )
+from cython.cimports.paravirt.hypervisor.refusals import refuse_entry, refuse_frame
 from cython.cimports.paravirt.machine.cpu import GPR_R10, GPR_RDI, GPR_RDX, GPR_RSI, U16Ptr, U32Ptr, U64Ptr
 
 # MMU_PT_UPDATE_NO_TRANSLATE, which for such a guest is as the plain update.
@@ -164,21 +165,22 @@ def update_entry(v: VcpuPtr, address: u64, value: u64, preserve_ad: cython.bint,
     """
     host: HostPtr = v.domain.host
     mfn: u64 = address >> 12
+    index: u64 = (address & 0xFFF) >> 3
     frame: FramePtr
     rc: i64 = -EINVAL
     if not get_page(host, mfn, owner):
-        return -EINVAL
+        return refuse_entry(host, FRAME_L1, mfn, index, value, -EINVAL)
     frame = cython.address(host.frames[mfn])
     if frame.type_refs != 0 and frame.type <= FRAME_L4 and frame.flags & FRAME_VALIDATED:
         if frame.type == FRAME_L1 or mapped == owner:
-            rc = mod_entry(v, mfn, (address & 0xFFF) >> 3, value, frame.type, preserve_ad, mapped)
+            rc = mod_entry(v, mfn, index, value, frame.type, preserve_ad, mapped)
     elif get_page_type(host, mfn, FRAME_WRITABLE) == 0:
-        cython.cast(U64Ptr, frame_ptr(host, mfn))[(address & 0xFFF) >> 3] = value
+        cython.cast(U64Ptr, frame_ptr(host, mfn))[index] = value
         drop_code(host, address, address + 8)
         put_page_type(host, mfn)
         rc = 0
     put_page(host, mfn)
-    return rc
+    return rc if rc == 0 else refuse_entry(host, FRAME_L1, mfn, index, value, rc)
 
 
 def update_mach_phys(v: VcpuPtr, mfn: u64, pfn: u64, owner: u16) -> i64:
@@ -187,7 +189,7 @@ def update_mach_phys(v: VcpuPtr, mfn: u64, pfn: u64, owner: u16) -> i64:
     if owner != DOMID_IO and not may_touch(v, owner):
         return -EPERM
     if not get_page(host, mfn, owner):
-        return -EINVAL
+        return refuse_frame(host, mfn, -EINVAL)
     host.m2p[mfn] = pfn
     put_page(host, mfn)
     return 0
@@ -223,6 +225,8 @@ def update_batch(v: VcpuPtr, args: U64Ptr, at: u64, count: u32, tables: u16, don
         else:
             host.work += WORK_OF_UPDATE
             rc = update_one(v, request, tables, frames)
+            if rc != 0:
+                host.refused.command = cython.cast(u32, request[0] & 7) + 1
         if rc == 0:
             at += 16
             i += 1
@@ -303,10 +307,10 @@ def pin(v: VcpuPtr, mfn: u64, owner: u16, level: u32) -> i64:
     host: HostPtr = v.domain.host
     rc: i64 = get_page_and_type_part(host, mfn, owner, level, False, False)
     if rc != 0:
-        return rc
+        return refuse_frame(host, mfn, rc)
     if host.frames[mfn].flags & FRAME_PINNED:
         put_page_and_type(host, mfn)
-        return -EINVAL
+        return refuse_frame(host, mfn, -EINVAL)
     host.frames[mfn].flags |= FRAME_PINNED
     return 0
 
@@ -315,10 +319,10 @@ def unpin(v: VcpuPtr, mfn: u64, owner: u16) -> i64:
     """MMUEXT_UNPIN_TABLE.  The pin's use is left over, and released before the next operation."""
     host: HostPtr = v.domain.host
     if not get_page(host, mfn, owner):
-        return -EINVAL
+        return refuse_frame(host, mfn, -EINVAL)
     if not host.frames[mfn].flags & FRAME_PINNED:
         put_page(host, mfn)
-        return -EINVAL
+        return refuse_frame(host, mfn, -EINVAL)
     host.frames[mfn].flags &= ~FRAME_PINNED
     leave_over(host, mfn, 0, False)
     put_page(host, mfn)
@@ -342,7 +346,7 @@ def clear_page(v: VcpuPtr, mfn: u64, owner: u16) -> i64:
     """MMUEXT_CLEAR_PAGE."""
     host: HostPtr = v.domain.host
     if get_page_and_type(host, mfn, owner, FRAME_WRITABLE) != 0:
-        return -EINVAL
+        return refuse_frame(host, mfn, -EINVAL)
     memset(frame_ptr(host, mfn), 0, 4096)
     drop_code(host, mfn << 12, (mfn + 1) << 12)
     put_page_and_type(host, mfn)
@@ -353,10 +357,10 @@ def copy_page(v: VcpuPtr, target: u64, source: u64, owner: u16) -> i64:
     """MMUEXT_COPY_PAGE."""
     host: HostPtr = v.domain.host
     if not get_page(host, source, owner):
-        return -EINVAL
+        return refuse_frame(host, source, -EINVAL)
     if get_page_and_type(host, target, owner, FRAME_WRITABLE) != 0:
         put_page(host, source)
-        return -EINVAL
+        return refuse_frame(host, target, -EINVAL)
     memcpy(frame_ptr(host, target), frame_ptr(host, source), 4096)
     drop_code(host, target << 12, (target + 1) << 12)
     put_page_and_type(host, target)
@@ -461,6 +465,8 @@ def mmuext_batch(v: VcpuPtr, args: U64Ptr, at: u64, count: u32, owner: u16, done
         else:
             host.work += WORK_OF_OPERATION
             rc = mmuext_one(v, op, owner)
+            if rc != 0:
+                host.refused.command = cython.cast(u32, op[0]) + 1
         if rc == 0:
             at += 24
             i += 1

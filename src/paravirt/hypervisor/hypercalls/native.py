@@ -54,7 +54,17 @@ from cython.cimports.paravirt.hypervisor.hypercalls.sched_op import (
 )
 from cython.cimports.paravirt.hypervisor.hypercalls.vcpu_op import do_vcpu_op
 from cython.cimports.paravirt.hypervisor.promotion import note_work, work_spent
-from cython.cimports.paravirt.hypervisor.records import HostPtr, VcpuPtr, i64, u16, u32, u64
+from cython.cimports.paravirt.hypervisor.records import (
+    ANSWER_ERROR,
+    REFUSED_NOTHING,
+    HostPtr,
+    VcpuPtr,
+    i64,
+    u16,
+    u32,
+    u64,
+)
+from cython.cimports.paravirt.hypervisor.refusals import note_refusal
 from cython.cimports.paravirt.hypervisor.segments import load_segment
 from cython.cimports.paravirt.hypervisor.traps import iret
 from cython.cimports.paravirt.hypervisor.tsc import read_tsc
@@ -74,6 +84,8 @@ from cython.cimports.paravirt.machine.cpu import (
 )
 
 NR_HYPERCALLS = cython.declare(u64, 64)
+# Above it are error numbers, negative.
+LAST_ANSWER = cython.declare(u64, cython.cast(u64, 0xFFFFFFFFFFFFF000))
 # What a call of a batch counts beside its own work, in looks at page-table entries.
 WORK_OF_CALL = cython.declare(u64, 16)
 # Deterministic mode: so much work takes as long as one of the guest's blocks.
@@ -87,8 +99,12 @@ def dispatch(host: HostPtr, v: VcpuPtr, number: u64, args: U64Ptr) -> i64:
     if number >= NR_HYPERCALLS or host.hypercalls[number] == cython.NULL:
         return -ENOSYS
     v.hypercall = cython.cast(u32, number)
+    host.refused.kind = REFUSED_NOTHING
+    host.refused.command = 0
     started = read_tsc()
     answer = host.hypercalls[number](host, v, args)
+    if cython.cast(u64, answer) > LAST_ANSWER and number != HYPERVISOR_iret:
+        note_refusal(host, v, cython.cast(u32, number), args, ANSWER_ERROR, answer)
     host.stats.hypercall_count[number] += 1
     host.stats.hypercall_ns[number] += read_tsc() - started
     return answer

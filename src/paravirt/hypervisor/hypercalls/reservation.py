@@ -16,6 +16,7 @@ from paravirt.abi.memory import (
     XENMEMF_vnode,
     XenMemoryReservation,
 )
+from paravirt.hypervisor.refusal_report import Answer
 
 from .registry import (
     PREEMPT_AFTER,
@@ -148,7 +149,12 @@ def _populate(vcpu: Vcpu, domain: Domain, request: XenMemoryReservation, index: 
 
 def _decrease(vcpu: Vcpu, domain: Domain, request: XenMemoryReservation, index: int) -> bool:
     first = read_frame(vcpu, request.extent_start, index)
-    return all(remove_frame(domain, first + offset) for offset in range(1 << request.extent_order))
+    for mfn in range(first, first + (1 << request.extent_order)):
+        if not remove_frame(domain, mfn):
+            arguments = (XENMEM_decrease_reservation, address_of(request.extent_start, index))
+            vcpu.note_refusal(Answer.COUNT, index, arguments, mfn)
+            return False
+    return True
 
 
 def remove_frame(domain: Domain, mfn: int) -> bool:

@@ -13,26 +13,35 @@ from cython.cimports.paravirt.hypervisor.guestmem import copy_from_guest, copy_t
 from cython.cimports.paravirt.hypervisor.hypercalls.descriptor_tables import destroy_gdt, destroy_ldt
 from cython.cimports.paravirt.hypervisor.promotion import keep_as_pin, keep_old_as_pin
 from cython.cimports.paravirt.hypervisor.records import (
+    FRAME_L1,
+    FRAME_L4,
+    NO_HYPERCALL,
+    REFUSED_FRAME,
+    REFUSED_NOTHING,
     VPF_BLOCKED,
     VPF_DOWN,
     VPF_POLL,
     CallbackPtr,
     DomainPtr,
     HostPtr,
+    RefusalPtr,
     TrapEntryPtr,
     VcpuPtr,
     u8,
     u32,
     u64,
 )
+from cython.cimports.paravirt.hypervisor.records import Frame as FrameRecord
 from cython.cimports.paravirt.hypervisor.records import Vcpu as VcpuRecord
+from cython.cimports.paravirt.hypervisor.refusals import note_refusal, refuse_frame
 from cython.cimports.paravirt.hypervisor.scheduling import init_vcpu, remove_vcpu, vcpu_wake
-from cython.cimports.paravirt.hypervisor.timekeeping import RunstateRecord, get_runstate
+from cython.cimports.paravirt.hypervisor.timekeeping import RunstateRecord, get_runstate, now
 from cython.cimports.paravirt.machine.cpu import U64Ptr
 
-from paravirt.abi.errno import EFAULT
+from paravirt.abi.errno import EFAULT, EINVAL
 from paravirt.errors import UserError
 from paravirt.hypervisor.hypercalls.registry import HypercallError
+from paravirt.hypervisor.refusal_report import Answer, Refusal
 
 
 class Vcpu:
@@ -201,6 +210,48 @@ class Vcpu:
         found["user_mode"] = self.rec.cpu.user
         return found
 
+    @property
+    def refusal(self) -> "Refusal | None":
+        """The last request of the vcpu's that was refused; None: there was none."""
+        noted: RefusalPtr = cython.address(self.rec.refused)
+        host: HostPtr = self.rec.domain.host
+        has_entry: cython.bint = REFUSED_NOTHING < noted.kind < REFUSED_FRAME
+        has_frame: cython.bint = noted.kind == REFUSED_FRAME or FRAME_L1 <= noted.kind <= FRAME_L4
+        if noted.how == 0:
+            return None
+        return Refusal(
+            hypercall=None if noted.hypercall == NO_HYPERCALL else noted.hypercall,
+            command=noted.command - 1 if noted.command else None,
+            arguments=tuple([noted.args[i] for i in range(4)]),
+            answer=noted.answer,
+            how=Answer(noted.how),
+            age=now(host) - noted.time,
+            rip=noted.rip,
+            kind=noted.kind if has_entry else None,
+            at=noted.at,
+            entry=noted.entry,
+            table=frame_info(noted.table) if has_entry and noted.at >> 12 < host.nr_frames else None,
+            mfn=noted.mfn if has_frame else None,
+            frame=frame_info(noted.frame) if has_frame and noted.mfn < host.nr_frames else None,
+        )
+
+    def note_refusal(self, how: int, answer: int, arguments: tuple, mfn: "int | None" = None) -> None:
+        """Keep that a part of the hypercall in progress was refused, where that is no error of the hypercall's own.
+
+        Args:
+            how: what ``answer`` is, an Answer.
+            answer: what the guest got.
+            arguments: up to four, as of a hypercall for this request alone.
+            mfn: the frame that it cannot have, if it is about one.
+        """
+        args: u64[4]
+        host: HostPtr = self.rec.domain.host
+        for i in range(4):
+            args[i] = arguments[i] if i < len(arguments) else 0  # noqa: F821 - a C variable
+        if mfn is not None:
+            refuse_frame(host, mfn, -EINVAL)
+        note_refusal(host, self.rec, self.rec.hypercall, args, how, answer)  # noqa: F821 - a C variable
+
     def _release(self) -> None:
         """Give back what the vcpu holds; its page tables stay, pinned, for the end of the domain to go through."""
         rec: VcpuPtr = self.rec
@@ -229,6 +280,11 @@ class Vcpu:
         # The record of one that was not released may be known to the scheduler.
         if self.rec != cython.NULL and self.released:
             free(self.rec)
+
+
+def frame_info(frame: FrameRecord) -> tuple:
+    """(owner, type, type references, references, flags) of a frame, as in ``Host.frame_info``."""
+    return frame.owner, frame.type, frame.type_refs, frame.refs, frame.flags
 
 
 def new_vcpu(domain: object, domain_rec: DomainPtr, number: u32) -> Vcpu:

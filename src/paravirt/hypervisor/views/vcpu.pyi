@@ -6,6 +6,7 @@ Only what Python code outside the compiled core uses stands here.
 from ctypes import Structure
 from typing import TypeVar
 
+from paravirt.hypervisor.refusal_report import Refusal
 from paravirt.hypervisor.views.domain import Domain
 
 _Layout = TypeVar("_Layout", bound=Structure)
@@ -43,3 +44,8 @@ class Vcpu:
     def get_debugreg(self, number: int) -> int | None: ...
     @property
     def registers(self) -> dict[str, int]: ...
+    @property
+    def refusal(self) -> Refusal | None: ...
+    def note_refusal(
+        self, how: int, answer: int, arguments: tuple[int, ...], mfn: int | None = None
+    ) -> None: ...
