@@ -14,7 +14,7 @@ import pytest
 
 from paravirt import Machine
 from paravirt.domain0.net.interface import link_local
-from paravirt.domain0.net.network import NetworkOptions, parse_forward
+from paravirt.domain0.net.options import NetworkOptions, parse_forward
 from paravirt.domain0.net.packet import ETH_IPV6, Packet, ip_text, mac_text
 from paravirt.domain0.xlcfg.vifs import vif_spec
 from paravirt.errors import UserError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from .conftest import User
 
@@ -60,3 +61,30 @@ def test_the_firewall(user: User) -> None:
     ):  # fmt: skip
         refused = user.run("net", *words, program="paravirt")
         assert refused.returncode == 2 and len(refused.stderr.splitlines()) == 1
+
+
+def test_addresses_are_kept_when_a_domain_reboots(user: User, hostile: Path) -> None:
+    def macs(domain: str) -> list[str]:
+        return [line.split()[2] for line in user.xl("network-list", domain).splitlines()[1:]]
+
+    config = user.config("front", hostile, extra="reboot", vif=["", "", "mac=00:16:3e:00:00:07"])
+    user.xl("create", "-p", config)
+    before = macs("1")
+    assert before[2] == "00:16:3e:00:00:07" and len(set(before)) == 3
+    identity = user.xl("vm-list").splitlines()[2].split()[0]
+    user.xl("config-update", "front", config, "extra='block'", f"uuid='{identity}'")  # one reboot is enough
+    user.xl("unpause", "front")
+    user.wait_for(lambda: user.run("domid", "front").stdout == "2\n")
+    assert macs("front") == before
+
+
+def test_the_daemon_is_told_what_its_network_is_like(user: User) -> None:
+    user.environment["PARAVIRT_NETWORK"] = "subnet=10.7.0.0/24,script=vif-route,outside=no,rule=drop proto udp"
+    user.xl("create", "-p", user.config("front", vif=[""]))
+    listed = user.run("net", "list", program="paravirt").stdout
+    assert listed.splitlines()[1].split()[2:4] == ["vif-route", "10.7.0.2"]
+    assert "drop proto udp" in user.run("net", "rules", program="paravirt").stdout
+    assert user.run("--stop", program="paravirtd").returncode == 0
+    refused = user.run("--network", "outside=no", "--network", "forward=2222:10.0.2.2:22", program="paravirtd")
+    assert refused.returncode == 1
+    assert refused.stderr == "paravirtd: Ports of the host's can be forwarded only where guests have an outside.\n"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paravirt.bench.guestprogram import END_LINE, KERNEL_OPTIONS, NETWORK_PORT, Report, parse
-from paravirt.domain0.net.network import NetworkOptions
+from paravirt.domain0.net.options import NetworkOptions
 from paravirt.domain0.toolstack import Domain, Machine
 from paravirt.domain0.xlcfg.vifs import vif_spec
 from paravirt.errors import HypervisorBug, UserError

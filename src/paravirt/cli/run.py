@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -27,6 +28,8 @@ MEMORY_MIB = 512
 @click.option("--forward", "forwards", metavar="PORT:GUEST:PORT", multiple=True,
               help="A port of the host's that leads to the guest.")  # fmt: skip
 @click.option("--tap", "taps", metavar="NAME", multiple=True, help="A TAP device of the host's on the guest's bridge.")
+@click.option("--network", "networks", metavar="SPEC", multiple=True,
+              help="What the network is like: subnet=…,script=…,outside=no,host-loopback=yes,rule=….")  # fmt: skip
 @click.option("--name", metavar="NAME", default="guest", show_default=True, help="Name of the guest.")
 @click.option("--engine", type=click.Choice(ENGINES), default="auto", show_default=True,
               help="CPU engine; kvm is experimental.")  # fmt: skip
@@ -50,6 +53,7 @@ def run(
     nets: tuple[str, ...],
     forwards: tuple[str, ...],
     taps: tuple[str, ...],
+    networks: tuple[str, ...],
     name: str,
     engine: str,
     timeout: float | None,
@@ -73,7 +77,7 @@ def run(
     """
     from paravirt.cli.session import Session
     from paravirt.cli.stats import prepare_stats
-    from paravirt.domain0.net.network import NetworkOptions
+    from paravirt.domain0.net.options import parse_network
     from paravirt.domain0.xlcfg.disks import parse_disk
     from paravirt.domain0.xlcfg.vifs import parse_vif
 
@@ -81,5 +85,6 @@ def run(
         prepare_stats(stats)
     session = Session(ordered(ctx, expect, send), timeout=timeout, stats=stats)
     devices = [parse_disk(disk) for disk in disks] + [parse_vif(net) for net in nets]
-    network = NetworkOptions(forwards=forwards, taps=taps)
+    options = parse_network(",".join(networks))
+    network = replace(options, forwards=[*options.forwards, *forwards], taps=[*options.taps, *taps])
     return session.run(kernel, ramdisk, append, memory, vcpus, name, engine, devices, network)

@@ -24,7 +24,7 @@ from paravirt.cli.stats import Milestones, write_stats
 from paravirt.cli.steps import Expect, Step
 from paravirt.domain0.console import ConsoleClosed, ConsoleTimeout
 from paravirt.domain0.devices.spec import DeviceSpec
-from paravirt.domain0.net.network import NetworkOptions
+from paravirt.domain0.net.options import NetworkOptions
 from paravirt.domain0.toolstack import Domain, Machine, ShutdownReason
 from paravirt.errors import UserError
 from paravirt.terminal import keyboard, write_all

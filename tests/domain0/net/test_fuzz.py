@@ -22,7 +22,7 @@ from paravirt.abi.io import netif
 from paravirt.domain0.net import dhcp, dns, usernat
 from paravirt.domain0.net.gateway import Gateway
 from paravirt.domain0.net.interface import Interface
-from paravirt.domain0.net.network import parse_forward
+from paravirt.domain0.net.options import parse_forward
 from paravirt.domain0.net.packet import (
     BROADCAST,
     ETH_ARP,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paravirt.domain0.net.network import parse_forward
+from paravirt.domain0.net.options import parse_forward
 from paravirt.domain0.net.packet import (
     TCP_ACK,
     TCP_FIN,

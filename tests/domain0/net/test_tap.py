@@ -14,8 +14,8 @@ import pytest
 from paravirt import Machine, UserError
 from paravirt.abi.io import netif
 from paravirt.domain0.net import tap
-from paravirt.domain0.net.network import NetworkOptions
 from paravirt.domain0.net.offload import with_checksum
+from paravirt.domain0.net.options import NetworkOptions
 from paravirt.domain0.net.packet import BROADCAST, ETH_ARP, ETH_IP, TCP_ACK, Packet, arp, ethernet, mac_text, udp
 from paravirt.domain0.net.replies import tcp_packet
 

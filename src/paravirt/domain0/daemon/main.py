@@ -35,6 +35,9 @@ CONSOLE_LOG: Final = "PARAVIRT_CONSOLE_LOG"
 AUTOBALLOON: Final = "PARAVIRT_AUTOBALLOON"
 """That for ``--autoballoon``."""
 
+NETWORK: Final = "PARAVIRT_NETWORK"
+"""That for ``--network``."""
+
 PCPUS: Final = "PARAVIRT_PCPUS"
 """That for ``--pcpus``."""
 
@@ -79,6 +82,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--scheduler", metavar="NAME", help=f"credit, sedf, bvt or null (or ${SCHEDULER}; else credit)")
     made.add_argument("--autoballoon", choices=("on", "off"),
                       help=f"take memory for new domains from idle guests (or ${AUTOBALLOON}; else off)")  # fmt: skip
+    made.add_argument("--network", action="append", metavar="SPEC",
+                      help="what the network is like: subnet=…,script=…,outside=no,host-loopback=yes,forward=…,rule=…,"
+                      f"tap=… (or ${NETWORK})")  # fmt: skip
     made.add_argument("--console-log", metavar="FOLDER",
                       help=f"keep consoles in files guest-NAME.log there (or ${CONSOLE_LOG})")  # fmt: skip
     made.add_argument("--patience", type=float, default=PATIENCE, metavar="SECONDS",
@@ -185,6 +191,7 @@ def _run(where: Places, memory: int, options: argparse.Namespace, ready: _Ready,
     from paravirt.domain0.daemon.records import ConsoleLog, Journal, Log, LogHandler, Messages
     from paravirt.domain0.daemon.requests import Daemon
     from paravirt.domain0.daemon.server import Server
+    from paravirt.domain0.net.options import parse_network
     from paravirt.domain0.toolstack import Machine
 
     log, messages = Log(where.log, sys.stderr if options.foreground else None), Messages()
@@ -198,13 +205,17 @@ def _run(where: Places, memory: int, options: argparse.Namespace, ready: _Ready,
     folder = options.console_log or os.environ.get(CONSOLE_LOG)
     console_log = ConsoleLog(Path(folder).absolute()) if folder else None
     pcpus, autoballoon = _number(options.pcpus, PCPUS), _switch(options.autoballoon, AUTOBALLOON)
-    machine = Machine(memory=memory, pcpus=pcpus, scheduler=scheduler, autoballoon=autoballoon)
+    network = ",".join(options.network or [os.environ.get(NETWORK, "")])
+    machine = Machine(
+        memory=memory, pcpus=pcpus, scheduler=scheduler, network=parse_network(network), autoballoon=autoballoon
+    )
     with machine, _listening(where) as listener:
         messages.add(f"Xen version 4.17.paravirt, {memory} MiB, {machine.host.nr_pcpus} physical CPU(s)")
         machine.serve_store(where.xenstore)
         domains = Domains(machine, where, log, messages, console_log)
         command_line = f"--memory {memory} --pcpus {machine.host.nr_pcpus} --scheduler {scheduler}"
         command_line += " --autoballoon on" if autoballoon else ""
+        command_line += f" --network {network}" if network else ""
         facts = {"started": time.time(), "command_line": command_line}
         server = Server(listener, Daemon(machine, domains, ending.set, facts, notices), log)
         server.start()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from paravirt.domain0.daemon.requests import Request, operation
-from paravirt.domain0.net.network import parse_forward
+from paravirt.domain0.net.options import parse_forward
 
 
 @operation("network-status")

@@ -43,14 +43,14 @@ class VifKind(DeviceKind):
     def completed(
         self, facilities: Facilities, nodes: DeviceNodes, settings: Mapping[str, Setting]
     ) -> dict[str, Setting]:
-        """With an Ethernet address."""
-        mac = settings.get("mac") or mac_text(self._network.mac_for(nodes.domid, nodes.devid))
-        return {**settings, "mac": mac, "devid": nodes.devid}
+        """With an Ethernet address, and how it is joined to the others."""
+        mac = settings.get("mac") or mac_text(self._network.mac_for(_identity(facilities, nodes.domid), nodes.devid))
+        return {"script": self._network.script, **settings, "mac": mac, "devid": nodes.devid}
 
     def announce(self, settings: Mapping[str, Setting], nodes: DeviceNodes) -> Announcement:
         """The nodes that libxl writes (tools/libs/light/libxl_nic.c in Xen's tree)."""
         mac, mtu = str(settings["mac"]), settings.get("mtu", DEFAULT_MTU)
-        back = {"script": f"/etc/xen/scripts/{settings.get('script', SCRIPTS[0])}"}
+        back = {"script": f"/etc/xen/scripts/{settings['script']}"}
         back |= {name: str(settings[name]) for name in ("vifname", "ip", "gatewaydev") if name in settings}
         back["mac"] = mac
         if "rate" in settings:
@@ -87,7 +87,7 @@ def _mac(settings: Mapping[str, Setting]) -> bytes:
 
 
 def _mode(settings: Mapping[str, Setting]) -> Mode:
-    script = settings.get("script", SCRIPTS[0])
+    script = settings["script"]
     if script not in SCRIPTS:
         raise UserError(f"A network interface has {script!r} as its script.")
     return Mode(script)
@@ -107,6 +107,11 @@ def _credit(settings: Mapping[str, Setting]) -> Credit | None:
     if not isinstance(limit, int) or not isinstance(interval, int) or limit <= 0 or interval <= 0:
         raise UserError(f"A network interface has {limit!r} bytes in {interval!r} microseconds as its rate.")
     return Credit(limit, interval / _MILLION)
+
+
+def _identity(facilities: Facilities, domid: int) -> str:
+    """The domain's place in xenstore that is named by its UUID."""
+    return (facilities.store.get(f"/local/domain/{domid}/vm") or b"").decode("utf-8", "replace")
 
 
 def _name(facilities: Facilities, domid: int) -> str:

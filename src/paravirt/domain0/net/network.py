@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import ipaddress
-import re
+import itertools
 import secrets
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from paravirt.domain0.net.gateway import Gateway
 from paravirt.domain0.net.interface import Interface
-from paravirt.domain0.net.packet import TCP, UDP, ip_text, mac_text
+from paravirt.domain0.net.options import CheckedOptions
+from paravirt.domain0.net.packet import ip_text, mac_text
 from paravirt.domain0.net.pcap import Capture
 from paravirt.domain0.net.rounds import Rounds
 from paravirt.domain0.net.router import Router
@@ -27,83 +25,36 @@ from paravirt.domain0.xlcfg.vifs import DEFAULT_BRIDGE
 from paravirt.errors import UserError
 
 XEN_OUI: Final = b"\x00\x16\x3e"
-_FORWARD: Final = re.compile(r"(?:(tcp|udp):)?(?:([0-9.]+):)?([0-9]+):([0-9.]+):([0-9]+)")
-
-
-@dataclass(frozen=True)
-class NetworkOptions:
-    """What a machine's network is like.
-
-    Attributes:
-        subnet: where the guests' addresses are from; the router has its first.
-        outside: guests reach what the host reaches. A deterministic machine's never do.
-        host_loopback: the router's address leads to the host's loopback.
-        forwards: ports of the host's that lead to guests: ``[tcp:|udp:][HOST-ADDRESS:]PORT:GUEST-ADDRESS:PORT``; the
-            host's address is 127.0.0.1 unless it is said.
-        rules: of the firewall, in their order (``rules.parse_rule``).
-        taps: the host's TAP devices that are joined to the guests' segments: ``NAME[:BRIDGE]``.
-    """
-
-    subnet: str = "10.0.2.0/24"
-    outside: bool = True
-    host_loopback: bool = False
-    forwards: Sequence[str] = ()
-    rules: Sequence[str] = ()
-    taps: Sequence[str] = ()
-
-
-def parse_forward(text: str) -> Forward:
-    """A port of the host's that leads to a guest, from its text.
-
-    Raises:
-        UserError: it is none.
-    """
-    match = _FORWARD.fullmatch(text)
-    try:
-        if match is None:
-            raise ValueError(text)
-        protocol, host, port, guest, guest_port = match.groups()
-        ports = int(port), int(guest_port)
-        if max(ports) > 0xFFFF or not ports[1]:
-            raise ValueError(text)
-        address = str(ipaddress.IPv4Address(host or "127.0.0.1"))
-        packed = ipaddress.IPv4Address(guest).packed
-    except ValueError as error:
-        raise UserError(f"{text!r} is not a forwarded port: [tcp:|udp:][ADDRESS:]PORT:GUEST:PORT.") from error
-    return Forward(UDP if protocol == "udp" else TCP, (address, ports[0]), (packed, ports[1]))
+REMEMBERED: Final = 1024
+"""Ethernet addresses whose IPv4 address is kept for when they come again."""
 
 
 class Network:
     """A machine's network. Only Domain 0's thread may touch it.
 
-    Raises:
-        UserError: the options are wrong.
+    Attributes:
+        script: how interfaces are joined whose settings do not say it.
     """
 
-    def __init__(self, services: Services, options: NetworkOptions, deterministic: bool) -> None:
-        try:
-            subnet = ipaddress.IPv4Network(options.subnet)
-        except ValueError as error:
-            raise UserError(f"{options.subnet!r} is not an IPv4 network.") from error
+    def __init__(self, services: Services, options: CheckedOptions, deterministic: bool) -> None:
         self._clock = (lambda: 0) if deterministic else time.time_ns
         self._seed = b"deterministic" if deterministic else secrets.token_bytes(16)
         self.deterministic = deterministic
+        self.script = options.script
         self._services = services
         self.router = Router()
         self.rounds = Rounds(services.post)
-        self.gateway = Gateway(self.router, subnet)
+        self.gateway = Gateway(self.router, options.subnet)
         self.nat: UserNat | None = None
-        self._taps = options.taps
+        self._options = options
         self.taps: list[Tap] = []
-        self._forwards = [parse_forward(text) for text in options.forwards]
-        for text in options.rules:
-            self.add_rule(text)
-        if options.outside and not deterministic:
+        self._remembered: dict[bytes, bytes] = {}
+        for rule in options.rules:
+            self.router.rules.add(rule)
+        if options.outside:
             self.nat = UserNat(services, self.router, self.gateway.address, options.host_loopback)
             self.gateway.beyond = self.nat
             self.nat.names = partial(self.gateway.answer_names, by_stream=True)
-        elif self._forwards:
-            raise UserError("Ports of the host's can be forwarded only where guests have an outside.")
 
     def start(self) -> None:
         """Open the host's ports and TAP devices.
@@ -111,10 +62,9 @@ class Network:
         Raises:
             UserError: one cannot be had.
         """
-        for text in self._taps:
-            name, _, bridge = text.partition(":")
-            self.tap(name, bridge or DEFAULT_BRIDGE)
-        for wanted in self._forwards:
+        for name, bridge in self._options.taps:
+            self.tap(name, bridge)
+        for wanted in self._options.forwards:
             self.forward(wanted)
 
     def forward(self, wanted: Forward) -> tuple[str, int]:
@@ -137,22 +87,41 @@ class Network:
             raise UserError("A deterministic machine has no TAP devices: what comes from them is never the same.")
         self.taps.append(Tap(self._services, self.router, name, bridge))
 
-    def mac_for(self, domid: int, devid: int) -> bytes:
-        """An Ethernet address for an interface that was given none, from Xen's range."""
-        mixed = hashlib.sha256(self._seed + domid.to_bytes(4, "big") + devid.to_bytes(4, "big")).digest()
+    def mac_for(self, identity: str, devid: int) -> bytes:
+        """An Ethernet address for an interface that was given none, from Xen's range.
+
+        It is the same whenever a domain of this ``identity`` (the UUID, which it keeps when it reboots) has its
+        interface ``devid``, unless another interface has it.
+        """
+        taken = {interface.mac for interface in self.router.interfaces.values()}
+        attempts = (self._mac(f"{identity}/{devid}/{number}") for number in itertools.count())
+        return next(mac for mac in attempts if mac not in taken)
+
+    def _mac(self, what: str) -> bytes:
+        mixed = hashlib.sha256(self._seed + what.encode()).digest()
         return XEN_OUI + bytes([mixed[0] & 0x7F, mixed[1], mixed[2]])
 
     def attach(self, interface: Interface, guest: str) -> None:
-        """Join a guest's interface; one without an address of its own gets the next one that is free.
+        """Join a guest's interface; one without an address of its own gets the one that it had before, if there was
+        one, or else the next one that is free.
 
         Raises:
             UserError: its name or addresses are another one's.
         """
         if not any(len(address) == 4 for address in interface.addresses):
-            interface.addresses.add(self.gateway.free_address())
+            interface.addresses.add(self._address_for(interface.mac))
         self.router.attach(interface)
         if guest:
             self.gateway.names[interface.name] = guest
+
+    def _address_for(self, mac: bytes) -> bytes:
+        address = self._remembered.pop(mac, None)
+        if address is None or address in self.router.hosts:
+            address = self.gateway.free_address()
+        self._remembered[mac] = address
+        if len(self._remembered) > REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]
+        return address
 
     def detach(self, interface: Interface) -> None:
         """An interface goes."""

@@ -23,7 +23,8 @@ from paravirt.domain0.domainlimits import DomainLimits
 from paravirt.domain0.grants import Grants
 from paravirt.domain0.iopool import IoPool
 from paravirt.domain0.net.kind import VifKind
-from paravirt.domain0.net.network import Network, NetworkOptions
+from paravirt.domain0.net.network import Network
+from paravirt.domain0.net.options import NetworkOptions
 from paravirt.domain0.services import Services
 from paravirt.domain0.store import Store
 from paravirt.domain0.store.layout import announce_host
@@ -92,6 +93,7 @@ class Machine:
         _require_possible(memory, scheduler)
         if autoballoon and deterministic:
             raise UserError("A deterministic machine takes no memory from guests: it has no time to wait for it.")
+        wanted_network = (network or NetworkOptions()).checked(deterministic)
         self.started_ns = time.monotonic_ns()
         if pcpus is None:
             pcpus = default_pcpus(deterministic=deterministic)
@@ -116,7 +118,7 @@ class Machine:
         self.grants = Grants(self.host)
         self.store_rings = StoreRings(self.store, self._services, self.grants)
         self._io = IoPool(self._services, 0 if deterministic else IO_THREADS)
-        self.network = Network(self._services, network or NetworkOptions(), deterministic)
+        self.network = Network(self._services, wanted_network, deterministic)
         facilities = Facilities(self.store, self._services, self.grants, self._io, deterministic)
         self.devices = Devices(facilities, (DiskKind(), VifKind(self.network), ChannelKind()))
         self.domains: dict[int, Domain] = {}
