@@ -150,22 +150,26 @@ class Torture:
         what = self.chance.choice(ACTIONS)
         if len(self.subjects) < 2:
             what = "create"
-        self.counts.count(what)
         if what in ("create", "hostile", "pair", "linux"):
-            self._make(what)
-        elif what == "audit":
+            if self._make(what):
+                self.counts.count(what)
+            return
+        self.counts.count(what)
+        if what == "audit":
             with self.machine.host.lock:
                 require_clean(self.machine.host, "in between")
         else:
             with contextlib.suppress(UserError):  # it ended by itself just now
                 self._change(what)
 
-    def _make(self, what: str) -> None:
+    def _make(self, what: str) -> bool:
+        """Make a domain, or two, unless there are enough."""
         if what == "linux":
-            if sum(one.kind == "linux" for one in self.subjects) < self.linux - 1:
-                self.subjects.append(self._linux())
+            if sum(one.kind == "linux" for one in self.subjects) >= self.linux - 1:
+                return False
+            self.subjects.append(self._linux())
         elif len(self.subjects) >= MOST_SMALL:
-            return
+            return False
         elif what == "pair":
             self.subjects += self._pair()
         elif what == "hostile":
@@ -173,6 +177,7 @@ class Torture:
         else:
             kind = self.chance.choice(list(WORKERS))
             self.subjects.append(self._small(kind, WORKERS[kind], paused=self.chance.random() < 0.2))
+        return True
 
     def _change(self, what: str) -> None:
         pcpus = self.machine.host.nr_pcpus
