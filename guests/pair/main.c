@@ -148,8 +148,10 @@ static void taking(void)
     struct evtchn_bind_interdomain bind = {peer = own_domid() - 1, OFFERED_PORT, 0};
     u64 *copy = page_alloc();
     check(map_page((u64)page, 0) == 0);
-    while (xen_event_channel_op(EVTCHNOP_bind_interdomain, &bind) || take(&map))
+    while (take(&map))
         sleep_until(system_time() + MS); /* it is not ready yet */
+    if (xen_event_channel_op(EVTCHNOP_bind_interdomain, &bind))
+        return; /* it has ended already */
     port = bind.local_port;
     page->answered = HERE;
     notify();

@@ -33,7 +33,7 @@ def test_linux_works_beside_random_lives(guest: Obtain, tmp_path: Path) -> None:
         kernels = prepare(tmp_path, linux=True)
     except UserError as error:
         pytest.skip(str(error))
-    assert torture(kernels, tmp_path, pcpus=3, seed=1, linux=1, steps=60).work
+    assert torture(kernels, tmp_path, pcpus=3, seed=1, linux=1, steps=40).work
 
 
 def test_complaints_are_seen() -> None:
