@@ -47,6 +47,59 @@ int main(void)
 }
 """
 
+# Processes that keep numbers of their own in vector registers, the widest that they are told of, and take turns.
+VECTORS = r"""
+#include <immintrin.h>
+#include <sched.h>
+#include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+__attribute__((target("avx"))) static int wide(int number)
+{
+    __m256i mine = _mm256_set1_epi64x(number), seen;
+    asm volatile("vmovdqu %0, %%ymm7" :: "m"(mine) : "xmm7");
+    for (int i = 0; i < 500; i++) {
+        sched_yield();
+        asm volatile("vmovdqu %%ymm7, %0" : "=m"(seen));
+        for (int j = 0; j < 4; j++)
+            if (((long long *)&seen)[j] != number)
+                return 1;
+    }
+    return 0;
+}
+static int narrow(int number)
+{
+    __m128i mine = _mm_set1_epi64x(number), seen;
+    asm volatile("movdqu %0, %%xmm7" :: "m"(mine) : "xmm7");
+    for (int i = 0; i < 500; i++) {
+        sched_yield();
+        asm volatile("movdqu %%xmm7, %0" : "=m"(seen));
+        for (int j = 0; j < 2; j++)
+            if (((long long *)&seen)[j] != number)
+                return 1;
+    }
+    return 0;
+}
+int main(void)
+{
+    int wrong = 0, status;
+    for (int i = 1; i <= 4; i++)
+        if (fork() == 0)
+            _exit(__builtin_cpu_supports("avx") ? wide(i) : narrow(i));
+    while (wait(&status) > 0)
+        wrong += status != 0;
+    printf("vectors=%d\n", 40 + wrong);
+    return 0;
+}
+"""
+
+
+def _program(folder: Path, name: str, text: str) -> Path:
+    source, program = folder / f"{name}.c", folder / name
+    source.write_text(text)
+    subprocess.run(["gcc", "-O1", "-static", "-pthread", "-o", str(program), str(source)], check=True)
+    return program
+
 
 class Shell:
     """A shell in a guest: run a command, and get what it printed."""
@@ -65,14 +118,14 @@ class Shell:
 
 @pytest.fixture(scope="session")
 def ramdisk(guest: Obtain, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """Busybox and a program with threads."""
+    """Busybox, a program with threads, and one with vectors."""
     guest("initramfs")
     folder = tmp_path_factory.mktemp("programs")
-    source = folder / "threads.c"
-    source.write_text(THREADS)
-    program = folder / "threads"
-    subprocess.run(["gcc", "-O1", "-static", "-pthread", "-o", str(program), str(source)], check=True)
-    return build(obtain("busybox").path, {"bin/threads": program})
+    programs = {"threads": THREADS, "vectors": VECTORS}
+    return build(
+        obtain("busybox").path,
+        {f"bin/{name}": _program(folder, name, text) for name, text in programs.items()},
+    )
 
 
 @pytest.fixture

@@ -51,7 +51,9 @@ def test_a_shell_and_what_it_needs(machine: Machine, kernel: Path, ramdisk: byte
     assert "\n143\n" in shell("sh -c 'sleep 100 & sleep 1; kill $!; wait $!; echo $?'")
     # Threads.
     assert "\nthreads=36000\n" in shell("/bin/threads")
-    # Files, and floating point that survives context switches.
+    # Vector registers survive context switches.
+    assert "\nvectors=40\n" in shell("/bin/vectors")
+    # Files.
     assert "\n1000000\n" in shell("dd if=/dev/urandom of=/tmp/a bs=1000 count=1000 2>/dev/null; wc -c < /tmp/a")
     assert "\n0\n" in shell("gzip -c /tmp/a | gunzip -c | cmp - /tmp/a; echo $?")
     # The kernel has nothing to complain of.

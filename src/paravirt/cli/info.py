@@ -30,6 +30,7 @@ FINDINGS = {
     "real_selectors": "segment selectors read back as they were loaded",
     "rip_after_out": "KVM reports a port access behind the instruction",
     "icebp_is_fault": "KVM reports `icebp` before the instruction",
+    "native_cpuid": "processes see the host's own `cpuid`, and so use its vector state",
 }
 
 
@@ -68,7 +69,7 @@ def _kvm() -> dict[str, Any]:
     from paravirt.machine.kvm.selftest import probe
 
     try:
-        findings, capabilities = probe()
+        findings, capabilities, native_leaves = probe()
     except UserError as error:
         return {"name": "kvm", "version": "", "usable": False, "why_not": str(error), "capabilities": {}}
     return {
@@ -77,7 +78,7 @@ def _kvm() -> dict[str, Any]:
         "usable": True,
         "why_not": "",
         "capabilities": dataclasses.asdict(capabilities),
-        "findings": {name: bool(value) for name, value in findings.items()},
+        "findings": {name: bool(value) for name, value in {**findings, "native_cpuid": native_leaves}.items()},
     }
 
 

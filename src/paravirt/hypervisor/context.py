@@ -19,6 +19,7 @@ from cython.cimports.paravirt.abi.constants import (
     VGCF_online,
     VGCF_syscall_disables_events,
 )
+from cython.cimports.paravirt.hypervisor.emulate import cr4_of_guests
 from cython.cimports.paravirt.hypervisor.guestmem import is_canonical
 from cython.cimports.paravirt.hypervisor.hypercalls.descriptor_tables import destroy_gdt, set_gdt
 from cython.cimports.paravirt.hypervisor.mmu import hide_machine_to_phys, show_machine_to_phys, take_base
@@ -64,8 +65,6 @@ from cython.cimports.paravirt.machine.cpu import (
 )
 
 CR0_TS = cython.declare(u64, 8)
-# What a paravirtual guest may set in CR4 of what we offer it: TSD and DE.
-CR4_GUEST = cython.declare(u64, 0xC)
 # CF PF AF ZF SF TF DF OF NT RF AC ID; IF and bit 1 are always set, IOPL is kept apart, VM and VIF never.
 RFLAGS_KEPT = cython.declare(u64, 0x254DD5)
 
@@ -136,7 +135,8 @@ def load_registers(v: VcpuPtr, c: ContextPtr) -> cython.void:
     # Of the control registers only CR0.TS, and in CR4 what we offer, are the guest's.
     v.guest_ts = 1 if c.ctrlreg[0] & CR0_TS else 0
     v.cpu.ts = v.guest_ts
-    v.cr4 = (v.cr4 & ~CR4_GUEST) | (c.ctrlreg[4] & CR4_GUEST)
+    guests: u64 = cr4_of_guests(v.domain.host)
+    v.cr4 = (v.cr4 & ~guests) | (c.ctrlreg[4] & guests)
 
 
 def load_callbacks(v: VcpuPtr, c: ContextPtr) -> cython.void:

@@ -4,6 +4,9 @@ It offers what the Unicorn engine executes, less what it executes slowly (ERMS),
 (XSAVE, AVX), what a paravirtual guest must not see (paging and interrupt features), and what would make a run depend
 on the host (RDRAND, RDSEED).
 
+Where processes see the host's own ``cpuid`` all the same, as on some hosts of the KVM engine, they use the vector state
+that it has.  The guest's kernel must keep that from one process to the next: there the table offers XSAVE.
+
 The signature is that of an in-order processor (Intel family 6, model 28), the plainest one that has 64-bit mode.  It
 says the truth about speculation, of which an emulated CPU has none: Linux then leaves out retpolines, buffer clearing
 and the like, without being told to.
@@ -18,6 +21,7 @@ ANY: Final = 0xFFFFFFFF
 """In the table: whatever ecx says."""
 
 Registers = tuple[int, int, int, int]
+Policy = dict[tuple[int, int | None], Registers]
 
 
 def _bits(*numbers: int) -> int:
@@ -51,11 +55,11 @@ XEN_FEAT1_MMU_PT_UPDATE_PRESERVE_AD: Final = 1
 CACHE_LINE_EBX: Final = 8 << 8 | 1 << 16
 
 
-def _policy() -> dict[tuple[int, int | None], Registers]:
+def _policy() -> Policy:
     ebx, edx, ecx = _text(VENDOR)
     xen_ebx, xen_ecx, xen_edx = _text(b"XenVMMXenVMM")
     brand = _text(BRAND)
-    table: dict[tuple[int, int | None], Registers] = {
+    table: Policy = {
         (0, None): (7, ebx, ecx, edx),
         (1, None): (SIGNATURE, CACHE_LINE_EBX, FEATURES_ECX, FEATURES_EDX),
         (7, 0): (0, FEATURES_7_EBX, 0, 0),
@@ -74,3 +78,43 @@ def _policy() -> dict[tuple[int, int | None], Registers]:
 
 POLICY: Final[Mapping[tuple[int, int | None], Registers]] = _policy()
 """(leaf, subleaf or None for any) -> (eax, ebx, ecx, edx)."""
+
+XSAVE: Final = _bits(26, 27)
+"""Leaf 1, ecx: XSAVE, and that it is switched on. Xen tells a guest's kernel both before it has done that itself."""
+# Whose state is AVX or AVX-512. Leaf 1, ecx: FMA AVX F16C. Leaf 7, ebx: AVX2 AVX512 F, DQ, IFMA, CD, BW, VL;
+# ecx: AVX512_VBMI and _VBMI2, GFNI VAES VPCLMULQDQ AVX512_VNNI, _BITALG, _VPOPCNTDQ; edx: AVX512_4VNNIW, _4FMAPS,
+# _VP2INTERSECT.
+VECTOR_1_ECX: Final = _bits(12, 28, 29)
+VECTOR_7: Final = (0, _bits(5, 16, 17, 21, 28, 30, 31), _bits(1, 6, 8, 9, 10, 11, 12, 14), _bits(2, 3, 8))
+XCR0_KEPT: Final = _bits(0, 1, 2, 5, 6, 7)
+"""x87, SSE, AVX; the three parts of AVX-512."""
+XSAVE_LEAF: Final = 13
+XSAVEOPT: Final = 1
+XSAVE_LEAST: Final = 576
+"""Bytes of a save area with x87 and SSE, and the header behind them."""
+
+
+def with_vector_state(native: Mapping[tuple[int, int], Registers]) -> tuple[int, Policy]:
+    """The policy for a host whose own leaves 1, 7 and 13 processes see: what XCR0 may hold, and the table.
+
+    XCR0 0 and the plain table, where the host does not have XSAVE switched on. XSAVEC and XSAVES are not offered, as
+    the kernel needs neither.
+    """
+    table = dict(POLICY)
+    if not native or native[1, 0][2] & XSAVE != XSAVE:
+        return 0, table
+    states = native[XSAVE_LEAF, 0][0] & XCR0_KEPT
+    eax, ebx, ecx, edx = table[1, None]
+    table[1, None] = eax, ebx, ecx | XSAVE | native[1, 0][2] & VECTOR_1_ECX, edx
+    ours, theirs = table[7, 0], native[7, 0]
+    wide = tuple(a | b & allowed for a, b, allowed in zip(ours, theirs, VECTOR_7, strict=True))
+    table[7, 0] = wide[0], wide[1], wide[2], wide[3]
+    _, ebx, ecx, edx = table[0, None]
+    table[0, None] = XSAVE_LEAF, ebx, ecx, edx
+    size = max([XSAVE_LEAST, *(sum(native[XSAVE_LEAF, state][:2]) for state in range(2, 8) if states >> state & 1)])
+    table[XSAVE_LEAF, 0] = states, size, size, 0
+    table[XSAVE_LEAF, 1] = native[XSAVE_LEAF, 1][0] & XSAVEOPT, 0, 0, 0
+    for state in range(2, 8):
+        if states >> state & 1:
+            table[XSAVE_LEAF, state] = *native[XSAVE_LEAF, state][:2], 0, 0
+    return states, table

@@ -40,9 +40,14 @@ from cython.cimports.paravirt.machine.decode import ConstInsnPtr, Insn, decode, 
 
 CR0_PV = cython.declare(u64, 0x80050033)
 CR0_TS = cython.declare(u64, 8)
-# What a guest may set in CR4 and see again: TSD, DE, and what the machine has on (PAE, OSFXSR, OSXMMEXCPT).
+# What a guest may set in CR4 of what we offer it: TSD and DE; and what the machine has on: PAE, OSFXSR, OSXMMEXCPT.
 CR4_FIXED = cython.declare(u64, 0x620)
 CR4_GUEST = cython.declare(u64, 0x00C)
+CR4_OSXSAVE = cython.declare(u64, 0x40000)
+XCR0_X87 = cython.declare(u64, 1)
+XCR0_SSE = cython.declare(u64, 2)
+XCR0_AVX = cython.declare(u64, 4)
+XCR0_AVX512 = cython.declare(u64, 0xE0)
 RFLAGS_DF = cython.declare(u64, 0x400)
 ARCHITECTURAL_IOPL = cython.declare(u64, 16)
 
@@ -161,6 +166,11 @@ def read_control(v: VcpuPtr, insn: ConstInsnPtr) -> cython.bint:
     return True
 
 
+def cr4_of_guests(host: HostPtr) -> u64:
+    """The bits of CR4 that a guest may change."""
+    return CR4_GUEST | (CR4_OSXSAVE if host.xcr0_states else 0)
+
+
 def write_control(v: VcpuPtr, insn: ConstInsnPtr) -> cython.bint:
     """mov to a control register: CR0 in its TS bit alone, CR3 as MMUEXT_NEW_BASEPTR, CR4 in what is the guest's."""
     value: u64 = v.cpu.gpr[insn.rm]
@@ -175,7 +185,7 @@ def write_control(v: VcpuPtr, insn: ConstInsnPtr) -> cython.bint:
         if set_kernel_table(v, value >> 12) != 0:
             return False
     elif insn.reg == 4:
-        v.cr4 = CR4_FIXED | (value & CR4_GUEST)
+        v.cr4 = CR4_FIXED | (value & cr4_of_guests(v.domain.host))
     else:
         return False
     v.cpu.rip += insn.length
@@ -230,14 +240,32 @@ def emulate_forced_ud(host: HostPtr, v: VcpuPtr) -> cython.bint:
     return True
 
 
-def undefined(insn: ConstInsnPtr) -> cython.bint:
+def set_xcr0(v: VcpuPtr) -> cython.bint:
+    """xsetbv: the processor's rules for what XCR0 may hold. What is switched off here the host still has on."""
+    value: u64 = cython.cast(u32, v.cpu.gpr[GPR_RAX]) | (v.cpu.gpr[GPR_RDX] << 32)
+    wide: u64 = value & XCR0_AVX512
+    if cython.cast(u32, v.cpu.gpr[GPR_RCX]) != 0 or value & ~v.domain.host.xcr0_states or not value & XCR0_X87:
+        return False
+    if value & XCR0_AVX and not value & XCR0_SSE:
+        return False
+    if wide and (wide != XCR0_AVX512 or not value & XCR0_AVX):
+        return False
+    v.xcr0 = value
+    return True
+
+
+def is_xsetbv(insn: ConstInsnPtr) -> cython.bint:
+    return insn.opcode == 0x01 and insn.mod == 3 and insn.reg & 7 == 2 and insn.rm & 7 == 1
+
+
+def undefined(v: VcpuPtr, insn: ConstInsnPtr) -> cython.bint:
     """Instructions that a processor finds undefined before it asks who executes them, unlike the Unicorn engine.
 
     Control registers that do not exist, and xsetbv while CR4.OSXSAVE is clear.
     """
     if insn.opcode == 0x20 or insn.opcode == 0x22:
         return insn.reg == 1 or (insn.reg >= 5 and insn.reg != 8)
-    return insn.opcode == 0x01 and insn.mod == 3 and insn.reg & 7 == 2 and insn.rm & 7 == 1
+    return is_xsetbv(insn) and not v.cr4 & CR4_OSXSAVE
 
 
 def emulate_privileged(host: HostPtr, v: VcpuPtr) -> cython.bint:
@@ -263,7 +291,7 @@ def emulate_privileged(host: HostPtr, v: VcpuPtr) -> cython.bint:
         return False
     if insn.map != 1:
         return False
-    if undefined(i):
+    if undefined(v, i):
         inject_exception(v, 6, 0, 0)
         return True
     if v.cpu.user:
@@ -274,7 +302,10 @@ def emulate_privileged(host: HostPtr, v: VcpuPtr) -> cython.bint:
         return write_control(v, i)
     if o == 0x21 or o == 0x23:
         return move_debug(v, i)
-    if o == 0x06:
+    if o == 0x01:
+        if not is_xsetbv(i) or not set_xcr0(v):
+            return False
+    elif o == 0x06:
         v.guest_ts = 0
         v.cpu.ts = 0
     elif o == 0x08 or o == 0x09:

@@ -143,7 +143,7 @@ def carry_out(pcpu: PcpuPtr, v: VcpuPtr, exit: CpuExitPtr) -> cython.void:
             v.pauses = 0
             vcpu_spins(v)
     else:
-        domain_crash(v.domain, "the CPU engine cannot go on with this guest", exit.vector)
+        domain_crash(v.domain, exit.why, exit.vector)
 
 
 def on_exit(owner: cython.p_void, cpu: CpuPtr, exit: CpuExitPtr) -> cython.int:

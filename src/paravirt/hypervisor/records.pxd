@@ -168,6 +168,7 @@ ctypedef struct Vcpu:
     u64 ldt_frames[16]   # mfns of its pages that were used so far: each holds a reference and its type
     u64 gs_base_kernel   # the shadow GS base: the other one than cpu.seg[SEG_GS].base
     u64 cr4
+    u64 xcr0             # which state its kernel keeps, where host.xcr0_states lets it
     u64 iobmp            # PHYSDEVOP_set_iobitmap
     u32 iobmp_limit
     u64 mcg_status       # machine-check registers (machinecheck.py)
@@ -324,6 +325,7 @@ ctypedef struct Host:
     u64 ns_per_block_num
     u32 tsc_mul          # 32.32 fixed point: ns = (ticks << shift) * mul >> 32
     i32 tsc_shift
+    u64 xcr0_states      # of XCR0, what a guest may switch on; 0: it has no XSAVE
     i64 wall_offset_ns   # wall clock at system time 0, ns since 1970
     u32 wall_version
     int service_fd       # eventfd written when Domain 0 has events

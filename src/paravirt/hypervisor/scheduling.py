@@ -184,6 +184,7 @@ def runnable(v: VcpuPtr) -> cython.bint:
         and not d.paused
         and not d.is_shut_down
         and not d.dying
+        and not d.is_service
     )
 
 

@@ -20,11 +20,11 @@ Registers = tuple[int, int, int, int]
 
 
 @cache
-def _probe_kvm() -> tuple[dict[str, int], Any]:
+def _probe_kvm() -> tuple[dict[str, int], Any, dict[tuple[int, int], Registers]]:
     from paravirt.machine.kvm.selftest import probe
 
-    findings, capabilities = probe()
-    return findings, capabilities
+    findings, capabilities, native_leaves = probe()
+    return findings, capabilities, native_leaves
 
 
 def kvm_host() -> dict[str, object]:
@@ -33,8 +33,8 @@ def kvm_host() -> dict[str, object]:
     Raises:
         UserError: it cannot be used here.
     """
-    findings, capabilities = _probe_kvm()
-    return {**findings, **vars(capabilities)}
+    findings, capabilities, native_leaves = _probe_kvm()
+    return {**findings, **vars(capabilities), "native_cpuid": bool(native_leaves)}
 
 
 def default_pcpus(*, deterministic: bool = False) -> int:
@@ -67,11 +67,11 @@ def choose(name: str, pcpus: int, *, deterministic: bool = False) -> Callable[[M
         raise UserError("The KVM engine cannot repeat a run event for event: use the Unicorn engine for that.")
     from paravirt.machine.kvm.engine import KvmEngine, KvmMachine
 
-    findings, capabilities = _probe_kvm()
+    findings, capabilities, native_leaves = _probe_kvm()
 
     def open_kvm(memory: Memory) -> list[Any]:
         machine = KvmMachine(memory.address, memory.size, findings)
-        return [KvmEngine(machine, capabilities) for _ in range(pcpus)]
+        return [KvmEngine(machine, capabilities, native_leaves) for _ in range(pcpus)]
 
     return open_kvm
 

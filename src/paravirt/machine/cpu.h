@@ -42,7 +42,7 @@ enum {
     EXIT_KICKED,     /* cpu_ops.kick was called, or a deadline passed */
     EXIT_PAUSE,      /* the guest spins: a pause instruction; rip is past it */
     EXIT_BUDGET,     /* the block budget of a deterministic engine is used up */
-    EXIT_ENGINE      /* the engine cannot go on with this guest; vector holds its own number */
+    EXIT_ENGINE      /* the engine cannot go on with this guest: why, and its own number for that in vector */
 };
 
 struct cpu_exit {
@@ -50,6 +50,7 @@ struct cpu_exit {
     uint32_t vector;
     uint32_t error_code;
     uint64_t address;
+    const char *why;  /* of EXIT_ENGINE: a static text */
 };
 
 /* One virtual CPU as an engine sees it.  The hypervisor's vcpu record begins with it. */

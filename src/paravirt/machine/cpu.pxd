@@ -34,6 +34,7 @@ cdef extern from "paravirt/machine/cpu.h":
         u32 vector
         u32 error_code
         u64 address
+        const char* why
 
     ctypedef struct Cpu "struct cpu":
         u64 gpr[16]

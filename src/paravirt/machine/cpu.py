@@ -6,6 +6,7 @@ The native side of the protocol, which the trap path uses, is ``cpu.h``; it says
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,6 +38,9 @@ class Engine(Protocol):
     name: str
     version: str
     capabilities: Capabilities
+    native_leaves: Mapping[tuple[int, int], tuple[int, int, int, int]]
+    """Where the guests' processes see the host's own ``cpuid``, whatever the hypervisor's table says: the leaves 1, 7
+    and 13, {(leaf, subleaf): (eax, ebx, ecx, edx)}. Empty elsewhere."""
 
     @property
     def ops_address(self) -> int:

@@ -113,6 +113,7 @@ class Machine:
         )
         policies.choose_scheduler(self.host, scheduler)
         set_cpuid(self.engines, POLICY, self.host.time_scale)
+        self.host.offer_native_state(self.engines[0].native_leaves)
         self.memory.on_write(self.host.invalidate_ranges)
         self.store = Store()
         self.grants = Grants(self.host)

@@ -8,6 +8,7 @@ from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memmove, memset
 from cython.cimports.paravirt.abi.constants import DOMID_INVALID, DOMID_IO, DOMID_XEN
 from cython.cimports.paravirt.hypervisor.atomics import ORDERED, compare_exchange32, fetch_and32, fetch_or32
+from cython.cimports.paravirt.hypervisor.cpuid_table import offer_native_state
 from cython.cimports.paravirt.hypervisor.frames import (
     alloc_frames,
     drop_code,
@@ -224,6 +225,10 @@ class Host:
         """The slot of every L4 table that shows the machine-to-phys table to its guest."""
         return 256 + self.rec.m2p_index
 
+    def offer_native_state(self, leaves: object) -> None:
+        """Guests get XSAVE for what their processes see of the host's ``cpuid``: :attr:`Engine.native_leaves`."""
+        offer_native_state(self.rec, leaves)
+
     @property
     def time_scale(self) -> tuple[int, int]:
         """Multiplier and shift by which guests turn ticks of the time-stamp counter into ns."""
@@ -352,7 +357,7 @@ class Host:
         """A new domain with ``pages`` zeroed frames and ``nr_vcpus`` vcpus, all down; it is paused.
 
         Raises:
-            UserError: the machine has not that much free memory.
+            UserError: the machine has not that much free memory, or its engine no room for so many virtual CPUs.
         """
         free_frames: u64 = self.rec.free_frames
         self.reap()

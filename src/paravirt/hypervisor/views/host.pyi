@@ -3,7 +3,7 @@
 Only what Python code outside the compiled core uses stands here.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from paravirt.hypervisor.views.domain import Domain
@@ -46,6 +46,7 @@ class Host:
     def m2p_mfn(self) -> int: ...
     @property
     def m2p_slot(self) -> int: ...
+    def offer_native_state(self, leaves: Mapping[tuple[int, int], tuple[int, int, int, int]]) -> None: ...
     @property
     def time_scale(self) -> tuple[int, int]: ...
     def now(self) -> int: ...

@@ -53,8 +53,8 @@ class Vcpu:
 
     @property
     def is_up(self) -> bool:
-        """Whether it was let go, which takes that it was initialised, and not taken down."""
-        return not self.rec.pause_flags & VPF_DOWN
+        """Whether it was initialised and not taken down."""
+        return self.rec.initialised != 0 and not self.rec.pause_flags & VPF_DOWN
 
     @property
     def runstate(self) -> int:
@@ -309,6 +309,7 @@ def new_vcpu(domain: object, domain_rec: DomainPtr, number: u32) -> Vcpu:
     rec.cpu.dr[6] = 0xFFFF0FF0
     rec.cpu.dr[7] = 0x400
     rec.cr4 = 0x620
+    rec.xcr0 = 1
     if rec.id < 32:  # the others have none until they register one
         rec.info = domain_rec.shared_info + rec.id * 64
         rec.info[1] = 1

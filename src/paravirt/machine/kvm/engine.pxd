@@ -42,3 +42,4 @@ cdef class KvmEngine:
     cdef readonly str name
     cdef readonly str version
     cdef readonly object capabilities
+    cdef readonly dict native_leaves

@@ -72,12 +72,13 @@ class KvmMachine:
 
 
 class KvmEngine:
-    """One physical CPU of a machine; ``capabilities`` are what the self-test found out."""
+    """One physical CPU of a machine; ``capabilities`` and ``native_leaves`` are what the self-test found out."""
 
-    def __init__(self, machine: KvmMachine, capabilities: object) -> None:
+    def __init__(self, machine: KvmMachine, capabilities: object, native_leaves: dict) -> None:
         self.name = "kvm"
         self.version = ""
         self.capabilities = capabilities
+        self.native_leaves = native_leaves
         self.machine = machine
         self.engine = kvm_engine_open(machine.machine)
         if self.engine == cython.NULL:

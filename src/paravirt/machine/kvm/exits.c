@@ -114,7 +114,7 @@ static void take_exception(struct kvm_state *s, struct cpu *cpu, unsigned vector
     cpu->rflags = (frame[2] & RFLAGS_GUEST) | RFLAGS_ALWAYS;
     cpu->gpr[GPR_RSP] = frame[3];
     if (frame[1] % 4 != 3) {
-        *exit = (struct cpu_exit){EXIT_ENGINE, vector, (uint32_t)frame[-1], frame[0]};
+        *exit = kvm_gives_up("an exception in the engine's own code", vector);
         return;
     }
     kvm_read_segments(s, cpu);
@@ -176,6 +176,40 @@ void kvm_take_plain(struct kvm_state *s, struct cpu *cpu)
     }
     kvm_read_segments(s, cpu);
     kvm_read_code_segment(s, cpu, sregs->cs.selector, sregs->ss.selector);
+}
+
+struct cpu_exit kvm_gives_up(const char *why, uint32_t number)
+{
+    return (struct cpu_exit){.kind = EXIT_ENGINE, .vector = number, .why = why};
+}
+
+/* An end that no guest code brings about by itself: the host cannot go on with it. */
+void kvm_take_failure(struct kvm_state *s, struct cpu *cpu, struct cpu_exit *exit)
+{
+    const struct kvm_run *run = s->run;
+
+    kvm_take_plain(s, cpu);
+    switch (run->exit_reason) {
+    case KVM_EXIT_SHUTDOWN:
+        *exit = kvm_gives_up("its processor shut down: an exception could not be delivered", run->exit_reason);
+        break;
+    case KVM_EXIT_FAIL_ENTRY:
+        *exit = kvm_gives_up("the host's processor refused its state",
+                             (uint32_t)run->fail_entry.hardware_entry_failure_reason);
+        break;
+    case KVM_EXIT_INTERNAL_ERROR:
+        *exit = kvm_gives_up("the host's KVM cannot go on with it", run->internal.suberror);
+        break;
+    default:
+        *exit = kvm_gives_up("the host's KVM stopped it, as it should not", run->exit_reason);
+    }
+}
+
+int kvm_has_only_repaired(const struct kvm_state *s)
+{
+    uint64_t offset = s->run->s.regs.regs.rip - trampoline_address(PAGE_STUBS);
+
+    return offset - STUB_REPAIRED < STUB_BYTES && s->run->s.regs.sregs.ss.dpl == 0;
 }
 
 /* KVM_EXIT_IO: which stub it was, if it was one. */

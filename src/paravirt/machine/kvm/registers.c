@@ -192,21 +192,37 @@ void kvm_load_guest(struct kvm_state *s, struct cpu *cpu)
     cpu->segs_dirty = 0;
 }
 
-/* Enter the stub that repairs page tables and then returns to the guest by the frame on its stack. */
+/* Whether the processor's tables have the selectors that guest code has: those that Xen offers. */
+static int is_returnable(const struct kvm_sregs *sregs)
+{
+    return (sregs->cs.selector == 0xe033 || sregs->cs.selector == 0xe023) && sregs->ss.selector == 0xe02b;
+}
+
+/* Enter the stub that repairs page tables and then returns by the frame on its stack: to the guest, or, where guest code
+ * has selectors of its own, to the stub that stops: it is entered in its turn then. */
 void kvm_load_repair(struct kvm_state *s)
 {
     struct kvm_regs *regs = &s->run->s.regs.regs;
     struct kvm_sregs *sregs = &s->run->s.regs.sregs;
     uint64_t *frame = (uint64_t *)(s->page + STACK_TOP) - 5;
+    uint64_t stack = trampoline_address(PAGE_VCPUS + PAGES_PER_VCPU * s->index) + STACK_TOP;
 
-    frame[0] = regs->rip;
-    frame[1] = sregs->cs.selector;
-    frame[2] = regs->rflags;
-    frame[3] = regs->rsp;
-    frame[4] = sregs->ss.selector;
+    if (is_returnable(sregs)) {
+        frame[0] = regs->rip;
+        frame[1] = sregs->cs.selector;
+        frame[2] = regs->rflags;
+        frame[3] = regs->rsp;
+        frame[4] = sregs->ss.selector;
+    } else {
+        frame[0] = trampoline_address(PAGE_STUBS) + STUB_REPAIRED;
+        frame[1] = SELECTOR_RING0_CODE;
+        frame[2] = RFLAGS_ALWAYS;
+        frame[3] = stack;
+        frame[4] = SELECTOR_RING0_DATA;
+    }
     regs->rip = trampoline_address(PAGE_STUBS) + STUB_REPAIR;
     regs->rflags = 2;
-    regs->rsp = trampoline_address(PAGE_VCPUS + PAGES_PER_VCPU * s->index) + STACK_TOP - 40;
+    regs->rsp = stack - 5 * sizeof(uint64_t);
     sregs->cs = ring0_segment(SELECTOR_RING0_CODE, 11);
     sregs->ss = ring0_segment(SELECTOR_RING0_DATA, 3);
 }

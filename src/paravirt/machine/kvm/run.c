@@ -60,7 +60,7 @@ static enum outcome run_once(struct kvm_engine *e, struct kvm_state *s, struct c
     if (ioctl(s->fd, KVM_RUN, 0) != 0) {
         if (errno == EINTR || errno == EAGAIN)
             return interrupted(e, s, cpu, repairing);
-        *exit = (struct cpu_exit){EXIT_ENGINE, (uint32_t)errno, 0, 0};
+        *exit = kvm_gives_up("the host's KVM refuses to run it", (uint32_t)errno);
         return OUTCOME_EXIT;
     }
     if (run->exit_reason == KVM_EXIT_INTR)
@@ -68,13 +68,12 @@ static enum outcome run_once(struct kvm_engine *e, struct kvm_state *s, struct c
     if (run->exit_reason == KVM_EXIT_IO && run->io.port == STUB_PORT && run->io.direction == KVM_EXIT_IO_OUT) {
         if (repairing)
             kvm_repairs_made(e, s);
+        if (kvm_has_only_repaired(s))
+            return OUTCOME_NOTHING;
         kvm_take_io(s, cpu, exit);
         return OUTCOME_EXIT;
     }
-    kvm_take_plain(s, cpu);
-    *exit = (struct cpu_exit){EXIT_ENGINE, run->exit_reason, 0, 0};
-    if (run->exit_reason == KVM_EXIT_INTERNAL_ERROR)
-        exit->error_code = run->internal.suberror;
+    kvm_take_failure(s, cpu, exit);
     return OUTCOME_EXIT;
 }
 
@@ -86,7 +85,7 @@ static enum outcome run_guest(struct kvm_engine *e, struct kvm_state *s, struct 
     kvm_load_guest(s, cpu);
     repairing = kvm_prepare_repairs(e, s);
     if (repairing < 0) {
-        *exit = (struct cpu_exit){EXIT_ENGINE, ENOMEM, 0, 0};
+        *exit = kvm_gives_up("the host's KVM refuses to make its memory anew", ENOMEM);
         return OUTCOME_EXIT;
     }
     s->run->immediate_exit = 0;
@@ -99,7 +98,7 @@ static enum outcome run_guest(struct kvm_engine *e, struct kvm_state *s, struct 
         if (outcome != OUTCOME_AGAIN)
             return outcome;
     }
-    *exit = (struct cpu_exit){EXIT_ENGINE, EINTR, 0, 0};
+    *exit = kvm_gives_up("an exception never arrives", EINTR);
     return OUTCOME_EXIT;
 }
 

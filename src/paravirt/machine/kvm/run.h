@@ -50,6 +50,11 @@ void kvm_repairs_made(struct kvm_engine *e, struct kvm_state *s);
 int kvm_walk(const struct kvm_machine *m, const struct cpu *cpu, uint64_t address, uint64_t *physical);
 
 /* exits.c */
+/* This guest cannot go on: a static text, and a number for it. */
+struct cpu_exit kvm_gives_up(const char *why, uint32_t number);
+void kvm_take_failure(struct kvm_state *s, struct cpu *cpu, struct cpu_exit *exit);
+/* Whether it was the stub behind that which repairs page tables: no guest code ran. */
+int kvm_has_only_repaired(const struct kvm_state *s);
 void kvm_take_io(struct kvm_state *s, struct cpu *cpu, struct cpu_exit *exit);
 void kvm_take_plain(struct kvm_state *s, struct cpu *cpu);
 

@@ -35,6 +35,8 @@ FRAMES = 512
 L4, L3, L2, L1, HIGH_L3 = 16, 17, 18, 19, 20
 ONE, TWO = 5, 6
 UNMAPPED = 0x20000
+MAX_STATES = 32
+"""Of XCR0, the bits that may have a leaf."""
 HIGH_256, HIGH_257 = 0xFFFF_8000_0000_1000, 0xFFFF_8080_0000_1000
 
 READ_PAGE = b"\x48\x8b\x04\x25\x00\x50\x00\x00\x0f\x05"  # mov 0x5000, %rax; syscall
@@ -47,6 +49,7 @@ FLOAT = b"\x0f\x28\xc0\x0f\x05"  # movaps %xmm0, %xmm0; syscall
 HALT = b"\xf4"
 UNDEFINED = b"\x0f\x0b"
 ICEBP = b"\xf1\x0f\x05"
+CPUID = b"\x89\xf1\x0f\xa2\x89\xce\x0f\x05"  # mov %esi, %ecx; cpuid; mov %ecx, %esi; syscall
 NOPS = b"\x90\x90\x90\x90\x0f\x05"
 
 # A plain 64-bit processor: FPU TSC MSR PAE CX8 CMOV FXSR SSE SSE2; SYSCALL NX LM.
@@ -77,7 +80,7 @@ class Bench:
 
     def __init__(self, findings: dict) -> None:
         self.memory = Memory(FRAMES)
-        self.engine = KvmEngine(KvmMachine(self.memory.address, self.memory.size, findings), None)
+        self.engine = KvmEngine(KvmMachine(self.memory.address, self.memory.size, findings), None, {})
         self.engine.set_cpuid(PROCESSOR)
         ops_address: uintptr_t = self.engine.ops_address
         handle: uintptr_t = self.engine.handle
@@ -144,6 +147,12 @@ class Bench:
     def rax(self) -> int:
         return self.cpu.gpr[0]
 
+    def cpuid(self, leaf: int, subleaf: int) -> tuple:
+        """What a process is told: (eax, ebx, ecx, edx)."""
+        self.cpu.gpr[6] = subleaf
+        self.run(CPUID, rax=leaf)
+        return tuple(int(self.cpu.gpr[i]) for i in (0, 3, 6, 2))
+
     @property
     def rsi(self) -> int:
         return self.cpu.gpr[6]
@@ -190,12 +199,20 @@ def shows_selectors(bench: Bench) -> bool:
     return True
 
 
+def native_leaves(bench: Bench) -> dict:
+    """What processes are told of vector state, if that is not what the table says."""
+    if bench.cpuid(1, 0)[0] == PROCESSOR[1, None][0]:
+        return {}
+    return {(leaf, subleaf): bench.cpuid(leaf, subleaf)
+            for leaf, subleaf in ((1, 0), (7, 0), *((13, i) for i in range(MAX_STATES)))}  # fmt: skip
+
+
 def refuse(what: str) -> None:
     raise UserError(f"The KVM engine cannot be used: {what}.")
 
 
 def probe() -> tuple:
-    """Find out what kind of host this is: (findings for the engine, its capabilities).
+    """Find out what kind of host this is: (findings for the engine, its capabilities, its native leaves).
 
     Raises:
         UserError: there is no usable /dev/kvm, or something cannot be made right here.
@@ -218,12 +235,13 @@ def probe() -> tuple:
         check_exceptions(bench)
         ts = bench.run(FLOAT, ts=1)[:2] == (EXIT_EXCEPTION, 7)
         breakpoints = bench.run(NOPS, breakpoint=CODE + 2) == (EXIT_EXCEPTION, 1, 0, 1, 2)
+        leaves = native_leaves(bench)
         low = bench.run(READ_RDI, rdi=HIGH_256 + 0x4000) == (EXIT_SYSCALL, 0, 0, 0, 5) and bench.rax == 1
         if not low and bench.run(READ_RDI, rdi=HIGH_257 + 0x4000) != (EXIT_SYSCALL, 0, 0, 0, 5):
             refuse("neither L4 slot 256 nor 257 can be shown to the guest")
     finally:
         bench.close()
-    return found, Capabilities(
+    capabilities = Capabilities(
         parallel_vcpus=False,
         atomics=True,
         deterministic=False,
@@ -231,6 +249,7 @@ def probe() -> tuple:
         honours_debug_registers=breakpoints,
         honours_slot_256=low,
     )
+    return found, capabilities, leaves
 
 
 def check_exceptions(bench: Bench) -> None:

@@ -20,7 +20,7 @@
  *
  * The last one changes nothing of the guest: for each address of the list behind its stack page it makes the write
  * that changes no byte, which a host that shadows page tables answers by dropping what it derived from the entry
- * (or, at offset 1, from the table).  Then it enters the guest. */
+ * (or, at offset 1, from the table).  Then it enters the guest, or the stub before it, which stops. */
 __asm__(".pushsection .rodata\n"
         ".balign 16\n"
         "kvm_stubs:\n"
@@ -36,6 +36,9 @@ __asm__(".pushsection .rodata\n"
         "    out %al, $" TEXT(STUB_PORT) "\n"
         "    ud2\n"
         ".org kvm_stubs + 0x220\n"
+        "    out %al, $" TEXT(STUB_PORT) "\n"
+        "    ud2\n"
+        ".org kvm_stubs + 0x230\n"
         "    out %al, $" TEXT(STUB_PORT) "\n"
         "    ud2\n"
         ".org kvm_stubs + 0x300\n"

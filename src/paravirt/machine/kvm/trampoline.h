@@ -62,6 +62,7 @@ struct repairs {
 #define STUB_SYSCALL 0x200u
 #define STUB_SYSCALL32 0x210u
 #define STUB_SYSENTER 0x220u
+#define STUB_REPAIRED 0x230u
 #define STUB_REPAIR 0x300u
 #define STUB_REPAIR_END 0x380u
 

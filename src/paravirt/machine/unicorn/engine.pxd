@@ -15,3 +15,4 @@ cdef class UnicornEngine:
     cdef readonly str name
     cdef readonly str version
     cdef readonly object capabilities
+    cdef readonly dict native_leaves

@@ -68,6 +68,7 @@ class UnicornEngine:
         self.name = "unicorn"
         self.version = VERSION
         self.capabilities = CAPABILITIES
+        self.native_leaves = {}
         self.engine = unicorn_engine_open(
             path,
             cython.cast(cython.p_void, address),

@@ -434,7 +434,8 @@ static int engine_run(void *engine, struct cpu *cpu, cpu_handler handler, void *
         inline_exit_leave();
         if (FIELD(e->uc, UC_INVALID_ERROR, int32_t) != 0) {
             save_state(e, cpu);
-            exit = (struct cpu_exit){EXIT_ENGINE, (uint32_t)FIELD(e->uc, UC_INVALID_ERROR, int32_t), 0, 0};
+            exit = (struct cpu_exit){.kind = EXIT_ENGINE, .vector = (uint32_t)FIELD(e->uc, UC_INVALID_ERROR, int32_t),
+                                     .why = "the Unicorn engine cannot go on with this guest"};
             error = (int)exit.vector;
             FIELD(e->uc, UC_INVALID_ERROR, int32_t) = 0;
             leave_guest(e);

@@ -1,0 +1,122 @@
+"""What the KVM engine does when the host's KVM does not go on: one domain ends, with a sentence, and no other."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import resource
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from paravirt import Domain, Machine, ShutdownReason, UserError
+from paravirt.machine.choice import choose
+
+from ..guests.test_guests import built
+from ..hypervisor.audited import audited
+from ..oracle import kernels
+
+__all__ = ["built"]
+
+KVM_SET_USER_MEMORY_REGION = 0x4020AE46
+TRAMPOLINE = 1
+"""The memory slot of the engine's own pages."""
+PATIENCE = 60.0
+
+
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    try:
+        choose("kvm", 1)
+    except UserError as error:
+        pytest.skip(str(error))
+    with Machine(memory=128, engine="kvm", pcpus=1) as made, audited(made):
+        yield made
+
+
+@pytest.fixture
+def kernel(built: Path) -> Path:
+    path = built / "hostile"
+    return path if path.is_file() else kernels.build("hostile", built)
+
+
+def descriptors(kind: str) -> set[int]:
+    """The open files of this process that KVM made, by their kind: `kvm-vm`, `kvm-vcpu:0`."""
+    found = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            if str(entry.readlink()) == f"anon_inode:{kind}":
+                found.add(int(entry.name))
+        except OSError:  # that of the listing itself
+            continue
+    return found
+
+
+def spinning(machine: Machine, kernel: Path) -> Domain:
+    """A domain that loops with events masked."""
+    domain = machine.create(kernel=kernel, cmdline="spin", memory=16)
+    domain.console.expect("going to end by: spin", PATIENCE)
+    return domain
+
+
+def crashed(domain: Domain) -> str:
+    assert domain.wait(PATIENCE) is ShutdownReason.CRASH
+    report = domain.crash_report
+    assert report is not None
+    return report
+
+
+def test_a_vcpu_that_the_host_refuses_to_run(machine: Machine, kernel: Path) -> None:
+    before = descriptors("kvm-vcpu:0")
+    other, domain = spinning(machine, kernel), spinning(machine, kernel)
+    newest = max(descriptors("kvm-vcpu:0") - before)
+    domain.pause()
+    with Path(os.devnull).open() as nothing:
+        os.dup2(nothing.fileno(), newest)
+    domain.unpause()
+    assert "the host's KVM refuses to run it (0x19)" in crashed(domain)  # ENOTTY
+    assert not other.ended
+    domain.destroy()
+    assert not spinning(machine, kernel).ended
+
+
+def test_a_processor_that_shuts_down(machine: Machine, kernel: Path) -> None:
+    """Without the engine's own pages no exception and no system call can be delivered."""
+    before = descriptors("kvm-vm")
+    domain = machine.create(kernel=kernel, cmdline="spin", memory=16, paused=True)
+    (vm,) = descriptors("kvm-vm") - before
+    fcntl.ioctl(vm, KVM_SET_USER_MEMORY_REGION, struct.pack("<IIQQQ", TRAMPOLINE, 0, 0, 0, 0))
+    domain.unpause()
+    report = crashed(domain)
+    assert "its processor shut down" in report or "the host's KVM cannot go on with it" in report
+    domain.destroy()
+    assert not spinning(machine, kernel).ended
+
+
+def test_no_more_open_files(machine: Machine, kernel: Path) -> None:
+    domain = spinning(machine, kernel)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    held: list[int] = []
+    said = []
+    try:
+        with suppress(OSError):
+            while True:
+                held.append(os.dup(0))
+        made = None
+        while made is None:
+            try:
+                made = machine.create(kernel=kernel, cmdline="spin", memory=4)
+            except UserError as error:
+                said.append(str(error))
+                os.close(held.pop())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for number in held:
+            os.close(number)
+    assert said[-1] == "The CPU engine has no room for another virtual CPU."
+    assert not domain.ended
+    assert not spinning(machine, kernel).ended
