@@ -16,7 +16,7 @@ from paravirt import Machine
 from paravirt.domain0.net.interface import link_local
 from paravirt.domain0.net.options import NetworkOptions, parse_forward
 from paravirt.domain0.net.packet import ETH_IPV6, Packet, ip_text, mac_text
-from paravirt.domain0.xlcfg.vifs import vif_spec
+from paravirt.domain0.xlcfg.vifs import DEFAULT_MTU, vif_spec
 from paravirt.errors import UserError
 from paravirt.guestkernels import obtain
 from paravirt.guestkernels.modules import obtain_modules, ramdisk_files
@@ -142,7 +142,7 @@ def test_ipv6_with_large_packets(machine: Machine, guests: dict[str, Shell], tmp
     exchange(guests, address)
     machine.call(lambda: machine.network.stop_capture(machine.network.find("vif2.0")))
     sizes = [len(packet.data) for packet in captured(tmp_path / "x.pcap") if packet.headers.kind == ETH_IPV6]
-    assert max(sizes) > 10_000
+    assert max(sizes) > DEFAULT_MTU + 14, "how much larger is a matter of how busy the host is"
 
 
 def test_a_guest_reaches_the_host_and_the_host_a_guest(machine: Machine, guests: dict[str, Shell]) -> None:
