@@ -23,7 +23,11 @@ def measured(pattern: str) -> Results:
 
 def test_png_and_svg_are_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    png, svg = plots.draw(measured("hosting_"), tmp_path / "plots")
+    plots.draw(measured("hosting_"), tmp_path)
+    plots.draw(measured("crowd_small_100_"), tmp_path)
+    results = measured("hosting_")
+    results.rows += measured("crowd_").rows
+    png, svg = plots.draw(results, tmp_path / "plots")
     assert png.read_bytes().startswith(b"\x89PNG") and "<svg" in svg.read_text()
     with pytest.raises(UserError, match="No row that can be drawn"):
         plots.draw(measured("trap_"), tmp_path)

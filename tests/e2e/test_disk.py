@@ -12,8 +12,9 @@ from random import Random
 
 import pytest
 
-from paravirt import Machine, ShutdownReason
+from paravirt import Domain, Machine, ShutdownReason
 from paravirt.domain0.block import kind
+from paravirt.domain0.block.backend import BlockBackend
 from paravirt.domain0.block.image import Buffers, Image
 from paravirt.domain0.xlcfg.disks import disk_spec, parse_disk
 from paravirt.errors import UserError
@@ -100,6 +101,55 @@ def test_linux_lives_on_a_disk(
     domain.destroy()
     assert domain.wait(PATIENCE) is ShutdownReason.DESTROYED
     fsck(disk)
+
+
+def held(machine: Machine, domain: Domain) -> dict[str, object]:
+    """What disks make Domain 0 hold."""
+
+    def count() -> dict[str, object]:
+        return {
+            "files": len(list(Path("/proc/self/fd").iterdir())),
+            "grants": len(machine.grants._track.mappings),
+            "channels": len(machine._services._handlers),
+            "watches": sorted(machine.store.watches._by_path),
+            "backends": machine.store.directory(f"/local/domain/0/backend/vbd/{domain.domid}"),
+            "frontends": machine.store.directory(f"/local/domain/{domain.domid}/device/vbd"),
+            "errors": machine.store.directory("/local/domain/0/error"),
+        }
+
+    return machine.call(count)
+
+
+def test_disks_come_and_go_under_load(
+    machine: Machine, kernel: Path, disk_ramdisk: bytes, tmp_path: Path
+) -> None:
+    """One is attached and detached while the guest reads it, and reads and writes another; the guest lets it go, or it
+    is taken from it."""
+    stays, comes = sparse(tmp_path / "stays", 8), sparse(tmp_path / "comes", 8)
+    domain = machine.create(kernel, disk_ramdisk, "console=hvc0", memory=256)
+    shell = Shell(domain)
+    before = held(machine, domain)
+    other = domain.attach_disk(stays, "xvda")
+    shell("while [ ! -b /dev/xvda ]; do sleep 0.1; done; echo 1 > /proc/sys/kernel/printk")
+    shell("(while :; do dd if=/dev/xvda of=/dev/null bs=64k iflag=direct; "
+          "dd if=/dev/zero of=/dev/xvda bs=4k count=100; done) 2> /dev/null & true")  # fmt: skip
+    shell("(while :; do [ ! -b /dev/xvdb ] || dd if=/dev/xvdb of=/dev/null bs=64k iflag=direct; done) "
+          "2> /dev/null & true")  # fmt: skip
+    for number in range(8):
+        device = domain.attach_disk(comes, "xvdb")
+        shell("while [ ! -b /dev/xvdb ]; do sleep 0.05; done")
+        backend = device.backend
+        assert isinstance(backend, BlockBackend)
+        read = backend.counts.read_bytes
+        while backend.counts.read_bytes < read + MIB:
+            time.sleep(0.01)
+        domain.detach(device)
+        shell("while [ -e /sys/block/xvdb ]; do sleep 0.05; done")
+        check(machine, f"after disk {number}")
+    shell("kill %1 %2; killall dd; while pidof dd; do sleep 0.1; done")
+    domain.detach(other)
+    shell("while [ -e /sys/block/xvda ]; do sleep 0.1; done")
+    assert held(machine, domain) == before
 
 
 class ForgetfulImage(Image):

@@ -25,6 +25,7 @@ UD, NP, STACK_FAULT, GP, PF = 6, 11, 12, 13, 14
 HYPERVISORS = 0xFFFF_8000_0000_0000
 FS_BASE, GS_BASE, KERNEL_GS_BASE, TSC_AUX = 0xC000_0100, 0xC000_0101, 0xC000_0102, 0xC000_0103
 UCODE_REV, XEN_HYPERCALL = 0x8B, 0x4000_0000
+P5_MC_ADDR, P5_MC_TYPE, MC0_STATUS, EFER = 0, 1, 0x401, 0xC000_0080
 CR0 = 0x8005_0033
 SEGDESC, WRITABLE = 5, 7
 NOP = b"\x90"
@@ -213,6 +214,25 @@ def test_what_msrs_take(world: World) -> None:
     assert msr.write_msr(*world.who, UCODE_REV, 0)
     assert not msr.write_msr(*world.who, UCODE_REV, 1)
     assert not msr.write_msr(*world.who, 0x4711_0000, 0)
+
+
+def test_what_msrs_of_processors_take(world: World) -> None:
+    found = ctypes.c_uint64()
+    assert msr.read_msr(*world.who, EFER, native.address(found))
+    assert msr.write_msr(*world.who, EFER, found.value)
+    assert not msr.write_msr(*world.who, EFER, found.value ^ 1)
+    for number in (P5_MC_ADDR, P5_MC_TYPE):
+        assert not msr.write_msr(*world.who, number, 0)
+    assert msr.write_msr(*world.who, MC0_STATUS, 0)
+    assert not msr.write_msr(*world.who, MC0_STATUS, 1)
+
+
+def test_reads_of_msrs_that_there_are_not_fault_once_there_is_a_handler(world: World) -> None:
+    found = ctypes.c_uint64(1)
+    assert not msr.read_msr(*world.who, 0x4711_0000, native.address(found))
+    world.vcpu.traps[GP].address = 0
+    assert msr.read_msr(*world.who, 0x4711_0000, native.address(found))
+    assert found.value == 0
 
 
 def test_stubs_of_hypercalls_go_to_whole_frames_of_the_guests(world: World) -> None:

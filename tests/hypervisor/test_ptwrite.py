@@ -280,6 +280,13 @@ def test_what_is_not_carried_out(code: str, offset: int, why: str) -> None:
     assert after.rip == CODE
 
 
+def test_a_string_from_where_no_memory_is_writes_nothing() -> None:
+    registers = list(PLAIN.registers)
+    for source, answer in ((64 * 4096 - 4, 0), (64 * 4096, -1), (64 * 4096 - 2, -1)):
+        registers[RSI] = source
+        assert planned(Case(b"\xa5", 0), PLAIN._replace(registers=tuple(registers)))[0] == answer
+
+
 def test_a_register_is_no_memory_wherever_the_fault_was() -> None:
     for code in ("89c0", "48ffc0", "0fabc8"):
         answer, after = planned(Case(bytes.fromhex(code), 0, 0, 0), PLAIN)

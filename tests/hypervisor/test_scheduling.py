@@ -48,6 +48,21 @@ def test_a_machine_without_domains_runs_none(machine: Machine) -> None:
     assert run(machine) is None
 
 
+@pytest.mark.parametrize("state", ["paused", "is_shut_down", "dying"])
+def test_a_domain_that_is_stopped_or_ends_does_not_run(machine: Machine, state: str) -> None:
+    guest = Guest(machine)
+    setattr(guest.rec, state, 1)
+    assert run(machine) is None
+    setattr(guest.rec, state, 0)
+    assert run(machine) is guest.vcpu[0]
+
+
+def test_a_vcpu_without_a_place_for_events_has_none_to_take(machine: Machine) -> None:
+    vcpu = Guest(machine, 1, 33).vcpu[32]
+    assert vcpu.rec.info is None
+    assert not scheduling.events_need_delivery(vcpu.at)
+
+
 # --- turns --------------------------------------------------------------------------------------------------
 
 

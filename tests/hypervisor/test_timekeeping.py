@@ -252,6 +252,26 @@ def test_an_area_that_is_not_mapped_is_left_alone(machine: Machine) -> None:
     assert record_of(vcpu).version == 8
 
 
+def test_of_an_area_that_can_be_written_in_part_no_record_is_finished(machine: Machine) -> None:
+    guest = Guest(machine)
+    vcpu = guest.vcpu[0]
+    first, second = guest.page(), guest.page()
+    assert second == first + 4096
+    l1 = guest.table
+    for _ in range(3):
+        l1 = machine.words(l1)[0] >> 12
+    machine.words(l1)[second >> 12] = 0
+    vcpu.rec.time_area = vcpu.rec.runstate_area = area = second - 8
+    # The version stays odd: it is a record that is being written.
+    timekeeping.update_time_record(vcpu.at)
+    assert int.from_bytes(machine.read(area, 4), "little") == record_of(vcpu).version - 1
+    vcpu.rec.time_area = 0
+    machine.write(area, bytes(8))
+    guest.rec.arch_vm_assist = 1 << VMASST_TYPE_runstate_update_flag
+    timekeeping.set_runstate(vcpu.at, 2)
+    assert machine.read(area, 8) == bytes(8)
+
+
 # --- timers -------------------------------------------------------------------------------------------------
 
 STEP = st.one_of(

@@ -34,6 +34,8 @@ EQUIVALENT: tuple[Equivalent, ...] = (
     Equivalent("events_fifo.py", "take_over", "d.fifo_array == cython.NULL", _MEMORY),
     Equivalent("events_fifo.py", "fifo_init_control", "rc != 0", _MEMORY),
     Equivalent("scheduling.py", "set_policy", "sched == cython.NULL", _MEMORY),
+    Equivalent("scheduling.py", "choose_unit", "sched == cython.NULL", _MEMORY),
+    Equivalent("scheduling.py", "join_unit", "u == cython.NULL", _MEMORY),
     Equivalent("hypercalls/mmu_ops.py", "update_batch", "put_old_table(host, host.old) != 0", _LEFT_OVER),
     Equivalent("hypercalls/mmu_ops.py", "mmuext_batch", "put_old_table(host, host.old) != 0", _LEFT_OVER),
     Equivalent("hypercalls/vcpu_op.py", "initialise", "context == cython.NULL", _MEMORY),

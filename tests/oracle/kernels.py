@@ -10,10 +10,10 @@ from types import ModuleType
 from .xenrun import Setting, settings
 
 GUESTS = Path(__file__).resolve().parent.parent.parent / "guests"
-# `hello` tells about its machine, `burn`, `idle` and `rewrites` never end, `launch` is the oracle's own control domain,
-# `fuzz` does something else each time, `batches` says how late it was, `blk` needs a disk, `net` a network: they have
-# no transcripts.
-WITHOUT_TRANSCRIPT = ("batches", "blk", "burn", "fuzz", "hello", "idle", "launch", "net", "rewrites")
+# `hello` tells about its machine, `burn`, `idle`, `pair` and `rewrites` never end, `launch` is the oracle's own control
+# domain, `fuzz` does something else each time, `batches` says how late it was, `blk` needs a disk and `net` a network:
+# they have no transcripts.
+WITHOUT_TRANSCRIPT = ("batches", "blk", "burn", "fuzz", "hello", "idle", "launch", "net", "pair", "rewrites")
 
 
 def _load() -> ModuleType:

@@ -257,6 +257,33 @@ class Suite:
         wanted("work", work)
         wanted("two", two)
 
+    def _crowd(self) -> None:
+        """Once only: the machine fills up slowly."""
+        from paravirt.bench import crowd
+
+        def fill(kind: str, measured: Iterable[crowd.Crowd]) -> None:
+            for found in measured:
+                name = f"crowd_{kind}_{found.domains}"
+                self._add(f"{name}_start", PARAVIRT, found.per_second)
+                self._add(f"{name}_own", PARAVIRT, found.own_kib)
+                self._add(f"{name}_answer", PARAVIRT, found.answer_us)
+
+        if any(row.samples for row in self.results.rows if row.section == "crowd"):
+            return
+        if small := self._marks("small"):
+            self._attempt("crowd: small", lambda: fill("small", crowd.small(small)))
+        if linux := self._marks("linux"):
+            self._attempt("crowd: linux", lambda: fill("linux", crowd.linux(linux, self.say)))
+
+    def _marks(self, kind: str) -> tuple[int, ...]:
+        """How many domains are wanted at a time: those that rows are about, and with --quick not too many."""
+        from paravirt.bench import crowd
+
+        every = {"small": crowd.SMALL, "linux": crowd.LINUX}[kind]
+        quick = {"small": crowd.QUICK_SMALL, "linux": crowd.QUICK_LINUX}[kind]
+        marks = quick if self.quick else every
+        return tuple(mark for mark in marks if any(row.startswith(f"crowd_{kind}_{mark}_") for row in self._rows))
+
     def _usable_peers(self) -> list[Peer]:
         usable = []
         for peer in self.peers:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import itertools
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from paravirt.bench.crowd import LINUX, SMALL
 from paravirt.bench.hosting import MANY, POLICIES
 from paravirt.bench.results import PARAVIRT, Results
 from paravirt.errors import UserError
+
+COLUMNS = 3
 
 
 def draw(results: Results, folder: Path) -> list[Path]:
@@ -19,12 +24,17 @@ def draw(results: Results, folder: Path) -> list[Path]:
     """
     pyplot = _pyplot()
     values = {row.name: row.samples[PARAVIRT].median for row in results.rows if PARAVIRT in row.samples}
-    panels = [panel for panel in (_shares, _wakeups, _work) if panel(None, values)]
+    panels = [panel for panel in (_shares, _wakeups, _work, *_CROWDS) if panel(None, values)]
     if not panels:
-        raise UserError("No row that can be drawn was measured: those of 'hosting_*' are.")
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(5 * len(panels), 4), squeeze=False)
-    for axis, panel in zip(axes[0], panels, strict=True):
-        panel(axis, values)
+        raise UserError("No row that can be drawn was measured: those of 'hosting_*' and 'crowd_*' are.")
+    columns = min(len(panels), COLUMNS)
+    rows = -(-len(panels) // columns)
+    figure, axes = pyplot.subplots(rows, columns, figsize=(5 * columns, 4 * rows), squeeze=False)
+    for axis, panel in itertools.zip_longest(axes.flat, panels):
+        if panel is None:
+            axis.set_axis_off()
+        else:
+            panel(axis, values)
     figure.tight_layout()
     files = [folder / f"hosting.{kind}" for kind in ("png", "svg")]
     try:
@@ -76,3 +86,24 @@ def _work(axis: Any, values: dict[str, float]) -> bool:
         axis.set(title="Work done together", xlabel="domains", ylabel="% of one domain's", xscale="log")
         axis.set_ylim(bottom=0)
     return bool(known)
+
+
+def _crowd(what: str, title: str, unit: str, axis: Any, values: dict[str, float]) -> bool:
+    """One figure against the number of domains, of both kinds."""
+    known = False
+    for kind, label, marks in (("small", "small domains", SMALL), ("linux", "Linux", LINUX)):
+        found = [(mark, values[name]) for mark in marks if (name := f"crowd_{kind}_{mark}_{what}") in values]
+        known = known or bool(found)
+        if axis is not None and found:
+            axis.plot(*zip(*found, strict=True), marker="o", label=label)
+    if axis is not None:
+        axis.set(title=title, xlabel="domains", ylabel=unit, xscale="log", yscale="log")
+        axis.legend()
+    return known
+
+
+_CROWDS = (
+    partial(_crowd, "start", "How fast domains start", "domains in a second"),
+    partial(_crowd, "own", "Memory beside the domain's", "KiB for each"),
+    partial(_crowd, "answer", "An alarm, or a shell's echo", "us"),
+)

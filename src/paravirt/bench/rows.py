@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from paravirt.bench.crowd import LINUX, SMALL
 from paravirt.bench.hosting import CAP, HOGS, MANY, POLICIES
 from paravirt.bench.results import Row, Target
 from paravirt.bench.trapcosts import TRAPS
@@ -12,6 +13,9 @@ XEN = ("xen-dom0", "QEMU 10")
 _HALF = Target(0.5, XEN)
 _TRAP_NS, _UPDATE_NS, _GRANT_NS, _PAGE_NS = 1000, 2000, 5000, 10_000
 _HOLD_US = 1000
+_OWN_KIB = 1024
+LEAST_OWN = 100
+"""Domains among which what all of them share, as the engine's cache of translations, does not count any more."""
 _STORE_READ_US = 50
 _LIMITS = {
     "mmu_update": _UPDATE_NS,
@@ -71,7 +75,7 @@ _BANDWIDTHS = (
 def rows() -> list[Row]:
     """New rows without figures, in the table's order."""
     devices = [*_disk_rows(), *_network_rows(), *_store_rows()]
-    return [*_boot_rows(), *_trap_rows(), *_guest_rows(), *devices, *_hosting_rows()]
+    return [*_boot_rows(), *_trap_rows(), *_guest_rows(), *devices, *_hosting_rows(), *_crowd_rows()]
 
 
 def _boot_rows() -> list[Row]:
@@ -161,4 +165,21 @@ def _hosting_rows() -> list[Row]:
         meaning = f"work of {count} domains for each second of the host's CPU, of what one does"
         made.append(row(f"work_{count}", "%", meaning, lower=False))
     made.append(row("two", "x", "work of two domains on two physical CPUs, of what one does", lower=False))
+    return made
+
+
+def _crowd_rows() -> list[Row]:
+    made = []
+    for kind, meaning, answer, marks in (
+        ("small", "small domains", "an alarm beside so many is late by", SMALL),
+        ("linux", "Linux guests", "a shell among so many answers after", LINUX),
+    ):
+        for count in marks:
+            made += [
+                Row(f"crowd_{kind}_{count}_start", "1/s", "crowd", f"the last of {count} {meaning}: starts in a second",
+                    lower_is_better=False),
+                Row(f"crowd_{kind}_{count}_own", "KiB", "crowd", "memory of the process's own, for each",
+                    targets=(Target(_OWN_KIB),) if kind == "small" and count >= LEAST_OWN else ()),
+                Row(f"crowd_{kind}_{count}_answer", "us", "crowd", answer),
+            ]  # fmt: skip
     return made

@@ -42,12 +42,12 @@ def find_grant_entry(v: VcpuPtr, address: u64, by_entry: cython.bint, table_mfn:
             return cython.NULL
     if not get_page(host, mfn, v.domain.domid):
         return cython.NULL
+    put_page(host, mfn)  # what it is used as keeps it
     frame = cython.address(host.frames[mfn])
     if frame.type != FRAME_L1 or frame.type_refs == 0 or not frame.flags & FRAME_VALIDATED:
-        entry = cython.NULL
-    elif by_entry:
+        return cython.NULL
+    if by_entry:
         entry = cython.cast(U64Ptr, frame_ptr(host, mfn)) + ((address & 0xFFF) >> 3)
-    put_page(host, mfn)
     table_mfn[0] = mfn
     return entry
 

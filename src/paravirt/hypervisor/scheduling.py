@@ -184,7 +184,6 @@ def runnable(v: VcpuPtr) -> cython.bint:
         and not d.paused
         and not d.is_shut_down
         and not d.dying
-        and not d.is_service
     )
 
 

@@ -68,6 +68,7 @@ def control(
         (domctl.XEN_DOMCTL_getdomaininfo, 7, EPERM),
         (domctl.XEN_DOMCTL_getdomaininfo, 99, ESRCH),
         (domctl.XEN_DOMCTL_getdomaininfo, SELF, ESRCH),
+        (domctl.XEN_DOMCTL_getdomaininfo, DOMID_INVALID, ESRCH),
         (domctl.XEN_DOMCTL_destroydomain, 7, EPERM),
         (domctl.XEN_DOMCTL_createdomain, 99, EPERM),
         (domctl.XEN_DOMCTL_assign_device, DOMID_IO, EPERM),

@@ -5,6 +5,7 @@
  *                           system times: "bench: had NANOSECONDS did UNITS"
  *     wake count=N          sleeps N times, and says how late each alarm came: "bench: late NANOSECONDS", "bench: end"
  *     yield                 gives its processor away for ever
+ *     idle                  says "bench: idle" and sleeps for ever
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -101,6 +102,16 @@ static void wake(void)
     shut_down(SHUTDOWN_POWEROFF);
 }
 
+static void idle(void)
+{
+    u64 *masks = (u64 *)(shared_page + 2048 + 512);
+    for (u64 i = 0; i < 64; i++)
+        masks[i] = ~0UL; /* no event ends the sleep */
+    say("bench: idle\n");
+    for (;;)
+        hypercall(SCHED_OP, SCHED_BLOCK, 0, 0, 0);
+}
+
 __attribute__((used)) void kernel(struct start_info *start)
 {
     static struct {
@@ -116,6 +127,8 @@ __attribute__((used)) void kernel(struct start_info *start)
         burn();
     if (word("wake"))
         wake();
+    if (word("idle"))
+        idle();
     while (word("yield"))
         hypercall(SCHED_OP, SCHED_YIELD, 0, 0, 0);
     need(0, "no work");

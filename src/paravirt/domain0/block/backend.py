@@ -15,7 +15,7 @@ from paravirt.abi.io.blkif import (
     VDISK_CDROM,
     VDISK_READONLY,
 )
-from paravirt.abi.io.xenbus import XenbusStateConnected
+from paravirt.abi.io.xenbus import XenbusStateClosed, XenbusStateConnected
 from paravirt.domain0.block.image import SECTOR_SIZE, Image
 from paravirt.domain0.block.queue import Queue
 from paravirt.domain0.block.rate import RateLimit
@@ -140,7 +140,14 @@ class BlockBackend(Backend):
         }
 
     def disconnect(self, done: Callable[[], None]) -> None:
-        """Take the rings down, when what is under way has ended."""
+        """Take the rings down, when what is under way has ended.
+
+        A frontend that has closed waits for what it had asked for: all of it is answered first. One that broke the
+        rules, or begins anew, gets no more answers: its rings may be something else by now.
+        """
+        finish = self._state.frontend == XenbusStateClosed and self.fault is None
+        # Who unplugs a disk that is in use holds requests back; there is no waiting without time.
+        linger = not self._state.is_online and not self.facilities.deterministic
         queues, self._queues = self._queues, []
         left = len(queues)
 
@@ -151,7 +158,7 @@ class BlockBackend(Backend):
                 done()
 
         for queue in queues:
-            queue.close(closed)
+            queue.close(closed, finish=finish, linger=linger)
         if not queues:
             done()
 

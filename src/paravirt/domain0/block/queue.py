@@ -22,12 +22,19 @@ from paravirt.domain0.block.requests import (
 from paravirt.domain0.block.transfers import DiskJob, GrantCache, Transfer
 from paravirt.domain0.devices.backend import MappedRing
 from paravirt.domain0.grants import GrantError, MappedGrant
+from paravirt.domain0.ring import RingError
 
 if TYPE_CHECKING:
     from paravirt.domain0.block.backend import BlockBackend
 
 BATCH: Final = 64
 """Requests of a ring that are looked at before other devices have their turn."""
+
+LINGER: Final = 0.2
+"""Seconds without requests after which a frontend that has closed is believed to have none left."""
+
+LINGERS_MOST: Final = 25
+"""How often they are waited for while more requests come."""
 
 KEPT_FOR_EACH: Final = 33
 """Frames for each entry of a ring that stay mapped at most: those of 32 segments, and of their description."""
@@ -47,7 +54,7 @@ class Queue:
         facilities, domid = device.facilities, device.nodes.domid
         self._device = device
         self._services = facilities.services
-        self._serve = device.guarded(self._look)
+        self._serve = device.guarded(self._go_on)
         self._ring = MappedRing(facilities.grants, domid, refs, REQUEST_SIZE)
         try:
             self._channel = facilities.services.bind(domid, port, self._serve)
@@ -59,17 +66,28 @@ class Queue:
         self._in_flight = 0
         self._is_waiting = False
         self._closed: Callable[[], None] | None = None
+        self._answers = True
+        self._lingers = 0
+        self._was_busy = False
         # There may be requests from before we came.
         self._services.post(self._serve)
 
-    def close(self, done: Callable[[], None]) -> None:
-        """Take no more requests; ``done`` is called when those under way have come to their end."""
+    def close(self, done: Callable[[], None], *, finish: bool, linger: bool) -> None:
+        """Take no more requests; ``done`` is called when those under way have come to their end.
+
+        Parameters:
+            finish: do and answer all that the frontend has put into the ring; else, answer nothing any more.
+            linger: and what it still puts into it, while that goes on, for some seconds at most.
+        """
         self._closed = done
-        self._channel.close()
-        self._backlog.clear()
-        self._ring.unmap()
-        if not self._in_flight:
-            self._end()
+        if finish:
+            if linger:
+                self._lingers = LINGERS_MOST
+                self._linger()
+            self._services.post(self._serve)
+        else:
+            self._leave()
+            self._wind_up()
 
     def completed(self, jobs: Sequence[DiskJob]) -> None:
         """Answer the requests of jobs that have run, and let the frontend see all answers."""
@@ -79,38 +97,83 @@ class Queue:
                 self._in_flight -= 1
                 borrowed += transfer.borrowed
                 self._device.count(transfer)
-                if self._closed is None:
+                if self._answers:
                     request = transfer.request
                     self._ring.respond(response(request.id, request.operation, transfer.status))
         self._frames.unmap(borrowed)
-        if self._closed is None:
-            if self._ring.publish():
-                self._channel.notify()
-            if self._backlog and not self._in_flight:
-                self._services.post(self._serve)
-        elif not self._in_flight:
-            self._end()
+        if not self._answers:
+            self._wind_up()
+            return
+        if self._ring.publish():
+            self._channel.notify()
+        if not self._in_flight and (self._backlog or self._closed is not None):
+            self._services.post(self._serve)
 
-    def _end(self) -> None:
+    def _leave(self) -> None:
+        """The ring is nothing to us any more."""
+        self._answers = False
+        self._channel.close()
+        self._backlog.clear()
+        self._ring.unmap()
+
+    def _wind_up(self) -> None:
+        """Closing: come to the end, unless something is under way."""
+        if self._in_flight:
+            return
+        if self._answers:
+            self._leave()
         self._frames.clear()
         if self._closed is not None:
             self._closed()
 
+    def _linger(self) -> None:
+        """Wait for what the frontend holds back, and tell it that there is room.
+
+        Linux's stops its queues before it says that it has closed; when it is told that its device has gone, it waits
+        for the requests that are in them, for ever.  An event starts the queues again.
+        """
+        self._was_busy = False
+        self._channel.notify()
+        self._services.call_later(LINGER, self._lingered)
+
+    def _lingered(self) -> None:
+        self._lingers = self._lingers - 1 if self._was_busy else 0
+        if self._lingers:
+            self._linger()
+        else:
+            self._serve()
+
+    def _go_on(self) -> None:
+        try:
+            self._look()
+        except RingError:
+            if self._closed is None:
+                raise
+            # The frontend has closed already: there is nothing to disconnect it from.
+            self._leave()
+            self._wind_up()
+
     def _look(self) -> None:
         """An event came, or it is our turn again."""
-        if self._closed is not None or self._is_waiting:
+        if not self._answers or self._is_waiting:
             return
         delay = self._device.delay()
         if delay > 0:
             self._is_waiting = True
             self._services.call_later(delay, self._waited)
             return
-        self._backlog += self._ring.take(BATCH - len(self._backlog))
+        taken = self._ring.take(BATCH - len(self._backlog))
+        self._was_busy |= bool(taken)
+        self._backlog += taken
         self._work()
-        # With a backlog, a job's completion goes on with it.
-        if not self._backlog and self._ring.ask_for_event():
+        if self._backlog:  # a job's completion goes on with it
+            return
+        if self._ring.ask_for_event():
             self._services.post(self._serve)
-        self._device.measure()
+        elif self._closed is None:
+            self._device.measure()
+        elif not self._lingers:
+            self._wind_up()
 
     def _waited(self) -> None:
         self._is_waiting = False

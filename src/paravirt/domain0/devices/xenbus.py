@@ -52,13 +52,14 @@ class BackendState:
     Attributes:
         state: XenbusState*, as published.
         is_online: the device stays when the frontend closes it.
+        frontend: what the frontend has published last.
     """
 
     def __init__(self, driver: Driver) -> None:
         self.state = XenbusStateInitialising
         self.is_online = True
         self._driver = driver
-        self._frontend = XenbusStateInitialising
+        self.frontend = XenbusStateInitialising
         self._then: int | None = None
         self._is_gone = False
 
@@ -73,7 +74,7 @@ class BackendState:
 
     def frontend_changed(self, state: int) -> None:
         """The frontend has published a state, or what is none; XenbusStateUnknown: its nodes are gone."""
-        self._frontend = state
+        self.frontend = state
         self._follow()
 
     def fail(self) -> None:
@@ -92,14 +93,14 @@ class BackendState:
     def destroy(self) -> None:
         """The device is to go now, whatever the frontend says."""
         self.is_online = False
-        self._frontend = XenbusStateUnknown
+        self.frontend = XenbusStateUnknown
         self._follow()
 
     def _follow(self) -> None:
         """Do what the frontend's last state asks for."""
         if self._is_gone or self.is_busy:
             return
-        frontend, state = self._frontend, self.state
+        frontend, state = self.frontend, self.state
         if frontend == XenbusStateUnknown:
             self.is_online = False
             self._disconnect(XenbusStateClosed)

@@ -117,9 +117,9 @@ def _set_status(owner: Domain, grants: GrantFrames, ref: int, user: int, readonl
         word = host.read_number(address, 4)
         flags, domid = word & 0xFFFF, word >> 16
         if not pinned and (flags & mask not in good or domid != user):
-            break
+            raise GrantStatus(GNTST_general_error)
         if not readonly and flags & GTF_readonly:
-            break
+            raise GrantStatus(GNTST_general_error)
         if grants.version == 1:
             if host.compare_exchange(address, word, word | wanted) == word:
                 return

@@ -275,7 +275,7 @@ def update_va_mapping(v: VcpuPtr, args: U64Ptr, mapped: u16) -> i64:
     granted: u64 = 0
     frame: FramePtr
     pte: U64Ptr
-    rc: i64 = -EINVAL
+    rc: i64
     if not may_touch(v, mapped):
         return -EPERM
     if not in_guest_range(args[0] & ~cython.cast(u64, 0xFFF), 1):
@@ -284,7 +284,9 @@ def update_va_mapping(v: VcpuPtr, args: U64Ptr, mapped: u16) -> i64:
     if pte == cython.NULL or not get_page(host, l1_mfn, v.domain.domid):
         return -EINVAL
     frame = cython.address(host.frames[l1_mfn])
-    if frame.type == FRAME_L1 and frame.type_refs != 0 and frame.flags & FRAME_VALIDATED:
+    if frame.type != FRAME_L1 or frame.type_refs == 0 or not frame.flags & FRAME_VALIDATED:
+        rc = -EINVAL
+    else:
         rc = mod_entry(v, l1_mfn, (args[0] >> 12) & 511, args[1], 1, False, mapped)
     put_page(host, l1_mfn)
     return flush_for(v, args[2], args[0]) if rc == 0 else rc

@@ -53,8 +53,8 @@ class Vcpu:
 
     @property
     def is_up(self) -> bool:
-        """Whether it was initialised and not taken down."""
-        return self.rec.initialised != 0 and not self.rec.pause_flags & VPF_DOWN
+        """Whether it was let go, which takes that it was initialised, and not taken down."""
+        return not self.rec.pause_flags & VPF_DOWN
 
     @property
     def runstate(self) -> int:
