@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import ipaddress
+import random
 import re
+import shutil
 import socket
 import struct
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from paravirt import Machine
+from paravirt import Machine, ShutdownReason
 from paravirt.domain0.net.interface import link_local
 from paravirt.domain0.net.options import NetworkOptions, parse_forward
 from paravirt.domain0.net.packet import ETH_IPV6, Packet, ip_text, mac_text
+from paravirt.domain0.xlcfg.disks import disk_spec
 from paravirt.domain0.xlcfg.vifs import DEFAULT_MTU, vif_spec
 from paravirt.errors import UserError
 from paravirt.guestkernels import obtain
@@ -281,3 +285,49 @@ def test_interfaces_come_and_go_under_traffic(machine: Machine, guests: dict[str
         check(machine, f"after interface {number}")
     ada("killall -q sh nc ping; while pidof ping nc >/dev/null; do sleep 0.1; done")
     assert held(machine) == before
+
+
+SYSTEM = b"""#!/bin/busybox sh
+/bin/busybox --install -s /bin
+mount -o remount,rw /
+exec sh
+"""
+
+
+def test_a_guest_lives_on_a_disk_and_is_on_a_network(ramdisk: bytes, tmp_path: Path) -> None:
+    """What it fetches from the host is on its root file system when it is off."""
+    programs = {name: shutil.which(name, path="/usr/sbin:/sbin:/usr/bin") for name in ("mke2fs", "debugfs")}
+    if not all(programs.values()):
+        pytest.skip("this system has no mke2fs")
+    root, disk, sent = tmp_path / "root", tmp_path / "disk", random.Random(1).randbytes(MIB)
+    for name in ("bin", "sbin", "etc", "proc", "sys", "dev", "tmp"):
+        (root / name).mkdir(parents=True)
+    shutil.copy(obtain("busybox").path, root / "bin/busybox")
+    for name, content in (("sbin/init", SYSTEM), ("etc/bound", BOUND)):
+        (root / name).write_bytes(content)
+    for name in ("bin/busybox", "sbin/init", "etc/bound"):
+        (root / name).chmod(0o755)
+    subprocess.run([programs["mke2fs"] or "", "-q", "-t", "ext4", "-d", root, disk, "16M"], check=True)
+    with (
+        Machine(memory=160, network=NetworkOptions(host_loopback=True)) as machine,
+        socket.create_server(("127.0.0.1", 0)) as listener,
+    ):
+        devices = [disk_spec(str(disk)), vif_spec()]
+        words = "console=hvc0 quiet root=/dev/xvda"
+        shell = Shell(machine.create(obtain("debian-cloud").path, ramdisk, words, 128, devices=devices))
+        assert "/dev/xvda / ext4 rw" in shell(f"{UP}; cat /proc/mounts")
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(sent)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        shell(f"nc router {listener.getsockname()[1]} >/fetched </dev/null")
+        thread.join(PATIENCE)
+        shell("sync; mount -o remount,ro /")
+        shell.domain.console.send("poweroff -f\n")
+        assert shell.domain.wait(PATIENCE) is ShutdownReason.POWEROFF
+    found = subprocess.run([programs["debugfs"] or "", "-R", "cat /fetched", disk], capture_output=True, check=True)
+    assert found.stdout == sent

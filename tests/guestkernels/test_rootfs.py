@@ -52,6 +52,7 @@ def test_an_image(tmp_path: Path) -> None:
     build_debian(image, 16, packages=["nano"], kernel=True)
     assert image.stat().st_size == 16 << 20
     assert content(image, "/etc/hostname") == "debian\n"
+    assert content(image, "/etc/resolv.conf") == "nameserver 10.0.2.1\nsearch guest\n", "the router, not the host's"
     assert content(image, "/etc/asked") == "passwd -d root\nsystemctl enable systemd-networkd\n"
     assert "linux /vmlinuz root=/dev/xvda" in content(image, "/boot/grub/grub.cfg")
     assert {"systemd-sysv", "linux-image-amd64", "nano"} <= set(content(image, "/etc/included").strip().split(","))

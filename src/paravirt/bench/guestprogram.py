@@ -37,6 +37,12 @@ KERNEL_OPTIONS = "quiet panic=-1"
 END_LINE = "PVBENCH END"
 """The last line in mode ``network``, in which the program runs several times."""
 
+SERVES_LINE = "PVBENCH SERVES ;"
+"""When a server takes connections."""
+
+SHELL_LINE = "PVBENCH SHELL"
+"""In mode ``network`` with ``pvbench.shell`` on the kernel's command line: commands are taken from now on."""
+
 NETWORK_PORT = 47101
 """Of the servers that guests measure the way to."""
 
@@ -94,16 +100,19 @@ udhcpc -q -n -i eth0 -s /etc/lease
 peer=
 for word in $(cat /proc/cmdline); do
     case $word in
-        pvbench.serve) exec /bin/pvbench --serve {NETWORK_PORT} ;;
+        pvbench.serve) exec /bin/pvbench --serve 0.0.0.0 {NETWORK_PORT} ;;
+        pvbench.shell) echo '{SHELL_LINE}'; exec /bin/busybox sh ;;
         pvbench.peer=*) peer=${{word#*=}} ;;
     esac
 done
 echo 'PVBENCH BEGINS'
-for mtu in 1500 500; do
-    ip link set eth0 mtu $mtu
-    /bin/pvbench --server $(cat /etc/router) --port {NETWORK_PORT} --label net_host_${{mtu}}_
-    [ -z "$peer" ] || /bin/pvbench --server $peer --port {NETWORK_PORT} --label net_guest_${{mtu}}_
-done
+measure() {{
+    /bin/pvbench --server $(cat /etc/router) --port {NETWORK_PORT} --label net_host_$1_ $2
+    [ -z "$peer" ] || /bin/pvbench --server $peer --port {NETWORK_PORT} --label net_guest_$1_ $2
+}}
+measure 1500
+ip link set eth0 mtu 500
+measure 500 "--only send,receive,echo"
 echo '{END_LINE}'
 exec /bin/busybox poweroff -f
 """

@@ -66,6 +66,11 @@ _NETWORK = (
     ("receive", "MB/s", "TCP the other way"),
     ("echo", "us", "a byte there and back"),
 )
+_NETWORK_LOAD = (
+    ("loaded", "us", "a byte there and back while another connection sends"),
+    ("packets_out", "us", "a UDP packet of 64 bytes, in bursts"),
+    ("packets_in", "us", "a UDP packet the other way"),
+)
 _BANDWIDTHS = (
     ("memcpy_4m", "copying 4 MiB", False),
     ("pipe_bandwidth", "a pipe between two processes", True),
@@ -123,7 +128,12 @@ def _network_rows() -> list[Row]:
         Row(f"net_{peer}_{mtu}_{name}", unit, "network", f"{meaning}, {way}, MTU {mtu}", lower_is_better=unit == "us")
         for mtu in (1500, 500)
         for peer, way in (("host", "from a guest to the host"), ("guest", "from a guest to another"))
-        for name, unit, meaning in _NETWORK
+        for name, unit, meaning in (*_NETWORK, *(_NETWORK_LOAD if mtu == 1500 else ()))
+    ]
+    beside = "beside a guest that floods the router, of that beside one that computes"
+    made += [
+        Row("net_flooded_send", "%", "network", f"throughput of two guests {beside}", lower_is_better=False),
+        Row("net_flooded_echo", "%", "network", f"time of a byte there and back {beside}"),
     ]
     return [*made, Row("net_domain0", "us/MB", "network", "CPU time of Domain 0's thread in all of these")]
 

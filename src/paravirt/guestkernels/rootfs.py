@@ -23,6 +23,8 @@ HOSTNAME: Final = "debian"
 PACKAGES: Final = ("systemd-sysv", "udev", "iproute2", "e2fsprogs", "kmod", "ca-certificates")
 KERNEL_PACKAGES: Final = ("linux-image-amd64", "initramfs-tools")
 
+# The host's own server may be one that only the host reaches.
+_NAMES: Final = "nameserver 10.0.2.1\nsearch guest\n"
 _NETWORK: Final = "[Match]\nName=en* eth*\n[Network]\nDHCP=yes\n"
 # The links are kept by Debian's kernel packages: a new kernel is the one that is booted next.
 _MENU: Final = """\
@@ -80,6 +82,7 @@ def _hooks(kernel: bool) -> list[str]:
         "etc/hostname": f"{HOSTNAME}\n",
         "etc/hosts": f"127.0.0.1 localhost\n127.0.1.1 {HOSTNAME}\n",
         "etc/fstab": "/dev/xvda / ext4 errors=remount-ro 0 1\n",
+        "etc/resolv.conf": _NAMES,
         "etc/systemd/network/80-dhcp.network": _NETWORK,
     }
     hooks = []

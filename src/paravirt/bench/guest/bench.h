@@ -49,6 +49,6 @@ int fail(void);       /* errno, and never 0 */
 
 extern const struct row system_rows[], process_rows[], memory_rows[], compute_rows[], disk_rows[], network_rows[];
 
-int serve(int port); /* what network_rows talk to */
+int serve(const char *host, int port); /* what network_rows talk to */
 
 #endif

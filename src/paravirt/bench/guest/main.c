@@ -5,6 +5,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "bench.h"
+#include "network.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -71,7 +72,7 @@ static void do_row(const struct row *row)
     } else {
         each = measure(row);
         if (row->bytes > 0)
-            printf("PVBENCH ROW %s%s %.1f MB/s\n", settings.label, row->name, row->bytes / each / 1e6);
+            printf("PVBENCH ROW %s%s %.3f MB/s\n", settings.label, row->name, row->bytes / each / 1e6);
         else
             printf("PVBENCH ROW %s%s %.4f us\n", settings.label, row->name, each * row->per * 1e6);
     }
@@ -119,7 +120,7 @@ static int tell_time(void)
 static int usage(void)
 {
     fprintf(stderr, "usage: pvbench [--shell FILE] [--scratch FOLDER] [--only NAME,...] [--row-ms N] [--list] [--clocks] "
-                    "[--disk FILE] [--server ADDRESS --port N] [--label TEXT] | --serve PORT\n");
+                    "[--disk FILE] [--server ADDRESS --port N] [--label TEXT] | --serve ADDRESS PORT | --flood ADDRESS\n");
     return 2;
 }
 
@@ -136,8 +137,10 @@ int main(int argc, char **argv)
         _exit(0); /* what the exec rows execute */
     if (argc == 2 && !strcmp(argv[1], "--clocks"))
         return tell_time();
-    if (argc == 3 && !strcmp(argv[1], "--serve"))
-        return serve(atoi(argv[2]));
+    if (argc == 4 && !strcmp(argv[1], "--serve"))
+        return serve(argv[2], atoi(argv[3]));
+    if (argc == 3 && !strcmp(argv[1], "--flood"))
+        return flood(argv[2]);
     for (i = 1; i < argc; i++) {
         const char *option = argv[i];
         if (!strcmp(option, "--list")) {
