@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paravirt.abi import errno, event_channel, xen
@@ -97,7 +97,7 @@ def test_port_0_is_never_given_out_and_the_lowest_free_port_comes_first(machine:
     assert events.alloc_unbound(guest.at, 7) == 2
     assert (port_of(guest, 2).state, port_of(guest, 2).remote_domid) == (UNBOUND, 7)
     assert events.close_port(guest.at, 0) == -errno.EINVAL
-    events.destroy_all_ports(guest.at)
+    native.destroy_ports(guest.at)
     assert (guest.rec.nr_ports, guest.rec.ports) == (0, None)
 
 
@@ -121,7 +121,7 @@ def test_ports_end_where_the_toolstack_or_the_abi_says(
         assert events.evtchn_send(machine.at, guest.at, last) == 0
         assert Shared(guest).is_pending(last)
         assert bytes(Shared(guest).mask) == behind
-    events.destroy_all_ports(guest.at)
+    native.destroy_ports(guest.at)
 
 
 def test_domain_0_has_ports_for_all_guests(machine: Machine) -> None:
@@ -129,7 +129,7 @@ def test_domain_0_has_ports_for_all_guests(machine: Machine) -> None:
     zero.max_ports = 4
     at = native.address(zero)
     assert [events.alloc_unbound(at, 1) for _ in range(2000)] == list(range(1, 2001))
-    events.destroy_all_ports(at)
+    native.destroy_ports(at)
 
 
 def test_a_dying_domain_gets_no_port_and_no_event(machine: Machine) -> None:
@@ -139,7 +139,7 @@ def test_a_dying_domain_gets_no_port_and_no_event(machine: Machine) -> None:
     assert events.bind_ipi(guest.at, 0) == -errno.EINVAL
     assert events.evtchn_send(machine.at, guest.at, port) == 0
     assert not Shared(guest).is_pending(port)
-    events.destroy_all_ports(guest.at)
+    native.destroy_ports(guest.at)
 
 
 # --- channels between domains -------------------------------------------------------------------------------
@@ -165,8 +165,8 @@ def test_a_channel_from_bind_to_close(machine: Machine) -> None:
     assert not Shared(two).is_pending(bound)
     left = port_of(one, offered)
     assert (left.state, left.remote_domid) == (UNBOUND, 2)
-    events.destroy_all_ports(two.at)
-    events.destroy_all_ports(one.at)
+    native.destroy_ports(two.at)
+    native.destroy_ports(one.at)
 
 
 def test_only_the_domain_that_a_port_waits_for_may_bind_it(machine: Machine) -> None:
@@ -175,7 +175,7 @@ def test_only_the_domain_that_a_port_waits_for_may_bind_it(machine: Machine) -> 
     assert events.bind_interdomain(three.at, 1, offered) == -errno.EINVAL
     assert events.bind_interdomain(two.at, 1, offered) == 1
     for guest in (one, two, three):
-        events.destroy_all_ports(guest.at)
+        native.destroy_ports(guest.at)
 
 
 def test_who_has_no_port_left_cannot_bind_and_the_offer_stands(machine: Machine) -> None:
@@ -185,8 +185,8 @@ def test_who_has_no_port_left_cannot_bind_and_the_offer_stands(machine: Machine)
     assert port_of(one, offered).state == UNBOUND
     assert events.close_port(two.at, last) == 0
     assert events.bind_interdomain(two.at, 1, offered) == last
-    events.destroy_all_ports(two.at)
-    events.destroy_all_ports(one.at)
+    native.destroy_ports(two.at)
+    native.destroy_ports(one.at)
 
 
 def test_a_channel_within_one_domain(machine: Machine) -> None:
@@ -199,17 +199,17 @@ def test_a_channel_within_one_domain(machine: Machine) -> None:
     assert not Shared(guest).is_pending(second)
     assert events.close_port(guest.at, first) == 0
     assert port_of(guest, second).state == UNBOUND
-    events.destroy_all_ports(guest.at)
+    native.destroy_ports(guest.at)
 
 
 def test_a_domain_that_ends_leaves_its_peers_unbound(machine: Machine) -> None:
     one, two = fresh(machine, 1), fresh(machine, 2)
     bound = events.bind_interdomain(two.at, 1, events.alloc_unbound(one.at, 2))
     one.rec.dying = 1
-    events.destroy_all_ports(one.at)
+    native.destroy_ports(one.at)
     assert port_of(two, bound).state == UNBOUND
     assert events.evtchn_send(machine.at, two.at, bound) == 0
-    events.destroy_all_ports(two.at)
+    native.destroy_ports(two.at)
 
 
 # --- virtual interrupts, interrupts between vcpus -----------------------------------------------------------
@@ -251,7 +251,7 @@ def test_virtual_interrupts(machine: Machine) -> None:
     assert shared.info(0).evtchn_upcall_pending == 0
     assert events.bind_virq(guest.at, xen.VIRQ_TIMER, 0) == timers[0]
     assert events.evtchn_send(machine.at, guest.at, timers[0]) == -errno.EINVAL
-    events.destroy_all_ports(guest.at)
+    native.destroy_ports(guest.at)
 
 
 def test_interrupts_between_vcpus(machine: Machine) -> None:
@@ -265,7 +265,7 @@ def test_interrupts_between_vcpus(machine: Machine) -> None:
     assert events.evtchn_send(machine.at, guest.at, port) == 0
     assert Shared(guest).info(1).evtchn_upcall_pending == 1
     assert guest.vcpu[1].rec.pause_flags == 0
-    events.destroy_all_ports(guest.at)
+    native.destroy_ports(guest.at)
 
 
 # --- the words ----------------------------------------------------------------------------------------------
@@ -307,6 +307,7 @@ class Model:
                 self.select(port)
 
 
+@settings(deadline=None)
 @given(STEPS)
 def test_two_level_words_follow_the_model(steps: list[tuple[str, int]]) -> None:
     machine = Machine(frames=64)
@@ -346,7 +347,7 @@ def test_two_level_words_follow_the_model(steps: list[tuple[str, int]]) -> None:
         assert {w for w in range(64) if shared.info().evtchn_pending_sel >> w & 1} == model.selector
         assert bool(shared.info().evtchn_upcall_pending) == model.upcall
         assert bool(events.is_pending(guest.at, port)) == (port in model.pending)
-    events.destroy_all_ports(guest.at)
+    native.destroy_ports(guest.at)
     machine.close()
 
 
@@ -365,7 +366,7 @@ def test_a_vcpu_without_vcpu_info_gets_bits_but_no_upcall(machine: Machine) -> N
     assert events.evtchn_send(machine.at, guest.at, port) == 0
     assert Shared(guest).is_pending(port)
     assert not events.has_pending(guest.vcpu[32].at)
-    events.destroy_all_ports(guest.at)
+    native.destroy_ports(guest.at)
 
 
 def test_unmask_leaves_ports_alone_that_are_not_in_use(machine: Machine) -> None:
@@ -377,7 +378,7 @@ def test_unmask_leaves_ports_alone_that_are_not_in_use(machine: Machine) -> None
     assert events.unmask(guest.at, 0) == 0
     assert events.unmask(guest.at, 64) == -errno.EINVAL
     assert shared.mask[0] == 1 << 60
-    events.destroy_all_ports(guest.at)
+    native.destroy_ports(guest.at)
 
 
 @pytest.mark.parametrize(("polled", "woken"), [(0, True), (1, True), (2, False)])
@@ -394,7 +395,7 @@ def test_an_event_ends_a_poll_for_it_even_if_it_is_masked(machine: Machine, poll
     poller.pause_flags = IN_POLL
     events.evtchn_send(machine.at, guest.at, port)
     assert poller.pause_flags & IN_POLL
-    events.destroy_all_ports(guest.at)
+    native.destroy_ports(guest.at)
 
 
 # --- posting ------------------------------------------------------------------------------------------------
@@ -421,7 +422,7 @@ def test_a_domain_in_guest_code_is_kicked_and_its_words_are_left_alone(machine: 
     assert [shared.info(vcpu).evtchn_upcall_pending for vcpu in (0, 1)] == [1, 1]
     assert guest.vcpu[1].rec.pause_flags == 0
     assert not any(port_of(guest, port).pending for port in range(guest.rec.nr_ports))
-    events.destroy_all_ports(guest.at)
+    native.destroy_ports(guest.at)
 
 
 def test_only_the_domain_that_is_in_guest_code_is_posted_to(machine: Machine) -> None:
@@ -438,7 +439,7 @@ def test_only_the_domain_that_is_in_guest_code_is_posted_to(machine: Machine) ->
     events.evtchn_send(machine.at, one.at, other)
     assert Shared(one).is_pending(other)
     for guest in (one, two):
-        events.destroy_all_ports(guest.at)
+        native.destroy_ports(guest.at)
 
 
 def test_what_is_posted_to_a_port_goes_when_it_is_closed(machine: Machine) -> None:
@@ -451,7 +452,7 @@ def test_what_is_posted_to_a_port_goes_when_it_is_closed(machine: Machine) -> No
     assert events.bind_ipi(guest.at, 0) == port
     events.apply_posted(guest.at)
     assert not Shared(guest).is_pending(port)
-    events.destroy_all_ports(guest.at)
+    native.destroy_ports(guest.at)
     events.apply_posted(guest.at)
 
 
@@ -481,9 +482,9 @@ def test_domain_0_is_told_by_its_eventfd(machine: Machine) -> None:
     finally:
         machine.host.service_fd = -1
         os.close(fd)
-    events.destroy_all_ports(at)
+    native.destroy_ports(at)
     assert port_of(guest, offered).state == UNBOUND
-    events.destroy_all_ports(guest.at)
+    native.destroy_ports(guest.at)
 
 
 def test_priorities_are_for_the_fifo_abi(machine: Machine) -> None:
@@ -493,4 +494,4 @@ def test_priorities_are_for_the_fifo_abi(machine: Machine) -> None:
     assert events.set_priority(guest.at, port, 0) == -errno.ENOSYS
     assert events.set_priority(guest.at, 60, 99) == -errno.ENOSYS
     assert port_of(guest, port).priority == event_channel.EVTCHN_FIFO_PRIORITY_DEFAULT
-    events.destroy_all_ports(guest.at)
+    native.destroy_ports(guest.at)

@@ -85,7 +85,7 @@ class Fifo:
         return taken
 
     def end(self) -> None:
-        events.destroy_all_ports(self.at)
+        native.destroy_ports(self.at)
         assert all(self.machine.frames[mfn].type_refs == 0 for mfn in self.frames)
         assert all(self.machine.frames[mfn].refs == 1 for mfn in self.frames)
 
@@ -128,7 +128,7 @@ def test_the_first_control_block_takes_the_domain_over(machine: Machine) -> None
     control = BLOCK.from_address(machine.host.memory + (mfn << 12) + 4096 - 72)
     assert (control.ready, control.head[7]) == (1 << 7, early[0])
     assert Shared(guest).info().evtchn_upcall_pending == 1
-    events.destroy_all_ports(guest.at)
+    native.destroy_ports(guest.at)
     assert (guest.rec.fifo, machine.frames[mfn].type_refs, machine.frames[array].type_refs) == (0, 0, 0)
     assert (machine.frames[mfn].refs, machine.frames[array].refs) == (1, 1)
 
@@ -264,7 +264,7 @@ def test_without_its_control_block_a_vcpu_only_has_the_bit(machine: Machine) -> 
     assert guest.get(port) == PENDING
     assert not guest.take_upcall(1)
     assert events.is_pending(guest.at, port)
-    events.destroy_all_ports(guest.at)
+    native.destroy_ports(guest.at)
 
 
 def test_unmasking_a_port_that_has_no_word_yet_is_nothing(machine: Machine) -> None:

@@ -58,7 +58,7 @@ def machine() -> Iterator[Machine]:
 def guest(machine: Machine) -> Iterator[Guest]:
     made = fresh(machine, vcpus=2)
     yield made
-    events.destroy_all_ports(made.at)
+    native.destroy_ports(made.at)
 
 
 def test_what_is_bound_is_answered_and_has_a_status(machine: Machine, guest: Guest) -> None:
@@ -133,8 +133,8 @@ def test_refusals(
     assert bytes(argument) == before
     # The number is 32 bits wide: what is above them does not count.
     assert make(machine, guest, command | 1 << 40, argument) == -error
-    events.destroy_all_ports(native.address(zero))
-    events.destroy_all_ports(full.at)
+    native.destroy_ports(native.address(zero))
+    native.destroy_ports(full.at)
 
 
 def test_a_privileged_domain_acts_on_others(machine: Machine, guest: Guest) -> None:
@@ -148,7 +148,7 @@ def test_a_privileged_domain_acts_on_others(machine: Machine, guest: Guest) -> N
     other.rec.paused = 1
     assert make(machine, guest, event_channel.EVTCHNOP_reset, EvtchnReset(2)) == 0
     assert port_of(other, argument.port).state == 0
-    events.destroy_all_ports(other.at)
+    native.destroy_ports(other.at)
 
 
 def test_a_long_reset_is_preempted_and_goes_on(machine: Machine) -> None:
@@ -178,7 +178,7 @@ def test_a_long_reset_is_preempted_and_goes_on(machine: Machine) -> None:
     assert all(port_of(many, port).state == 0 for port in ports)
     assert make(machine, many, going_on, EvtchnReset(DOMID_SELF)) == -errno.EBUSY
     assert events.bind_ipi(many.at, 0) == 1
-    events.destroy_all_ports(many.at)
+    native.destroy_ports(many.at)
 
 
 def test_fifo_by_hypercalls(machine: Machine, guest: Guest) -> None:
@@ -258,4 +258,4 @@ def test_send_reaches_the_other_domain(machine: Machine, guest: Guest) -> None:
     bound = events.bind_interdomain(guest.at, 2, offered)
     assert make(machine, guest, event_channel.EVTCHNOP_send, EvtchnSend(bound)) == 0
     assert Shared(other).is_pending(offered)
-    events.destroy_all_ports(other.at)
+    native.destroy_ports(other.at)

@@ -313,6 +313,19 @@ def test_the_granters_end_leaves_what_is_mapped(world: World, giver: Guest, take
     assert not world.host.zombies
 
 
+@pytest.mark.parametrize(("granted", "status"), [(abi.GTF_readonly, abi.GNTST_general_error), (0, 0)])
+def test_what_an_ended_domain_granted_to_be_read_stays_so(
+    world: World, giver: Guest, taker: Guest, granted: int, status: int
+) -> None:
+    """Another user may read the same frame, and nobody who could write it is left."""
+    giver.grant(9, taker.domid, giver.mfns[8], abi.GTF_permit_access | granted)
+    assert taker.map(giver.domid, 9, 0, HOST | READONLY).status == 0
+    giver.domain.destroy()
+    assert taker.map(giver.domid, 9, 1).status == status
+    assert taker.map(giver.domid, 9, 2, HOST | READONLY).status == 0
+    require_clean(world.host)
+
+
 def test_both_end_with_grants_both_ways(world: World, giver: Guest, taker: Guest) -> None:
     for one, other in ((giver, taker), (taker, giver)):
         one.grant(9, other.domid, one.mfns[8])

@@ -27,9 +27,8 @@ cdef i64 bind_vcpu(Domain* d, u32 port, u32 vcpu) noexcept nogil
 cdef i64 close_port(Domain* d, u32 port) noexcept nogil
 cdef i64 set_priority(Domain* d, u32 port, u32 priority) noexcept nogil
 cdef i64 expand_array(Domain* d, u64 mfn) noexcept nogil
-cdef bint reset_some_ports(Domain* d, u32 count) noexcept nogil
-cdef void reset_ports(Domain* d) noexcept nogil
-cdef void destroy_all_ports(Domain* d) noexcept nogil
+cdef bint reset_ports(Domain* d) noexcept nogil
+cdef bint destroy_ports(Domain* d) noexcept nogil
 
 # Within this module.
 cdef bint ensure_ports(Domain* d, u32 count) noexcept nogil

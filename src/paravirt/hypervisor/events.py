@@ -57,6 +57,7 @@ from cython.cimports.paravirt.hypervisor.events_fifo import (
     fifo_set_pending,
     fifo_unmask,
 )
+from cython.cimports.paravirt.hypervisor.promotion import work_spent
 from cython.cimports.paravirt.hypervisor.records import (
     PORT_FREE,
     PORT_INTERDOMAIN,
@@ -83,6 +84,8 @@ from cython.cimports.posix.unistd import write
 
 # Ports come into being in buckets of this many: a number in the last bucket is valid even while it is free.
 BUCKET = cython.declare(u32, 64)
+# What the closing of a port is worth, in looks at page-table entries (promotion.WORK_LIMIT).
+WORK_OF_CLOSE = cython.declare(u64, 64)
 # Where the two-level ABI's words are: in shared_info, and the selector in vcpu_info.
 PENDING_OFFSET = cython.declare(u32, 2048)
 MASK_OFFSET = cython.declare(u32, 2560)
@@ -379,8 +382,8 @@ def bind_interdomain(d: DomainPtr, remote: u16, remote_port: u32) -> i64:
 
     The local end is pending at once, in case the peer sent before anybody listened.
 
-    Returns the local port; -ESRCH: no such domain; -EINVAL: no port there that waits for us; or alloc_port's
-    error.
+    Returns the local port; -ESRCH: no such domain; -EINVAL: no port there that waits for us, or it ends; or
+    alloc_port's error.
     """
     host: HostPtr = d.host
     peer: DomainPtr = host.domains[remote] if remote < host.max_domains else cython.NULL
@@ -391,7 +394,8 @@ def bind_interdomain(d: DomainPtr, remote: u16, remote_port: u32) -> i64:
     if port < 0:
         return port
     if (
-        not port_is_valid(peer, remote_port)
+        peer.dying
+        or not port_is_valid(peer, remote_port)
         or peer.ports[remote_port].state != PORT_UNBOUND
         or peer.ports[remote_port].remote_domid != d.domid
     ):
@@ -516,34 +520,30 @@ def expand_array(d: DomainPtr, mfn: u64) -> i64:
     return 0
 
 
-def reset_some_ports(d: DomainPtr, count: u32) -> cython.bint:
-    """Close the next ``count`` ports of a reset; after the last one go back to the two-level ABI: is it done?
+def reset_ports(d: DomainPtr) -> cython.bint:
+    """Close ports until the time is over; after the last one go back to the two-level ABI: is it done?
 
-    d.next_evtchn says where the reset that is in progress goes on; 0: there is none.
+    d.next_evtchn says where a reset that is in progress goes on; 0: there is none.
     """
     if d.next_evtchn == 0:
         d.next_evtchn = 1
-    while count != 0 and d.next_evtchn < d.nr_ports:
+    while d.next_evtchn < d.nr_ports:
+        if work_spent(d.host):
+            return False
         close_port(d, d.next_evtchn)
         d.next_evtchn += 1
-        count -= 1
-    if d.next_evtchn < d.nr_ports:
-        return False
+        d.host.work += WORK_OF_CLOSE
     d.next_evtchn = 0
     fifo_destroy(d)
     return True
 
 
-def reset_ports(d: DomainPtr) -> cython.void:
-    """Close everything at once, and go back to the two-level ABI."""
-    d.next_evtchn = 0
-    reset_some_ports(d, d.nr_ports)
-
-
-def destroy_all_ports(d: DomainPtr) -> cython.void:
-    """The domain ends: close everything, and give the memory back."""
-    reset_ports(d)
+def destroy_ports(d: DomainPtr) -> cython.bint:
+    """The same for a domain that ends: the memory is given back with the last one."""
+    if not reset_ports(d):
+        return False
     free(d.ports)
     d.ports = cython.NULL
     d.nr_ports = 0
     d.posted = 0
+    return True

@@ -51,13 +51,12 @@ from cython.cimports.paravirt.hypervisor.events import (
     evtchn_send,
     expand_array,
     port_is_valid,
-    reset_some_ports,
+    reset_ports,
     set_priority,
     unmask,
 )
 from cython.cimports.paravirt.hypervisor.events_fifo import fifo_init_control
 from cython.cimports.paravirt.hypervisor.guestmem import copy_from_guest, copy_to_guest
-from cython.cimports.paravirt.hypervisor.promotion import work_spent
 from cython.cimports.paravirt.hypervisor.records import (
     PORT_INTERDOMAIN,
     PORT_IPI,
@@ -78,9 +77,6 @@ from paravirt.hypervisor.hypercalls.pirqs import NR_PIRQS
 
 # Xen's own way to go on with a preempted reset; guests see it answered, though it is not in the header.
 EVTCHNOP_RESET_CONT = cython.declare(u32, 14)
-# Ports that a reset closes before it looks whether it should stop, and what one is worth (promotion.WORK_LIMIT).
-PORTS_AT_A_TIME = cython.declare(u32, 64)
-WORK_OF_CLOSE = cython.declare(u32, 64)
 NAMED_PIRQS = cython.declare(u32, NR_PIRQS)
 # struct evtchn_op: the command, and behind it the argument.
 COMPAT_SIZE = cython.declare(u64, 28)
@@ -221,11 +217,7 @@ def op_reset(v: VcpuPtr, args: U64Ptr, domid: u16, continued: cython.bint) -> i6
         return -EINVAL
     if continued != (d.next_evtchn != 0):
         return -EBUSY
-    while not reset_some_ports(d, PORTS_AT_A_TIME):
-        d.host.work += PORTS_AT_A_TIME * WORK_OF_CLOSE
-        if work_spent(d.host):
-            return continue_reset(v, args)
-    return 0
+    return 0 if reset_ports(d) else continue_reset(v, args)
 
 
 def continue_reset(v: VcpuPtr, args: U64Ptr) -> i64:

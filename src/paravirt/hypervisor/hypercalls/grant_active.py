@@ -164,6 +164,8 @@ def pin_for_mapping(owner: Domain, ref: int, user: int, flags: int) -> Active:
         if active is None or not (readonly or active.is_written):
             if not grants.is_closed:
                 _set_status(owner, grants, ref, user, readonly, True)
+            elif active is not None and active.is_readonly:
+                raise GrantStatus(GNTST_general_error)
             if active is None:
                 mfn = grants.frame_at(ref)
                 if not host.get_page(mfn, owner.domid):

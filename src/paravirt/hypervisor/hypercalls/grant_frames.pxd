@@ -8,6 +8,7 @@ cdef class Active:
     cdef public u32 start
     cdef public u32 length
     cdef public bint is_sub_page
+    cdef public bint is_readonly
     cdef public object behind
     cdef public list pins
 

@@ -18,6 +18,7 @@ from paravirt.abi.grant_table import (
     GrantEntryV2,
     GTF_permit_access,
     GTF_reading,
+    GTF_readonly,
     GTF_sub_page,
     GTF_transitive,
     GTF_type_mask,
@@ -74,6 +75,7 @@ class Active:
         start, length: the part of it that is granted, in bytes.
         is_sub_page: it is a part, or transitive; such a grant is not mapped.
         behind: for a transitive grant, whose grant stands behind it, and which.
+        is_readonly: once its domain has ended, whether it may not be mapped to be written.
         pins: how many uses of each kind there are: HOST_WRITE, ... DEVICE_READ.
     """
 
@@ -92,6 +94,7 @@ class Active:
         self.length = length
         self.is_sub_page = is_sub_page
         self.behind = behind
+        self.is_readonly = False
         self.pins = [0, 0, 0, 0]
 
     @property
@@ -164,7 +167,9 @@ class GrantFrames:
             self._domain.unshare_frame(mfn)
 
     def close(self) -> None:
-        """The domain ends, and its frames with it."""
+        """The domain ends, and its frames with it: of grants in use it is kept what they allow."""
+        for ref, active in self.active.items():
+            active.is_readonly = bool(self.read(ref).flags & GTF_readonly)
         self.is_closed = True
 
     def set_version(self, version: int) -> None:

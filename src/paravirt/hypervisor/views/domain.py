@@ -350,12 +350,15 @@ class Domain:
         large one.
         """
         rec: DomainPtr = self.rec
+        rec.host.work = 0
         if not rec.dying:
             self._begin_end()
+        if not ev.destroy_ports(rec):
+            note_work(rec.host)
+            return False
         if not release_mappings(self, MAPPINGS_AT_ONCE):
             return False
         self._release_vcpus()
-        rec.host.work = 0
         rec.host.old = cython.address(rec.old)
         gone: cython.bint = self._rid_of_some()
         rec.host.old = cython.address(rec.host.spare)
@@ -377,7 +380,7 @@ class Domain:
         rec.dying = 1
         if self.state.grants is not None:
             self.state.grants.close()
-        ev.destroy_all_ports(rec)
+        rec.next_evtchn = 0  # of a reset that the guest had begun: it may have bound ports behind it
 
     def _release_vcpus(self) -> cython.void:
         """Give back what the vcpus hold, but for page tables."""
