@@ -1,7 +1,8 @@
-"""Random requests of two domains, legal and not, against the model: the same answers, the same frames, audit clean."""
+"""Random requests of three domains, legal and not, against the model: the same answers and frames, audit clean."""
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
 import struct
@@ -19,15 +20,17 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from paravirt.abi import grant_table as abi
 from paravirt.abi import memory as mem
 from paravirt.abi import xen
 from paravirt.hypervisor.audit import require_clean
 from paravirt.hypervisor.hypercalls.direct import hypercall
+from paravirt.hypervisor.hypercalls.grant_frames import grants_of
 from paravirt.hypervisor.views import Domain, Host
 from paravirt.machine.memory import Memory
 from paravirt.machine.unicorn.engine import UnicornEngine
 
-from .model import FREE, L4, PRESENT, WRITABLE, XEN, DomainModel, Frame, Model
+from .model import FREE, L4, PRESENT, WRITABLE, XEN, DomainModel, Frame, GrantTable, Mapping, Model, Place
 
 FRAMES = 256
 EXAMPLES = int(os.environ.get("PARAVIRT_EXAMPLES", "40"))
@@ -40,11 +43,16 @@ DOMID_FREE = 0x7FF4
 
 INDICES = st.sampled_from([0, 1, 2, 255, 256, 271, 272, 511])
 FLAGS = st.sampled_from([0, 1, 1, 3, 3, 3, 7, 5, 0x67, 0x25, 0x103, 0x9, 0x11, 0x81, 0x83, 0x8000_0000_0000_0003])
-WHO = st.integers(0, 1)
+DOMAINS = 3
+WHO = st.integers(0, DOMAINS - 1)
 # A frame by what it is: one of a domain's pages, its shared info, the hypervisor's, none.
 PICK = st.tuples(
     st.sampled_from(["own"] * 12 + ["other", "tables", "shared", "xen", "zero", "beyond"]), st.integers(0, PAGES - 1)
 )
+# Entries of the L1 table of every domain at which grants are mapped, some of them.
+SLOTS = st.integers(FIXED, FIXED + 6)
+REFS = st.integers(8, 11)
+GRANT_FLAGS = st.sampled_from([1, 1, 1, 5, 0, 2, 0x101])
 # None that matters, and those that a table's entries must not have at one level or another.
 BITS = st.sampled_from([0, 0, 0, 0x8, 0x10, 0x80, 0x100])
 PAGE_NUMBERS = st.lists(st.integers(FIXED, PAGES - 1), min_size=1, max_size=3)
@@ -97,6 +105,9 @@ class Sides:
                 self.memory.write(mfn * 4096 + index * 8, struct.pack("<Q", value))
         self.domain.pin_l4(0)
         self.domain.set_context(rip=WINDOW, rsp=WINDOW, rsi=0, cr3_pfn=0)
+        self.model.grants[self.domid] = GrantTable()
+        for mfn in grants_of(self.domain).shared:
+            self.model.frames[mfn] = Frame(self.domid, WRITABLE, uses=1, refs=1, allocated=True, hypervisors=True)
         self.model.get_and_use(l4, self.domid, L4)
         assert self.model.attempt("pin", self.domid, l4, L4)
 
@@ -110,6 +121,11 @@ class Sides:
 
     def mmuext(self, command: int, one: int, two: int = 0) -> int:
         return self.call(26, self.put(struct.pack("<QQQ", command, one, two)), 1, 0, xen.DOMID_SELF)
+
+    def granting(self, operation: int, request: ctypes.Structure) -> Any:
+        """One request about grants: as it came back."""
+        assert self.call(20, operation, self.put(bytes(request)), 1) == 0
+        return type(request).from_buffer_copy(self.memory.read(self.mfns[4] * 4096, ctypes.sizeof(request)))
 
     def reservation(self, operation: int, value: int) -> int:
         """One extent of one frame: how many were done."""
@@ -133,17 +149,19 @@ class Frames(RuleBasedStateMachine):
             owner, _, uses, refs, _ = self.host.frame_info(mfn)
             if owner != DOMID_FREE:
                 self.model.frames[mfn] = Frame(XEN, refs=refs, uses=uses)
-        self.sides: list[Sides] = [Sides(self.world, self.model) for _ in range(2)]
+        self.sides: list[Sides] = [Sides(self.world, self.model) for _ in range(DOMAINS)]
+        self.ended: list[int] = []
 
     def teardown(self) -> None:
         for side in getattr(self, "sides", []):
             if side.domid in self.host.domains:
                 side.domain.destroy()
+        assert not self.host.zombies
         require_clean(self.host, "at the end")
 
     def mfn(self, who: int, pick: tuple[str, int]) -> int:
         kind, number = pick
-        own, other = self.sides[who], self.sides[1 - who]
+        own, other = self.sides[who], self.sides[(who + 1 + number % 2) % DOMAINS]
         return {
             "own": own.mfns[max(number, FIXED)],
             "tables": own.mfns[number % 4],
@@ -160,13 +178,6 @@ class Frames(RuleBasedStateMachine):
     def both(self, done: bool, request: str, *arguments: Any) -> None:
         assert done == self.model.attempt(request, *arguments), f"{request}{arguments}: {'done' if done else 'refused'}"
 
-    def is_linear(self, table: int, value: int) -> bool:
-        """An entry that would name a table of its own table's level: tested elsewhere."""
-        target, frame = self.model.frames.get(value >> 12 & 0xFFFFFF), self.model.frames.get(table)
-        if not value & 1 or target is None or frame is None:
-            return False
-        return target is frame or (frame.uses > 0 and frame.type > 1 and target.uses > 0 and target.type == frame.type)
-
     # --- page tables ------------------------------------------------------------------------------------------
 
     @rule(who=WHO, table=PICK, index=INDICES, pick=PICK, flags=FLAGS, keep=st.booleans())
@@ -174,7 +185,7 @@ class Frames(RuleBasedStateMachine):
         self, who: int, table: tuple[str, int], index: int, pick: tuple[str, int], flags: int, keep: bool
     ) -> None:
         side, mfn, value = self.sides[who], self.mfn(who, table), self.value(who, pick, flags)
-        if self.is_linear(mfn, value) or mfn in (*side.mfns[:FIXED], *self.sides[1 - who].mfns[:FIXED]):
+        if any(mfn in other.mfns[:FIXED] for other in self.sides):
             return
         if mfn == side.domain.shared_info_mfn:
             return  # a plain write there is the guest's own affair
@@ -182,7 +193,7 @@ class Frames(RuleBasedStateMachine):
         rc = side.call(1, side.put(request), 1, 0, xen.DOMID_SELF)
         self.both(rc == 0, "update", side.domid, mfn, index, value)
 
-    @rule(who=WHO, number=st.integers(FIXED, 400), pick=PICK, flags=FLAGS)
+    @rule(who=WHO, number=SLOTS | st.integers(FIXED, 400), pick=PICK, flags=FLAGS)
     def update_va_mapping(self, who: int, number: int, pick: tuple[str, int], flags: int) -> None:
         side, value = self.sides[who], self.value(who, pick, flags)
         rc = side.call(14, WINDOW + number * 4096, value, 0)
@@ -207,25 +218,20 @@ class Frames(RuleBasedStateMachine):
     @rule(who=WHO, table=PICK, level=st.integers(1, 4))
     def pin(self, who: int, table: tuple[str, int], level: int) -> None:
         side, mfn = self.sides[who], self.mfn(who, table)
-        if self.names_itself(mfn, level):
-            return
         rc = side.mmuext(level - 1, mfn)
         self.both(rc == 0, "pin", side.domid, mfn, level)
 
-    def names_itself(self, mfn: int, level: int, above: tuple[int, ...] = ()) -> bool:
-        """Whether validating a frame as a table would come to a linear map."""
-        frame = self.model.frames.get(mfn)
-        if frame is None or level == 1:
-            return False
-        for value in frame.words.values():
-            target = value >> 12 & 0xFFFFFF
-            below = self.model.frames.get(target)
-            if value & 1 and below is not None:
-                if target in (mfn, *above) or (below.uses and below.type == level):
-                    return True
-                if self.names_itself(target, level - 1, (mfn, *above)):
-                    return True
-        return False
+    @rule(who=WHO, number=st.integers(FIXED, PAGES - 1), below=st.integers(FIXED, PAGES - 1), index=INDICES)
+    def make_linear(self, who: int, number: int, below: int, index: int) -> None:
+        """An entry that names another table of the same level, or its own table, read-only, where there is a table."""
+        side = self.sides[who]
+        tables = [mfn for mfn in side.mfns[1:] if 1 < self.model.frames[mfn].type <= L4 and self.model.frames[mfn].uses]
+        if side.mfns[number] in tables:
+            mfn = side.mfns[number]
+            alike = [other for other in tables if self.model.frames[other].type == self.model.frames[mfn].type]
+            value = alike[below % len(alike)] << 12 | 0x25
+            rc = side.call(1, side.put(struct.pack("<QQ", mfn << 12 | index << 3, value)), 1, 0, xen.DOMID_SELF)
+            self.both(rc == 0, "update", side.domid, mfn, index, value)
 
     @rule(who=WHO, table=PICK)
     def unpin(self, who: int, table: tuple[str, int]) -> None:
@@ -245,7 +251,7 @@ class Frames(RuleBasedStateMachine):
         value = side.mfns[1] << 12 | PTE_TABLE
         rc = side.call(1, side.put(struct.pack("<QQ", mfn << 12 | 511 << 3, value)), 1, 0, xen.DOMID_SELF)
         self.both(rc == 0, "update", side.domid, mfn, 511, value)
-        if rc != 0 or self.names_itself(mfn, 4):
+        if rc != 0:
             return
         self.both(side.mmuext(5, mfn) == 0, "new_baseptr", side.domid, mfn)
         self.both(side.mmuext(5, side.mfns[0]) == 0, "new_baseptr", side.domid, side.mfns[0])
@@ -253,8 +259,6 @@ class Frames(RuleBasedStateMachine):
     @rule(who=WHO, table=PICK)
     def new_user_baseptr(self, who: int, table: tuple[str, int]) -> None:
         side, mfn = self.sides[who], self.mfn(who, table)
-        if self.names_itself(mfn, 4):
-            return
         self.both(side.mmuext(15, mfn) == 0, "new_user_baseptr", side.domid, mfn)
 
     # --- other uses -------------------------------------------------------------------------------------------
@@ -306,9 +310,7 @@ class Frames(RuleBasedStateMachine):
             mfn = side.answer(32)
             self.model.allocated(side.domid, mfn)
             assert side.memory.read(mfn * 4096, 4096) == bytes(4096)
-            gone = [at for at in range(FIXED, PAGES) if self.model.frames[side.mfns[at]].owner != side.domid]
-            if gone:
-                side.mfns[gone[0]] = mfn
+            self.keep(side, mfn)
 
     @rule(who=WHO, pick=PICK, number=st.integers(FIXED, PAGES - 1))
     def exchange(self, who: int, pick: tuple[str, int], number: int) -> None:
@@ -326,6 +328,109 @@ class Frames(RuleBasedStateMachine):
             if old in side.mfns:
                 side.mfns[side.mfns.index(old)] = new
 
+    # --- grants ---------------------------------------------------------------------------------------------------
+
+    def granter(self, whose: int) -> int:
+        """A domain's number, or that of one that has ended: its frames may still be mapped."""
+        if whose < DOMAINS or not self.ended:
+            return self.sides[whose % DOMAINS].domid
+        return self.ended[-1]
+
+    def place(self, who: int, slot: int, table: tuple[str, int] | None) -> tuple[Place, int]:
+        """An entry of the L1 table in use, or of another frame by its machine address: where it is, and that."""
+        side = self.sides[who]
+        if table is None:
+            return (side.mfns[3], slot), WINDOW + slot * 4096
+        mfn = self.mfn(who, table)
+        return (mfn, slot), mfn << 12 | slot << 3
+
+    @rule(who=WHO, to=WHO, ref=REFS, flags=GRANT_FLAGS, pick=PICK)
+    def grant(self, who: int, to: int, ref: int, flags: int, pick: tuple[str, int]) -> None:
+        """The guest's own writing."""
+        side, mfn, domid = self.sides[who], self.mfn(who, pick), self.sides[to].domid
+        self.world.memory.write(
+            grants_of(side.domain).entry_at(ref), bytes(abi.GrantEntryV1(flags=flags, domid=domid, frame=mfn))
+        )
+        self.model.grants[side.domid].entries[ref] = (flags, domid, mfn)
+
+    @rule(who=WHO, whose=st.integers(0, DOMAINS), ref=REFS, slot=SLOTS, table=st.none() | PICK, readonly=st.booleans())
+    def map_grant(
+        self, who: int, whose: int, ref: int, slot: int, table: tuple[str, int] | None, readonly: bool
+    ) -> None:
+        side, granter = self.sides[who], self.granter(whose)
+        place, address = self.place(who, slot, table)
+        if place[0] in side.mfns[:FIXED] and place != (side.mfns[3], slot):
+            return
+        flags = abi.GNTMAP_host_map | (abi.GNTMAP_readonly if readonly else 0)
+        flags |= 0 if table is None else abi.GNTMAP_contains_pte
+        answer = side.granting(abi.GNTTABOP_map_grant_ref, abi.GnttabMapGrantRef(address, flags, ref, granter, 99))
+        self.both(answer.status == 0, "map_grant", side.domid, granter, ref, place, readonly)
+        if answer.status == 0:
+            mapping = Mapping(granter, ref, readonly, table is not None)
+            self.model.domains[side.domid].mappings[answer.handle] = mapping
+
+    @rule(who=WHO, to=WHO, ref=REFS, number=st.integers(FIXED, PAGES - 1), slot=SLOTS, flags=st.sampled_from([1, 5]))
+    def share(self, who: int, to: int, ref: int, number: int, slot: int, flags: int) -> None:
+        """A grant of a page, mapped at once as it says."""
+        self.grant(who, to, ref, flags, ("own", number))
+        self.map_grant(to, who, ref, slot, None, flags == 5)
+
+    @rule(who=WHO, which=st.integers(0, 3), slot=SLOTS, known=st.integers(0, 3), onto=st.none() | SLOTS)
+    def unmap_grant(self, who: int, which: int, slot: int, known: int, onto: int | None) -> None:
+        """A mapping is taken away, from where it is or not; ``onto``: the entry of another address takes its place."""
+        side = self.sides[who]
+        mappings = list(self.model.domains[side.domid].mappings.items())
+        handle, mapping = mappings[which % len(mappings)] if mappings else (which, Mapping(0, 0, True, False))
+        if known and mappings:
+            slot = self.slot_of(side, mapping, slot)
+        table = None
+        if mapping.by_entry:
+            table = self.table_of(side, mapping, slot) if known else ("own", FIXED + which)
+        place, address = self.place(who, slot, table)
+        replacement = None if onto is None else (side.mfns[3], onto)
+        if onto is None:
+            request: Any = abi.GnttabUnmapGrantRef(address, 0, handle, 99)
+            status = side.granting(abi.GNTTABOP_unmap_grant_ref, request).status
+        else:
+            request = abi.GnttabUnmapAndReplace(address, WINDOW + onto * 4096, handle, 99)
+            status = side.granting(abi.GNTTABOP_unmap_and_replace, request).status
+        assert (status == 0) == self.model.unmap_grant(side.domid, handle, place, replacement)
+
+    def slot_of(self, side: Sides, mapping: Mapping, otherwise: int) -> int:
+        """Where a mapping may be: an index whose entry names its frame."""
+        mfn = self.model.grants[mapping.granter].active[mapping.ref].mfn
+        table = self.model.frames[side.mfns[3]]
+        found = [index for index, value in table.words.items() if index >= FIXED and value & 1 and value >> 12 == mfn]
+        return found[0] if found else otherwise
+
+    def table_of(self, side: Sides, mapping: Mapping, slot: int) -> tuple[str, int]:
+        """The number of a page with an entry in ``slot`` that names a mapping's frame."""
+        mfn = self.model.grants[mapping.granter].active[mapping.ref].mfn
+        for number, table in enumerate(side.mfns[FIXED:], FIXED):
+            if self.model.frames[table].words.get(slot, 0) >> 12 == mfn:
+                return "own", number
+        return "own", FIXED
+
+    @rule(who=WHO, to=WHO, ref=REFS, pick=PICK, accepted=st.booleans())
+    def transfer(self, who: int, to: int, ref: int, pick: tuple[str, int], accepted: bool) -> None:
+        side, taker, mfn = self.sides[who], self.sides[to], self.mfn(who, pick)
+        if mfn in side.mfns[:FIXED]:
+            return
+        if accepted:
+            self.grant(to, who, ref, 2, ("zero", 0))
+        status = side.granting(abi.GNTTABOP_transfer, abi.GnttabTransfer(mfn, taker.domid, ref, 99)).status
+        outcome = self.model.transfer(side.domid, mfn, taker.domid, ref)
+        expected = {"done": (0,), "refused": (abi.GNTST_bad_page,), "lost": (abi.GNTST_general_error,)}
+        assert status in expected[outcome], outcome
+        if outcome == "done":
+            self.keep(taker, mfn)
+
+    def keep(self, side: Sides, mfn: int) -> None:
+        """A frame that a domain got stands in place of a page of its that is gone."""
+        gone = [at for at in range(FIXED, PAGES) if self.model.frames[side.mfns[at]].owner != side.domid]
+        if gone:
+            side.mfns[gone[0]] = mfn
+
     # --- the end ------------------------------------------------------------------------------------------------
 
     @precondition(lambda self: hasattr(self, "sides"))
@@ -337,6 +442,7 @@ class Frames(RuleBasedStateMachine):
         side = self.sides[who]
         side.domain.destroy()
         self.model.destroy(side.domid)
+        self.ended.append(side.domid)
         self.compare()
         self.sides[who] = Sides(self.world, self.model)
 
