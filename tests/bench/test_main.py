@@ -13,7 +13,7 @@ import click
 import pytest
 
 from paravirt import Machine
-from paravirt.bench import disks, guestprogram, main, trapcosts
+from paravirt.bench import disks, guestprogram, isolation, main, trapcosts
 from paravirt.bench import rows as known
 from paravirt.bench.main import run
 from paravirt.bench.peers import Peer
@@ -71,7 +71,7 @@ def test_quick_hello(tmp_path: Path) -> None:
 @needs_compiler
 def test_a_linux_guest_gives_every_row(tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
-    assert run(["--quick", "--rows", "[!bchtnx]*", "--json", str(file)]) == 0
+    assert run(["--quick", "--rows", "[!bchitnx]*", "--json", str(file)]) == 0
     rows = {row["name"]: row for row in figures(file)["rows"]}
     assert {"fork_sh", "disk_random_read_4k", "disk_domain0"} <= set(rows)
     for name, row in rows.items():
@@ -119,6 +119,21 @@ def test_peers_take_part(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
         "guest": "No guests today.",
         "guest: broken": "It broke.",
         "absent": "There is none here.",
+    }
+
+
+def test_what_is_lost_to_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Time for each call, and bytes in each second, against the mean of the undisturbed measurements around."""
+    found = {"null_call": isolation._loss(0.9, 1.5, 1.1, False), "disk_read_64k": isolation._loss(500, 400, 500, True)}
+    monkeypatch.setattr(isolation, "measure", lambda row_ms: found)
+    file = tmp_path / "figures.json"
+    assert run(["--runs", "1", "--rows", "isolation_*", "--json", str(file)]) == 0
+    values = {row["name"]: row["samples"]["paravirt"]["values"] for row in figures(file)["rows"]}
+    assert values == {
+        "isolation_null_call": [pytest.approx(50)],
+        "isolation_null_call_spread": [pytest.approx(20)],
+        "isolation_disk_read_64k": [pytest.approx(25)],
+        "isolation_disk_read_64k_spread": [0],
     }
 
 

@@ -30,6 +30,8 @@ QUICK_TRAPS = 20_000
 QUICK_ROW_MS = 20
 READS = 50_000
 QUICK_READS = 2000
+ISOLATION_ROW_MS = 2000
+QUICK_ISOLATION_ROW_MS = 200
 HOSTING_S = 10.0
 QUICK_HOSTING_S = 1.0
 
@@ -263,6 +265,16 @@ class Suite:
         wanted("switch", switch)
         wanted("work", work)
         wanted("two", two)
+
+    def _isolation(self) -> None:
+        from paravirt.bench import isolation
+
+        def ours() -> None:
+            for name, loss in isolation.measure(QUICK_ISOLATION_ROW_MS if self.quick else ISOLATION_ROW_MS).items():
+                self._add(f"isolation_{name}", PARAVIRT, loss.cost)
+                self._add(f"isolation_{name}_spread", PARAVIRT, loss.spread)
+
+        self._attempt("isolation", ours)
 
     def _crowd(self) -> None:
         """Once only: the machine fills up slowly."""

@@ -71,6 +71,14 @@ _NETWORK_LOAD = (
     ("packets_out", "us", "a UDP packet of 64 bytes, in bursts"),
     ("packets_in", "us", "a UDP packet the other way"),
 )
+# What the program in the guest measures beside others that misbehave, and what that is
+_ISOLATION = (
+    ("null_call", "a system call"),
+    ("fork_exit", "a process that ends at once"),
+    ("disk_read_64k", "64 KiB read after the other"),
+    ("disk_random_read_4k", "4 KiB read somewhere"),
+)
+_ISOLATION_PERCENT = 4
 _BANDWIDTHS = (
     ("memcpy_4m", "copying 4 MiB", False),
     ("pipe_bandwidth", "a pipe between two processes", True),
@@ -80,7 +88,8 @@ _BANDWIDTHS = (
 def rows() -> list[Row]:
     """New rows without figures, in the table's order."""
     devices = [*_disk_rows(), *_network_rows(), *_store_rows()]
-    return [*_boot_rows(), *_trap_rows(), *_guest_rows(), *devices, *_hosting_rows(), *_crowd_rows()]
+    many = [*_hosting_rows(), *_isolation_rows(), *_crowd_rows()]
+    return [*_boot_rows(), *_trap_rows(), *_guest_rows(), *devices, *many]
 
 
 def _boot_rows() -> list[Row]:
@@ -175,6 +184,15 @@ def _hosting_rows() -> list[Row]:
         meaning = f"work of {count} domains for each second of the host's CPU, of what one does"
         made.append(row(f"work_{count}", "%", meaning, lower=False))
     made.append(row("two", "x", "work of two domains on two physical CPUs, of what one does", lower=False))
+    return made
+
+
+def _isolation_rows() -> list[Row]:
+    made = []
+    for name, meaning in _ISOLATION:
+        lost = f"{meaning}: lost to a disk hog and endless forks in other domains"
+        made.append(Row(f"isolation_{name}", "%", "isolation", lost, targets=(Target(_ISOLATION_PERCENT),)))
+        made.append(Row(f"isolation_{name}_spread", "%", "isolation", "the same, undisturbed: twice, apart by"))
     return made
 
 
