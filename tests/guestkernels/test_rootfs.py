@@ -36,7 +36,9 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "bin"
     folder.mkdir()
     (folder / "mmdebstrap").write_text(FAKE)
-    (folder / "mmdebstrap").chmod(0o755)
+    (folder / "newuidmap").write_text("")
+    for program in folder.iterdir():
+        program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
     return folder
 
@@ -70,6 +72,6 @@ def test_what_goes_wrong_is_a_sentence(programs: Path, tmp_path: Path, monkeypat
         build_debian(tmp_path / "nosuch" / "disk", 16)
     (programs / "mmdebstrap").unlink()
     monkeypatch.setattr(shutil, "which", lambda name, path: None)
-    with pytest.raises(UserError, match="needs the program mmdebstrap"):
+    with pytest.raises(UserError, match=r"program mmdebstrap, which is not here \(Debian: mmdebstrap\)"):
         build_debian(image)
     assert not image.exists()

@@ -20,8 +20,12 @@ from paravirt.guestkernels.apt import Report
 
 SIZE_MIB: Final = 2048
 HOSTNAME: Final = "debian"
-PACKAGES: Final = ("systemd-sysv", "udev", "iproute2", "e2fsprogs", "kmod", "ca-certificates")
+# login and passwd are no longer in every Debian.
+PACKAGES: Final = ("systemd-sysv", "udev", "iproute2", "e2fsprogs", "kmod", "ca-certificates", "login", "passwd")
 KERNEL_PACKAGES: Final = ("linux-image-amd64", "initramfs-tools")
+
+# Where Debian has the programs.
+_HOMES: Final = {"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs", "fakeroot": "fakeroot", "newuidmap": "uidmap"}
 
 # The host's own server may be one that only the host reaches.
 _NAMES: Final = "nameserver 10.0.2.1\nsearch guest\n"
@@ -58,16 +62,21 @@ def build_debian(
     if image.exists():
         raise UserError(f"The file {str(image)!r} is there already.")
     mmdebstrap, mke2fs = _program("mmdebstrap"), _program("mke2fs")
-    as_root = [] if os.geteuid() == 0 else [_program("fakeroot")]
+    as_root = []
+    if os.geteuid() != 0:
+        as_root = [_program("fakeroot")]
+        _program("newuidmap")  # mmdebstrap makes a user namespace
     wanted = [*PACKAGES, *(KERNEL_PACKAGES if kernel else ()), *packages]
     with tempfile.TemporaryDirectory(prefix="paravirt-debian-") as scratch:
         archive, root = Path(scratch, "root.tar"), Path(scratch, "root")
         report(f"installing Debian ({suite})")
         hooks = [f"--customize-hook={hook}" for hook in _hooks(kernel)]
-        _run([mmdebstrap, "--quiet", "--variant=apt", f"--include={','.join(wanted)}", *hooks, suite, str(archive)])
+        _run([mmdebstrap, "--variant=apt", f"--include={','.join(wanted)}", *hooks, suite, str(archive)])
         report("making the file system")
         root.mkdir()
         unpack = f"tar -x --numeric-owner -f {shlex.quote(str(archive))} -C {shlex.quote(str(root))}"
+        # Root can read files that nobody may (/etc/gshadow-); who is root by fakeroot alone cannot.
+        unpack += f" && find {shlex.quote(str(root))} -type f ! -perm -u=r -exec chmod u+r {{}} +"
         make = shlex.join([mke2fs, "-q", "-t", "ext4", "-L", "root", "-d", str(root), str(image), f"{size}M"])
         try:
             _run([*as_root, "sh", "-c", f"{unpack} && {make}"])
@@ -96,7 +105,7 @@ def _hooks(kernel: bool) -> list[str]:
 def _program(name: str) -> str:
     found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if found is None:
-        raise UserError(f"A disk with Debian needs the program {name}, which is not here.")
+        raise UserError(f"A disk with Debian needs the program {name}, which is not here (Debian: {_HOMES[name]}).")
     return found
 
 
