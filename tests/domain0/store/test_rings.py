@@ -8,6 +8,7 @@ import pytest
 
 from paravirt import Domain, Machine
 from paravirt.abi.io import xs_wire
+from paravirt.abi.io.xs_wire import XenstoreDomainInterface
 from paravirt.domain0.ring import STORE_REPLIES, STORE_REQUESTS, ByteRing
 from paravirt.domain0.store.wire import Message, Parser
 
@@ -148,3 +149,18 @@ def test_what_cannot_be_introduced(machine: Machine) -> None:
     # With a port that is none it stays introduced, and deaf, as with Xen's own daemon.
     assert client.ask(INTRODUCE, domid, 1, 4000) == [("INTRODUCE", OK)]
     assert guest.ask(READ, b"name\0") == []
+
+
+def test_one_that_is_cut_off_stays_so_until_it_is_released(machine: Machine) -> None:
+    bad, good, client = Guest(machine), Guest(machine), Client(machine)
+    bad.requests.put(b"\xff" * 16)
+    assert bad.taken() == []
+    assert int.from_bytes(bad.read(XenstoreDomainInterface.error.offset, 4), "little") == xs_wire.XENSTORE_ERROR_PROTO
+    assert good.ask(READ, b"name\0") == [name_of(good.domain)], "others are served"
+    domid = bad.domain.domid
+    assert client.ask(INTRODUCE, domid, 1, bad.port) == [("INTRODUCE", OK)]
+    assert bad.ask(READ, b"data\0") == []
+    client.ask(RELEASE, domid)
+    assert client.ask(INTRODUCE, domid, 1, bad.port) == [("INTRODUCE", OK)]
+    client.ask(xs_wire.XS_SET_PERMS, f"/local/domain/{domid}/name", f"n{domid}")
+    assert bad.ask(READ, b"name\0") == [name_of(bad.domain)]

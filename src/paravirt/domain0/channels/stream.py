@@ -29,9 +29,7 @@ class Stream:
         typed: what was read, and the guest has not taken yet.
     """
 
-    def __init__(
-        self, services: Services, fd: int, on_ready: Callable[[], None], on_end: Callable[[], None]
-    ) -> None:
+    def __init__(self, services: Services, fd: int, on_ready: Callable[[], None], on_end: Callable[[], None]) -> None:
         self.typed = bytearray()
         self._services = services
         self._fd = fd
