@@ -77,6 +77,14 @@ class World:
         self.vcpu.user_table = self.vcpu.kernel_table
         self.vcpu.kernel_sp = self.stack + 0x800
 
+    @property
+    def entries(self) -> Any:
+        """The L1 table that maps all memory."""
+        table = self.guest.table
+        for _ in range(3):
+            table = self.machine.words(table)[0] >> 12
+        return self.machine.words(table)
+
     def selector(self, value: int) -> int:
         """Put a descriptor into the GDT: a selector of it."""
         self.machine.words(self.gdt >> 12)[2] = value
@@ -173,7 +181,7 @@ def test_control_registers_that_there_are_not_are_undefined(world: World, number
 def test_xsetbv_is_undefined_and_its_neighbours_are_not(world: World, user: int) -> None:
     if user:
         world.leave_kernel()
-    for code in ("0f0111", "0f01f1", "0f01e1", "0f00d1"):
+    for code in ("0f0111", "0f01d0", "0f01f1", "0f01e1", "0f00d1"):
         assert not world.run(code, emulate.emulate_privileged), code
     assert world.run("0f01d1", emulate.emulate_privileged)
     assert world.cpu.rip == HANDLER + UD
@@ -315,6 +323,7 @@ def test_a_descriptor_that_cannot_be_read(world: World, selector: int, answer: i
     found = ctypes.c_uint64()
     assert segments.check_code(*world.who, selector, native.address(found)) == answer
     assert segments.check_stack(*world.who, selector, 1, native.address(found)) == answer
+    assert segments.load_segment(*world.who, DS, selector) == (answer if selector else 0)
 
 
 def test_the_ldt_ends_where_its_entries_do(world: World) -> None:
@@ -422,10 +431,13 @@ def test_a_far_transfer_that_is_refused_changes_nothing(world: World, code: str)
 
 
 def test_a_native_iret_of_a_nested_task(world: World) -> None:
-    world.cpu.rflags |= 1 << 14
-    assert world.run("48cf")
-    assert world.fault is not None
-    assert world.fault[:2] == (GP, 0)
+    words = (0x1000, world.selector(CODE64), 2, world.stack, 0xE02B)
+    world.machine.write(world.stack, b"".join(word.to_bytes(8, "little") for word in words))
+    for flags, rip in ((0, 0x1000), (1 << 14, HANDLER + GP)):
+        world.cpu.gpr[RSP], world.cpu.rflags = world.stack, flags
+        world.cpu.seg[CS].flags = 0xA0FB00
+        assert world.run("48cf")
+        assert world.cpu.rip == rip
 
 
 def test_pointers_and_stacks_of_far_transfers_that_are_not_there(world: World) -> None:
@@ -434,6 +446,11 @@ def test_pointers_and_stacks_of_far_transfers_that_are_not_there(world: World) -
             world.cpu.gpr[RBX] = at
             assert world.run(code)
             assert world.fault == (PF, 0, at)
+    gone = world.guest.page()
+    world.entries[gone >> 12] = 0
+    world.cpu.gpr[RBX] = gone + 0xFF8
+    assert world.run("480fb203")
+    assert world.fault == (PF, 0, gone + 0xFF8)
     world.machine.write(world.stack, (0x1000).to_bytes(8, "little") + world.selector(CODE64).to_bytes(2, "little"))
     world.cpu.gpr[RBX], world.cpu.gpr[RSP] = world.stack, END + 0x1000
     world.leave_kernel()
