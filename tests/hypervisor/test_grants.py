@@ -404,6 +404,18 @@ def test_a_domain_that_is_ending_gets_no_frame(world: World, giver: Guest, taker
     assert give(giver.mfns[7], 10) == abi.GNTST_bad_domain
 
 
+def test_a_domain_that_is_ending_makes_no_grant_table(giver: Guest, taker: Guest) -> None:
+    for ref in (9, 10):
+        giver.grant(ref, taker.domid, giver.mfns[10])
+    for number in range(MAPPINGS_AT_ONCE + 1):
+        assert taker.map(giver.domid, 9 + number % 2, flags=DEVICE).status == 0
+    assert not taker.domain.destroy_part()
+    assert taker.domain.state.grants is None
+    assert giver.map(taker.domid, 9).status == abi.GNTST_bad_domain
+    assert taker.domain.state.grants is None
+    taker.domain.destroy()
+
+
 def test_a_granter_that_the_machine_has_lost_is_our_bug(world: World, giver: Guest, taker: Guest) -> None:
     giver.grant(9, taker.domid, giver.mfns[8])
     handle = taker.map(giver.domid, 9).handle

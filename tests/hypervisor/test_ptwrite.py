@@ -287,6 +287,12 @@ def test_a_string_from_where_no_memory_is_writes_nothing() -> None:
         assert planned(Case(b"\xa5", 0), PLAIN._replace(registers=tuple(registers)))[0] == answer
 
 
+def test_what_cannot_be_read_is_not_copied() -> None:
+    nowhere = PLAIN._replace(registers=(*PLAIN.registers[:RSI], 1 << 30, *PLAIN.registers[RDI:]))
+    answer, after = planned(Case(b"\xa5", 0), nowhere)
+    assert (answer, after) == (-1, nowhere._replace(memory=after.memory))
+
+
 def test_a_register_is_no_memory_wherever_the_fault_was() -> None:
     for code in ("89c0", "48ffc0", "0fabc8"):
         answer, after = planned(Case(bytes.fromhex(code), 0, 0, 0), PLAIN)

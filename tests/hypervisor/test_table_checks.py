@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from paravirt.abi.errno import EINVAL, ESRCH
+from paravirt.abi.errno import EINVAL, EPERM, ESRCH
 from paravirt.abi.xen import DOMID_SELF
 
 from . import native
@@ -18,6 +18,7 @@ from . import native
 mmu = native.functions("mmu")
 mmu_ops = native.functions("hypercalls.mmu_ops")
 descriptors = native.functions("hypercalls.descriptor_tables")
+grant_entries = native.functions("grant_entries")
 
 DOMID, OTHER = 3, 4
 ALLOCATED, VALIDATED, XEN = 1, 4, 8
@@ -25,9 +26,11 @@ L1, SEGDESC, WORK_LIMIT = 1, 5, 65536
 PRESENT, RW, USER = 1, 2, 4
 WRITABLE_PAGETABLES = 1 << 2
 NOWHERE = 1 << 30  # no table above it
+ALIAS = 1 << 60  # makes an address one that no processor takes
 HIDDEN = 0xFFFF_8000_0000_0000  # the hypervisor's range
 STORE = bytes.fromhex("488903")  # mov %rax, (%rbx)
 VALUE = 0x5000  # of an entry that is not present
+NOT_A_TABLE = [("type", 2), ("type_refs", 0), ("flags", ALLOCATED), ("owner", OTHER)]  # in a field of an L1 table's
 
 
 class Tables:
@@ -53,6 +56,18 @@ class Tables:
         self.lowest = table
         self.mapping = self.machine.words(table)
         self.mapping[self.mfn] = self.mfn << 12 | PRESENT | USER
+
+    def validate_lowest(self) -> Any:
+        """The table that maps all memory is an L1 as the hypervisor knows it: its record."""
+        frame = self.machine.frames[self.lowest]
+        frame.type, frame.type_refs, frame.flags = L1, 1, ALLOCATED | VALIDATED
+        return frame
+
+    def grant_entry(self, address: int, by_entry: int) -> int:
+        """The index in its table of the entry that a grant would be mapped by; -1: there is none."""
+        mfn = ctypes.c_uint64()
+        at = grant_entries.find_grant_entry(self.vcpu.at, address, by_entry, ctypes.addressof(mfn))
+        return (at - self.machine.host.memory - (mfn.value << 12)) // 8 if at else -1
 
     def show_low_memory_in_the_hypervisors_range(self) -> None:
         words = self.machine.words(self.guest.table)
@@ -106,11 +121,20 @@ def test_a_frame_behind_the_memory_is_not_written(tables: Tables) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("type", 2), ("type_refs", 0), ("flags", ALLOCATED), ("owner", OTHER)]
+    ("field", "value"), NOT_A_TABLE
 )
 def test_only_a_domains_own_validated_table_is_written(tables: Tables, field: str, value: int) -> None:
     setattr(tables.frame, field, value)
     assert not tables.store()
+    assert tables.machine.words(tables.mfn)[0] == 0
+
+
+def test_a_store_that_is_refused_is_the_guests_fault(tables: Tables) -> None:
+    tables.machine.write(tables.code, STORE)
+    tables.rec.cpu.rip = tables.code
+    tables.rec.cpu.gpr[0] = tables.mfn << 12 | PRESENT | RW  # a writable mapping of a page table
+    assert not tables.fault(tables.mfn << 12)
+    assert tables.rec.cpu.rip == tables.code
     assert tables.machine.words(tables.mfn)[0] == 0
 
 
@@ -135,8 +159,7 @@ def test_an_instruction_that_is_cut_short_is_not_carried_out(tables: Tables) -> 
 
 def test_an_entry_is_changed_by_its_address(tables: Tables) -> None:
     tables.frame.type_refs = 0
-    lowest = tables.machine.frames[tables.lowest]
-    lowest.type, lowest.type_refs, lowest.flags = L1, 1, ALLOCATED | VALIDATED
+    tables.validate_lowest()
     assert tables.call("do_update_va_mapping", 63 << 12, 0) == 0
     assert tables.mapping[63] == 0
 
@@ -153,12 +176,21 @@ def test_an_address_that_no_guest_table_maps_has_no_entry(tables: Tables, addres
     assert tables.machine.words(0)[0] == 0
 
 
-def test_an_entry_of_anothers_table_is_not_changed(tables: Tables) -> None:
-    lowest = tables.machine.frames[tables.lowest]
-    lowest.type, lowest.type_refs, lowest.flags, lowest.owner = L1, 1, ALLOCATED | VALIDATED, OTHER
+@pytest.mark.parametrize(("field", "value"), NOT_A_TABLE)
+def test_only_an_entry_of_a_domains_own_table_is_changed(tables: Tables, field: str, value: int) -> None:
+    setattr(tables.validate_lowest(), field, value)
     before = list(tables.mapping)
     assert tables.call("do_update_va_mapping", 63 << 12, 0) == -EINVAL
     assert list(tables.mapping) == before
+
+
+def test_anothers_tables_and_frames_are_not_the_callers(tables: Tables) -> None:
+    native.Guest(tables.machine, OTHER)
+    tables.machine.write(tables.list, bytes(24))
+    assert tables.call("do_mmuext_op", tables.list, 1, 0, OTHER) == -EPERM
+    assert tables.call("do_mmu_update", tables.list, 1, 0, OTHER) == -EPERM
+    assert tables.call("do_mmu_update", tables.list, 1, 0, DOMID_SELF | (OTHER + 1) << 16) == -EPERM
+    assert tables.call("do_update_va_mapping_otherdomain", 0, 0, 0, OTHER) == -EPERM
 
 
 def test_tables_of_a_domain_whose_number_is_none(tables: Tables) -> None:
@@ -186,6 +218,27 @@ def test_a_batch_ends_when_its_time_is_over(tables: Tables, name: str, request_:
     tables.call(name, tables.list, 3, done, DOMID_SELF)
     assert tables.rec.preempted == 1
     assert tables.machine.read(done, 4) == struct.pack("<I", 1)
+
+
+# --- entries that map grants ----------------------------------------------------------------------------------------
+
+
+def test_an_entry_for_a_grant_is_named_by_its_address_or_by_what_it_maps(tables: Tables) -> None:
+    entry = (tables.mfn << 12) + 40
+    assert tables.grant_entry(entry, 1) == 5
+    assert tables.grant_entry(entry + 4, 1) == -1
+    tables.validate_lowest()
+    assert tables.grant_entry(63 << 12, 0) == 63
+    for address in (63 << 12 | ALIAS, NOWHERE, HIDDEN):
+        assert tables.grant_entry(address, 0) == -1
+
+
+@pytest.mark.parametrize(("field", "value"), NOT_A_TABLE)
+def test_an_entry_for_a_grant_is_one_of_a_domains_own_table(tables: Tables, field: str, value: int) -> None:
+    setattr(tables.frame, field, value)
+    setattr(tables.validate_lowest(), field, value)
+    assert tables.grant_entry(tables.mfn << 12, 1) == -1
+    assert tables.grant_entry(63 << 12, 0) == -1
 
 
 # --- descriptors --------------------------------------------------------------------------------------------------

@@ -36,6 +36,18 @@ EQUIVALENT: tuple[Equivalent, ...] = (
     Equivalent("scheduling.py", "set_policy", "sched == cython.NULL", _MEMORY),
     Equivalent("scheduling.py", "choose_unit", "sched == cython.NULL", _MEMORY),
     Equivalent("scheduling.py", "join_unit", "u == cython.NULL", _MEMORY),
+    Equivalent(
+        "grant_entries.py",
+        "find_grant_entry",
+        "entry == cython.NULL",
+        "The answer is what was found, nothing, whichever frame the rest of the function looks at.",
+    ),
+    Equivalent(
+        "hypercalls/mmu_ops.py",
+        "update_entry",
+        "rc == 0",
+        "It only saves a call: what answers 0 is not noted as refused.",
+    ),
     Equivalent("hypercalls/mmu_ops.py", "update_batch", "put_old_table(host, host.old) != 0", _LEFT_OVER),
     Equivalent("hypercalls/mmu_ops.py", "mmuext_batch", "put_old_table(host, host.old) != 0", _LEFT_OVER),
     Equivalent("hypercalls/vcpu_op.py", "initialise", "context == cython.NULL", _MEMORY),
