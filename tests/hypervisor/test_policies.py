@@ -111,6 +111,13 @@ class Bench:
     def wake(self, domain: int) -> None:
         scheduling.vcpu_wake(self.guests[domain].vcpu[0].at)
 
+    def awake(self) -> list[int]:
+        """The domains that are listed as awake, where each says that it is."""
+        listed = ctypes.cast(self.sched.awake, ctypes.POINTER(ctypes.c_uint64))[: self.sched.nr_awake]
+        found = [[native.address(unit) for unit in self.units].index(at) for at in listed]
+        assert [self.units[i].place for i in found] == list(range(len(found)))
+        return sorted(found)
+
     def close(self) -> None:
         self.machine.close()
 
@@ -335,6 +342,7 @@ def test_any_history_conserves_work_and_starves_nobody(policy: str, history: lis
             ran_by, ran = bench.step()
             assert (ran_by is None) == (len(asleep) == 4)
             assert ran_by not in asleep
+            assert bench.awake() == sorted({0, 1, 2, 3} - asleep)
             idle += ran if ran_by is None else 0
     for who in range(4):
         bench.wake(who)

@@ -54,6 +54,7 @@ def test_a_domain_that_is_stopped_or_ends_does_not_run(machine: Machine, state: 
     setattr(guest.rec, state, 1)
     assert run(machine) is None
     setattr(guest.rec, state, 0)
+    scheduling.domain_wake(guest.at)
     assert run(machine) is guest.vcpu[0]
 
 
@@ -199,7 +200,9 @@ def test_an_uninitialised_vcpu_never_runs(machine: Machine) -> None:
     vcpu = Guest(machine, running=False).vcpu[0]
     scheduling.vcpu_up(vcpu.at)
     assert run(machine) is None
+    scheduling.vcpu_down(vcpu.at)
     vcpu.rec.initialised = 1
+    scheduling.vcpu_up(vcpu.at)
     assert run(machine) is vcpu
 
 

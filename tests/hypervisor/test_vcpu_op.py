@@ -53,7 +53,7 @@ class World:
         self.vcpu = self.guest.vcpu[0]
         self.vcpu.rec.initialised = 1
         self.vcpu.rec.periodic_period = 0
-        self.vcpu.rec.pause_flags = 0
+        scheduling.vcpu_up(self.vcpu.at)
         self.cpu = self.machine.cpus[0]
         self.cpu.current = scheduling.pick_next(native.address(self.cpu))
         assert self.cpu.current == self.vcpu.at

@@ -34,6 +34,7 @@ from cython.cimports.paravirt.hypervisor.records import (
     u32,
     u64,
 )
+from cython.cimports.paravirt.hypervisor.scheduling import vcpu_up
 from cython.cimports.paravirt.hypervisor.segments import fault, load_code_and_stack, load_segment
 from cython.cimports.paravirt.hypervisor.timekeeping import update_wallclock
 from cython.cimports.paravirt.machine.cpu import (
@@ -319,7 +320,7 @@ def set_vcpu_context(host: HostPtr, v: VcpuPtr, context: cython.p_const_uchar) -
         if v.id == 0:
             update_wallclock(v.domain)
     if c.flags & VGCF_online:
-        v.pause_flags &= ~cython.cast(u32, VPF_DOWN)
+        vcpu_up(v)
     else:
         v.pause_flags |= VPF_DOWN
     return 0

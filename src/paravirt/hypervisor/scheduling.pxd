@@ -10,7 +10,7 @@ cdef enum ShutdownCode:
 
 cdef bint set_policy(Host* host, const char* name) noexcept nogil
 cdef Unit* join_unit(Vcpu* v) noexcept nogil
-cdef void look_at(Unit* u, u64 at) noexcept nogil
+cdef void fell_asleep(Unit* u, u64 at) noexcept nogil
 cdef void send_away(Pcpu* p, u64 at) noexcept nogil
 cdef bint wakes(Unit* u, u64 at) noexcept nogil
 cdef void tickle(Unit* u) noexcept nogil

@@ -50,6 +50,7 @@ from cython.cimports.paravirt.hypervisor.sched.units import (
     policy_of,
     prefers,
     sched_of,
+    set_awake,
     unit_of,
     waits_elsewhere,
 )
@@ -109,7 +110,7 @@ def join_unit(v: VcpuPtr) -> UnitPtr:
 
 def wakes(u: UnitPtr, at: u64) -> cython.bint:
     """Some vcpu of the unit can run again, and waits for that; true: it should run at once."""
-    u.awake = 1
+    set_awake(u, True)
     u.waits_since = at if at else 1
     return policy_of(u.domain.host).wake(u, at)
 
@@ -126,13 +127,10 @@ def tickle(u: UnitPtr) -> cython.void:
             return
 
 
-def look_at(u: UnitPtr, at: u64) -> cython.void:
-    """Tell the policy if the unit woke, or fell asleep, by something that nobody announced."""
-    awake: cython.bint = next_after(u, cython.NULL) != cython.NULL
-    if awake and not u.awake:
-        wakes(u, at)
-    elif u.awake and not awake:
-        u.awake = 0
+def fell_asleep(u: UnitPtr, at: u64) -> cython.void:
+    """Tell the policy if none of the unit's vcpus can run any more, which nobody announces."""
+    if next_after(u, cython.NULL) == cython.NULL:
+        set_awake(u, False)
         u.waits_since = 0
         policy_of(u.domain.host).sleep(u, at)
 
@@ -420,9 +418,9 @@ def choose_unit(p: PcpuPtr, at: u64) -> UnitPtr:
     cpu.since = at
     if cpu.running != cython.NULL and not (allowed(cpu.running, p) and prefers(cpu.running, p)):
         send_away(p, at)
-    for i in range(sched.count):
-        if sched.units[i].home == p:
-            look_at(sched.units[i], at)
+    for i in range(sched.nr_awake, 0, -1):  # who falls asleep makes room for one that was looked at
+        if sched.awake[i - 1].home == p:
+            fell_asleep(sched.awake[i - 1], at)
     policy.tick(p.host, at)
     u = policy.do_schedule(p, at)
     if u != cpu.running:

@@ -35,9 +35,9 @@ def lowest(p: PcpuPtr, but: UnitPtr) -> UnitPtr:
     best: UnitPtr = cython.NULL
     u: UnitPtr
     i: u32
-    for i in range(sched.count):
-        u = sched.units[i]
-        if u == but or not u.awake or u.home != p:
+    for i in range(sched.nr_awake):
+        u = sched.awake[i]
+        if u == but or u.home != p:
             continue
         if best == cython.NULL or evt(u) < evt(best) or (evt(u) == evt(best) and u.order < best.order):
             best = u
@@ -50,9 +50,9 @@ def time_goes_on(p: PcpuPtr) -> cython.void:
     least: UnitPtr = cython.NULL
     u: UnitPtr
     i: u32
-    for i in range(sched.count):
-        u = sched.units[i]
-        if u.awake and u.home == p and (least == cython.NULL or u.bvt.avt < least.bvt.avt):
+    for i in range(sched.nr_awake):
+        u = sched.awake[i]
+        if u.home == p and (least == cython.NULL or u.bvt.avt < least.bvt.avt):
             least = u
     if least != cython.NULL and least.bvt.avt > cpu_of(p).virtual_time:
         cpu_of(p).virtual_time = least.bvt.avt
@@ -105,8 +105,8 @@ def bvt_tick(host: HostPtr, at: u64) -> cython.void:
     sched: HostSchedPtr = sched_of(host)
     high: cython.bint = False
     i: u32
-    for i in range(sched.count):
-        high = high or sched.units[i].bvt.avt > HIGHEST
+    for i in range(sched.nr_awake):
+        high = high or sched.awake[i].bvt.avt > HIGHEST
     if high:
         for i in range(sched.count):
             sched.units[i].bvt.avt -= HIGHEST

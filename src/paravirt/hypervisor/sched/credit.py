@@ -174,9 +174,9 @@ def best_waiting(p: PcpuPtr, current: UnitPtr) -> UnitPtr:
     best: UnitPtr = cython.NULL
     u: UnitPtr
     i: u32
-    for i in range(sched.count):
-        u = sched.units[i]
-        if u == current or not u.awake or u.home != p or u.credit.parked:
+    for i in range(sched.nr_awake):
+        u = sched.awake[i]
+        if u == current or u.home != p or u.credit.parked:
             continue
         if (
             best == cython.NULL
@@ -207,8 +207,8 @@ def to_steal(p: PcpuPtr, worst: cython.uchar, at: u64) -> UnitPtr:
     i: u32
     if p.host.nr_pcpus == 1:
         return cython.NULL
-    for i in range(sched.count):
-        u = sched.units[i]
+    for i in range(sched.nr_awake):
+        u = sched.awake[i]
         if may_move(u, p, worst, at) > at:
             continue
         if (
@@ -232,8 +232,8 @@ def next_arrival(p: PcpuPtr, worst: cython.uchar, at: u64) -> u64:
     first: u64 = NEVER
     i: u32
     if p.host.nr_pcpus > 1:
-        for i in range(sched.count):
-            first = min(first, may_move(sched.units[i], p, worst, at))
+        for i in range(sched.nr_awake):
+            first = min(first, may_move(sched.awake[i], p, worst, at))
     return first
 
 
@@ -303,8 +303,8 @@ def credit_deadline(p: PcpuPtr, at: u64) -> u64:
     sched: HostSchedPtr = sched_of(p.host)
     first: u64 = next_arrival(p, OVER + 1, at)
     i: u32
-    for i in range(sched.count):
-        if sched.units[i].credit.parked and sched.units[i].awake and sched.units[i].home == p:
+    for i in range(sched.nr_awake):
+        if sched.awake[i].credit.parked and sched.awake[i].home == p:
             first = min(first, sched.next_account)
     return first
 

@@ -59,9 +59,9 @@ def null_do_schedule(p: PcpuPtr, at: u64) -> UnitPtr:
     if u != cython.NULL and (u.home != p or u.domain.is_shut_down or u.domain.dying):
         cpu.assigned = cython.NULL
     if cpu.assigned == cython.NULL:
-        for i in range(sched.count):
-            u = sched.units[i]
-            if not u.awake or not (u.home == p or may_take(u, p)):
+        for i in range(sched.nr_awake):
+            u = sched.awake[i]
+            if not (u.home == p or may_take(u, p)):
                 continue
             if (
                 cpu.assigned == cython.NULL

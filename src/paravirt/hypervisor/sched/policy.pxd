@@ -55,6 +55,7 @@ ctypedef struct Unit:
     u64 waits_since      # it could run, and does not, since then; 0: it runs, or cannot
     u32 nr_vcpus         # in being
     u8 awake             # some vcpu of it can run
+    u32 place            # in the list of those that are awake
     u8 yielded           # it lets the others go first, once
     u8 turn_over         # another vcpu of it goes first
     u64 turn_end         # of the vcpu that has its turn; 0: no end
@@ -80,6 +81,8 @@ ctypedef struct HostSched:
     Unit** units         # by domain number
     u32 count
     u32 capacity
+    Unit** awake         # those that are, in no order: choices do not walk past all that sleep
+    u32 nr_awake
     u64 order            # the last one given out
     u64 tslice           # credit
     u64 ratelimit

@@ -149,9 +149,8 @@ def sedf_tick(host: HostPtr, at: u64) -> cython.void:
     """Periods begin, whether anybody runs or not."""
     sched: HostSchedPtr = sched_of(host)
     i: u32
-    for i in range(sched.count):
-        if sched.units[i].awake:
-            begin_period(sched.units[i], at)
+    for i in range(sched.nr_awake):
+        begin_period(sched.awake[i], at)
 
 
 def earliest(p: PcpuPtr, but: UnitPtr) -> UnitPtr:
@@ -160,10 +159,14 @@ def earliest(p: PcpuPtr, but: UnitPtr) -> UnitPtr:
     best: UnitPtr = cython.NULL
     u: UnitPtr
     i: u32
-    for i in range(sched.count):
-        u = sched.units[i]
-        if u.awake and u.home == p and u.sedf.left and u != but:
-            if best == cython.NULL or u.sedf.deadline < best.sedf.deadline:
+    for i in range(sched.nr_awake):
+        u = sched.awake[i]
+        if u.home == p and u.sedf.left and u != but:
+            if (
+                best == cython.NULL
+                or u.sedf.deadline < best.sedf.deadline
+                or (u.sedf.deadline == best.sedf.deadline and u.domain.domid < best.domain.domid)
+            ):
                 best = u
     return best
 
@@ -174,9 +177,9 @@ def extra_turn(p: PcpuPtr, but: UnitPtr) -> UnitPtr:
     best: UnitPtr = cython.NULL
     u: UnitPtr
     i: u32
-    for i in range(sched.count):
-        u = sched.units[i]
-        if u.awake and u.home == p and u.params.extratime and u != but:
+    for i in range(sched.nr_awake):
+        u = sched.awake[i]
+        if u.home == p and u.params.extratime and u != but:
             if (
                 best == cython.NULL
                 or u.sedf.extra < best.sedf.extra
@@ -192,9 +195,9 @@ def next_period(p: PcpuPtr) -> u64:
     first: u64 = NEVER
     u: UnitPtr
     i: u32
-    for i in range(sched.count):
-        u = sched.units[i]
-        if u.awake and u.home == p and u.sedf.slice and u.sedf.deadline < first:
+    for i in range(sched.nr_awake):
+        u = sched.awake[i]
+        if u.home == p and u.sedf.slice and u.sedf.deadline < first:
             first = u.sedf.deadline
     return first
 

@@ -9,6 +9,7 @@ cdef void end_sched(Host* host) noexcept nogil
 cdef Unit* unit_of(Domain* d) noexcept nogil
 cdef Unit* make_unit(Domain* d) noexcept nogil
 cdef void drop_unit(Unit* u) noexcept nogil
+cdef void set_awake(Unit* u, bint awake) noexcept nogil
 cdef bint allowed(Unit* u, Pcpu* p) noexcept nogil
 cdef bint prefers(Unit* u, Pcpu* p) noexcept nogil
 cdef bint waits_elsewhere(Unit* u, Pcpu* p) noexcept nogil

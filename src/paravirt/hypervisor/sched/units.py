@@ -58,6 +58,7 @@ def end_sched(host: HostPtr) -> cython.void:
     for i in range(made.count):
         free(made.units[i])
     free(made.units)
+    free(made.awake)
     free(made)
     host.sched = cython.NULL
 
@@ -90,6 +91,11 @@ def make_unit(d: DomainPtr) -> UnitPtr:
             free(u)
             return cython.NULL
         sched.units = grown
+        grown = cython.cast(UnitPtrPtr, realloc(sched.awake, (2 * sched.capacity + 8) * cython.sizeof(UnitPtr)))
+        if grown == cython.NULL:
+            free(u)
+            return cython.NULL
+        sched.awake = grown
         sched.capacity = 2 * sched.capacity + 8
     while at < sched.count and sched.units[at].domain.domid < d.domid:
         at += 1
@@ -113,6 +119,7 @@ def drop_unit(u: UnitPtr) -> cython.void:
     sched: HostSchedPtr = cython.cast(HostSchedPtr, u.domain.host.sched)
     at: u32 = 0
     i: u32
+    set_awake(u, False)
     for i in range(MAX_PCPUS):
         if sched.cpus[i].running == u:
             sched.cpus[i].running = cython.NULL
@@ -126,6 +133,22 @@ def drop_unit(u: UnitPtr) -> cython.void:
     )
     u.domain.sched = cython.NULL
     free(u)
+
+
+def set_awake(u: UnitPtr, awake: cython.bint) -> cython.void:
+    """Some vcpu of the unit can run from now on, or none."""
+    sched: HostSchedPtr = cython.cast(HostSchedPtr, u.domain.host.sched)
+    last: UnitPtr
+    if awake and not u.awake:
+        u.place = sched.nr_awake
+        sched.awake[u.place] = u
+        sched.nr_awake += 1
+    elif u.awake and not awake:
+        sched.nr_awake -= 1
+        last = sched.awake[sched.nr_awake]
+        sched.awake[u.place] = last
+        last.place = u.place
+    u.awake = awake
 
 
 def allowed(u: UnitPtr, p: PcpuPtr) -> cython.bint:
