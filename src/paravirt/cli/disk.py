@@ -44,7 +44,7 @@ def compress(image: Path, compressed: Path, level: int) -> None:
 
 @disk.command()
 @click.option("--size", metavar="MIB", type=click.IntRange(min=256), default=2048, show_default=True, help="Its size.")
-@click.option("--suite", default="stable", show_default=True, help="Release of Debian.")
+@click.option("--suite", default="bookworm", show_default=True, help="Release of Debian.")
 @click.option("--include", metavar="PACKAGE", multiple=True, help="One more package.")
 @click.option("--kernel", is_flag=True, help="With a kernel of its own, and a menu for GRUB's Xen image.")
 @click.argument("image", type=PATH)

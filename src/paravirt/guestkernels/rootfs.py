@@ -19,6 +19,9 @@ from paravirt.errors import UserError
 from paravirt.guestkernels.apt import Report
 
 SIZE_MIB: Final = 2048
+SUITE: Final = "bookworm"
+"""The newest release whose kernel GRUB's Xen image can unpack; later ones are packed with zstd."""
+
 HOSTNAME: Final = "debian"
 # login and passwd are no longer in every Debian.
 PACKAGES: Final = ("systemd-sysv", "udev", "iproute2", "e2fsprogs", "kmod", "ca-certificates", "login", "passwd")
@@ -43,7 +46,7 @@ menuentry "Debian" {
 def build_debian(
     image: Path,
     size: int = SIZE_MIB,
-    suite: str = "stable",
+    suite: str = SUITE,
     packages: Sequence[str] = (),
     kernel: bool = False,
     report: Report = lambda text: None,
