@@ -268,6 +268,15 @@ def test_what_cannot_be_mapped(
     assert (answer.status, answer.handle) == (status, 42)
 
 
+def test_a_domain_that_ends_and_never_had_a_table_gets_none(
+    vcpu: FakeVcpu, other: FakeDomain, host: FakeHost
+) -> None:
+    other.is_dying = True
+    with nothing_kept(host):
+        assert grant_map(vcpu, 9).status == abi.GNTST_bad_domain
+    assert other.state.grants is None
+
+
 def test_a_mapping_for_a_device_holds_the_frame(vcpu: FakeVcpu, other: FakeDomain, host: FakeHost) -> None:
     mfn = other.mfns[5]
     grant(other, 9, GrantEntryV1(abi.GTF_permit_access, 3, mfn))
