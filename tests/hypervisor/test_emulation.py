@@ -26,7 +26,7 @@ HYPERVISORS = 0xFFFF_8000_0000_0000
 FS_BASE, GS_BASE, KERNEL_GS_BASE, TSC_AUX = 0xC000_0100, 0xC000_0101, 0xC000_0102, 0xC000_0103
 UCODE_REV, XEN_HYPERCALL = 0x8B, 0x4000_0000
 P5_MC_ADDR, P5_MC_TYPE, MC0_STATUS, EFER = 0, 1, 0x401, 0xC000_0080
-CR0 = 0x8005_0033
+CR0, OSXSAVE = 0x8005_0033, 1 << 18
 SEGDESC, WRITABLE = 5, 7
 NOP = b"\x90"
 
@@ -185,6 +185,20 @@ def test_xsetbv_is_undefined_and_its_neighbours_are_not(world: World, user: int)
         assert not world.run(code, emulate.emulate_privileged), code
     assert world.run("0f01d1", emulate.emulate_privileged)
     assert world.cpu.rip == HANDLER + UD
+
+
+REFUSED_XCR0 = [(1, 7), (0, 6), (0, 5), (0, 0x27), (0, 0xE3), (0, 0x107), (0, 1 << 32 | 7)]
+
+
+@pytest.mark.parametrize(("number", "value"), [(0, 1), (0, 3), (0, 7), (0, 0xE7), *REFUSED_XCR0])
+def test_what_xcr0_may_hold(world: World, number: int, value: int) -> None:
+    may = (number, value) not in REFUSED_XCR0
+    world.machine.host.xcr0_states = 0xE7
+    world.vcpu.cr4, world.vcpu.xcr0 = OSXSAVE, 1
+    world.cpu.gpr[RCX], world.cpu.gpr[RAX], world.cpu.gpr[RDX] = number, value & 0xFFFF_FFFF, value >> 32
+    assert world.run("0f01d1", emulate.emulate_privileged) == may
+    assert world.vcpu.xcr0 == (value if may else 1)
+    assert not world.run("0f01f1", emulate.emulate_privileged), "lmsw"
 
 
 def test_what_a_control_register_takes(world: World) -> None:
