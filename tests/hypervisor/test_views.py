@@ -246,3 +246,10 @@ def test_a_vcpu_is_up_once_it_is_initialised_and_let_go(world: World) -> None:
     ):
         assert guest.call(CALLS["vcpu_op"], command, 1, argument) == 0
         assert second.is_up == up
+
+
+def test_a_vcpu_that_was_refused_nothing_has_no_refusal(guest: Guest) -> None:
+    vcpu = guest.domain.vcpus[0]
+    assert vcpu.refusal is None
+    assert guest.set_entry(0, 1 << 40 | 0x67) < 0
+    assert vcpu.refusal is not None
