@@ -54,7 +54,9 @@ class Batch:
         return table, address >> 12
 
     def end(self) -> None:
-        events.destroy_all_ports(self.guest.at)
+        self.machine.host.work = 0
+        while not events.destroy_ports(self.guest.at):
+            self.machine.host.work = 0
 
 
 @pytest.fixture

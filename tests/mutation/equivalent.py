@@ -23,7 +23,6 @@ class Equivalent:
 
 
 _MEMORY = "The host refuses the hypervisor memory for a record of its own: no guest decides that."
-_SEARCH = "It only saves a search: where there are fewer free frames than that, it finds none."
 _FLUSHES = "Taken for true it has more engines forget what they know of a frame: that costs time and changes nothing."
 _COUNTED = "There are as many free frames as the machine counts, and that number is asked before."
 _LEFT_OVER = "Something stays left over only when the time is over, and the next condition asks for that."
@@ -56,9 +55,7 @@ EQUIVALENT: tuple[Equivalent, ...] = (
     Equivalent("watchdog.py", "start", "entry == cython.NULL", _MEMORY),
     Equivalent("views/domain.py", "new_domain", "rec == cython.NULL", _MEMORY),
     Equivalent("views/domain.py", "new_domain", "mfn == NO_FRAME", _COUNTED),
-    Equivalent("views/domain.py", "alloc_extent", "mfn == NO_FRAME", _COUNTED),
-    Equivalent("views/domain.py", "alloc_extent", "count > host.free_frames", _SEARCH),
-    Equivalent("frames.py", "alloc_frames", "count > host.free_frames", _SEARCH),
+    Equivalent("free_frames.py", "open_free_map", "host.free_map != cython.NULL", _MEMORY),
     Equivalent("frames.py", "may_map", "owner == cython.NULL or owner.shared_out or may_hold(pcpu, owner)", _FLUSHES),
     Equivalent(
         "frames.py",

@@ -10,7 +10,6 @@ cdef void put_page_type(Host* host, u64 mfn) noexcept nogil
 cdef i64 get_page_and_type(Host* host, u64 mfn, u16 domid, u8 type) noexcept nogil
 cdef void put_page_and_type(Host* host, u64 mfn) noexcept nogil
 cdef u64 alloc_frame(Host* host, u16 domid) noexcept nogil
-cdef u64 alloc_frames(Host* host, u16 domid, u64 count) noexcept nogil
 cdef void flush_stale(Host* host, u64 stamp) noexcept nogil
 cdef void flush_pcpu(Pcpu* pcpu) noexcept nogil
 cdef void flush_all(Host* host) noexcept nogil

@@ -20,6 +20,7 @@ All functions are called under the machine lock.
 import cython
 from cython.cimports.libc.string import memset
 from cython.cimports.paravirt.abi.constants import DOMID_INVALID, DOMID_XEN, EINVAL, ERESTART
+from cython.cimports.paravirt.hypervisor.free_frames import find_extent, note_free, note_taken
 from cython.cimports.paravirt.hypervisor.promotion import devalidate_page, put_old_table, validate_page
 from cython.cimports.paravirt.hypervisor.records import (
     FRAME_ALLOCATED,
@@ -85,10 +86,8 @@ def put_page(host: HostPtr, mfn: u64) -> cython.void:
         frame.type = FRAME_NONE
         frame.flags = 0
         frame.tlb_stamp = host.flush_clock
-        host.free_frames += 1
+        note_free(host, mfn)
         host.m2p[mfn] = NO_FRAME
-        if mfn < host.alloc_hint:
-            host.alloc_hint = mfn
 
 
 def flush_pcpu(pcpu: PcpuPtr) -> cython.void:
@@ -382,7 +381,7 @@ def claim(host: HostPtr, mfn: u64, domid: u16) -> cython.void:
     note_owner(host, mfn, domid)
     frame.nr_validated = 0
     frame.linear = 0
-    host.free_frames -= 1
+    note_taken(host, mfn)
     host.work += WORK_OF_CLEARING
     if mfn >= host.never_used:
         # Still as the host gave it: zero, and without a page of the host's behind it.
@@ -394,33 +393,12 @@ def claim(host: HostPtr, mfn: u64, domid: u16) -> cython.void:
 
 def alloc_frame(host: HostPtr, domid: u16) -> u64:
     """One free frame for ``domid``: its mfn, or all ones when the machine has none left."""
-    return alloc_frames(host, domid, 1)
-
-
-def alloc_frames(host: HostPtr, domid: u16, count: u64) -> u64:
-    """``count`` contiguous frames for ``domid``: the first mfn, or all ones when there is no such extent."""
-    mfn: u64 = host.alloc_hint
-    run: u64 = 0
-    first_free: u64 = NO_FRAME
-    i: u64
-    if count > host.free_frames:
+    mfn: u64 = find_extent(host, 0, host.nr_frames)
+    if mfn == NO_FRAME:
         return NO_FRAME
-    while mfn < host.nr_frames:
-        if host.frames[mfn].owner == DOMID_INVALID and host.frames[mfn].refs == 0:
-            if first_free == NO_FRAME:
-                first_free = mfn
-                host.alloc_hint = mfn
-            run += 1
-            if run == count:
-                if mfn + 1 - count == host.alloc_hint:
-                    host.alloc_hint = mfn + 1
-                for i in range(mfn + 1 - count, mfn + 1):
-                    claim(host, i, domid)
-                return mfn + 1 - count
-        else:
-            run = 0
-        mfn += 1
-    return NO_FRAME
+    claim(host, mfn, domid)
+    host.alloc_hint = mfn + 1
+    return mfn
 
 
 def release_allocation(host: HostPtr, mfn: u64, domid: u16) -> cython.bint:

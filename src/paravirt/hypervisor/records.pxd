@@ -305,7 +305,8 @@ ctypedef struct Host:
     u32 nr_pcpus
     u64 flush_clock
     u64 free_frames
-    u64 alloc_hint
+    u64* free_map        # a bit for each frame: free_frames.py
+    u64 alloc_hint       # below it no frame is free
     u64 never_used       # frames from this one on were never anybody's
     u64 work             # done in the hypercall in progress, in page-table entries
     Refusal refused      # what was noted in it so far

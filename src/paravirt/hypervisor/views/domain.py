@@ -6,7 +6,7 @@ import cython
 import numpy as np
 from cython.cimports.libc.stdint import uintptr_t
 from cython.cimports.libc.stdlib import calloc, free
-from cython.cimports.paravirt.abi.constants import DOMID_INVALID, EBUSY, EINVAL
+from cython.cimports.paravirt.abi.constants import EBUSY, EINVAL
 from cython.cimports.paravirt.hypervisor import events as ev
 from cython.cimports.paravirt.hypervisor.frames import (
     alloc_frame,
@@ -20,6 +20,7 @@ from cython.cimports.paravirt.hypervisor.frames import (
     steal_frame,
     unshare_frame,
 )
+from cython.cimports.paravirt.hypervisor.free_frames import find_extent
 from cython.cimports.paravirt.hypervisor.guestmem import frame_ptr
 from cython.cimports.paravirt.hypervisor.mmu import set_kernel_table
 from cython.cimports.paravirt.hypervisor.msr import fill_hypercall_page
@@ -197,32 +198,19 @@ class Domain:
         host: HostPtr = self.rec.host
         count: u64 = cython.cast(u64, 1) << cython.cast(u32, order)
         end: u64 = host.nr_frames
-        mfn: u64 = 0
+        mfn: u64
         i: u64
         if not beyond_limit and self.rec.tot_pages + count > self.rec.max_pages:
             return None
-        if count > host.free_frames:
-            return None
         if address_bits and address_bits < 64 and end > (cython.cast(u64, 1) << cython.cast(u32, address_bits)) >> 12:
             end = (cython.cast(u64, 1) << cython.cast(u32, address_bits)) >> 12
-        if count == 1 and end == host.nr_frames:
-            mfn = alloc_frame(host, self.rec.domid)
-            if mfn == NO_FRAME:
-                return None
-            self.rec.tot_pages += 1
-            return mfn
-        while mfn + count <= end:
-            i = 0
-            while i < count and host.frames[mfn + i].owner == DOMID_INVALID and host.frames[mfn + i].refs == 0:
-                i += 1
-            host.work += i // 8
-            if i == count:
-                for i in range(count):
-                    claim(host, mfn + i, self.rec.domid)
-                self.rec.tot_pages += count
-                return mfn
-            mfn += count
-        return None
+        mfn = find_extent(host, order, end)
+        if mfn == NO_FRAME:
+            return None
+        for i in range(count):
+            claim(host, mfn + i, self.rec.domid)
+        self.rec.tot_pages += count
+        return mfn
 
     def set_pirq_eoi_map(self, mfn: int) -> int:
         """Keep a frame of the domain's as its map of interrupts that need an EOI: 0, -EINVAL, -EBUSY."""

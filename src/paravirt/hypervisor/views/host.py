@@ -10,7 +10,7 @@ from cython.cimports.paravirt.abi.constants import DOMID_INVALID, DOMID_IO, DOMI
 from cython.cimports.paravirt.hypervisor.atomics import ORDERED, compare_exchange32, fetch_and32, fetch_or32
 from cython.cimports.paravirt.hypervisor.cpuid_table import offer_native_state
 from cython.cimports.paravirt.hypervisor.frames import (
-    alloc_frames,
+    claim,
     drop_code,
     get_page,
     get_page_and_type,
@@ -18,6 +18,7 @@ from cython.cimports.paravirt.hypervisor.frames import (
     put_page,
     put_page_and_type,
 )
+from cython.cimports.paravirt.hypervisor.free_frames import note_free, open_free_map
 from cython.cimports.paravirt.hypervisor.hypercalls.families import python_hypercall
 from cython.cimports.paravirt.hypervisor.hypercalls.native import register_native
 from cython.cimports.paravirt.hypervisor.loop import init_cond, init_lock, run_pcpu
@@ -133,12 +134,14 @@ class Host:
         rec.pcpus = cython.cast(cython.pointer(PcpuPtr), calloc(MAX_PCPUS, cython.sizeof(cython.p_void)))
         if rec.frames == cython.NULL or rec.domains == cython.NULL or rec.pcpus == cython.NULL:
             raise MemoryError
-        for mfn in range(rec.nr_frames):
-            rec.frames[mfn].owner = DOMID_INVALID
+        if not open_free_map(rec):
+            raise MemoryError
         # Frame 0 stands for what is not memory: nobody may map it.
         rec.frames[0].owner = DOMID_IO
         rec.frames[0].refs = 1
-        rec.free_frames = rec.nr_frames - 1
+        for mfn in range(1, rec.nr_frames):
+            rec.frames[mfn].owner = DOMID_INVALID
+            note_free(rec, mfn)
         rec.virtual_clock = virtual_clock
         rec.deterministic = virtual_clock
         rec.ns_per_block_num = 10
@@ -176,12 +179,13 @@ class Host:
         rec: HostPtr = self.rec
         table_frames: u64 = (rec.nr_frames * 8 + 4095) // 4096
         l1_frames: u64 = (table_frames + 511) // 512
-        first: u64 = alloc_frames(rec, DOMID_XEN, table_frames + l1_frames + 2)
+        first: u64 = 1
         l2: u64 = first + table_frames + l1_frames
         entries: U64Ptr
         i: u64
         # The least machine has room for them, and for the largest one that there can be one L2 is enough (Memory).
         for i in range(first, l2 + 2):
+            claim(rec, i, DOMID_XEN)
             rec.frames[i].flags |= FRAME_XEN | FRAME_READONLY
         rec.m2p = cython.cast(U64Ptr, rec.memory + (first << 12))
         memset(rec.m2p, 0xFF, table_frames << 12)
@@ -468,6 +472,7 @@ class Host:
                 free(self.rec.pcpus[i])
             free(self.rec.pcpus)
             free(self.rec.frames)
+            free(self.rec.free_map)
             free(self.rec.trace_buffer)
             free(self.rec.domains)
             free(self.rec)
