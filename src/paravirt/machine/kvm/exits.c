@@ -7,6 +7,8 @@
  */
 #include "run.h"
 
+#include <sys/ioctl.h>
+
 #define PF_PRESENT 1u
 #define PF_RESERVED 8u
 #define PF_FETCH 16u
@@ -103,6 +105,17 @@ static void take_protection(const struct kvm_machine *m, struct cpu *cpu, struct
         exit->error_code = 0; /* a segment load: the hypervisor has the guest's descriptors, and looks at it itself */
 }
 
+/* A breakpoint or overflow has arrived: its number stands for the next from now on (run.c, state_is_whole). */
+static void forget_exception(struct kvm_state *s)
+{
+    struct kvm_vcpu_events events;
+
+    if (ioctl(s->fd, KVM_GET_VCPU_EVENTS, &events) != 0)
+        return;
+    events.exception.nr = 0;
+    (void)ioctl(s->fd, KVM_SET_VCPU_EVENTS, &events);
+}
+
 /* An exception: what the processor pushed is on the stub's stack. */
 static void take_exception(struct kvm_state *s, struct cpu *cpu, unsigned vector, struct cpu_exit *exit)
 {
@@ -131,6 +144,8 @@ static void take_exception(struct kvm_state *s, struct cpu *cpu, unsigned vector
             cpu->rip += 1;
     } else if (vector == 3 || vector == 4) {
         exit->kind = EXIT_SOFTINT;
+        cpu->rflags &= ~RFLAGS_RF;
+        forget_exception(s);
     } else if (vector == 6) {
         take_undefined(m, cpu, exit);
     } else if (vector == 13) {
