@@ -56,6 +56,7 @@ EQUIVALENT: tuple[Equivalent, ...] = (
     Equivalent("views/domain.py", "new_domain", "rec == cython.NULL", _MEMORY),
     Equivalent("views/domain.py", "new_domain", "mfn == NO_FRAME", _COUNTED),
     Equivalent("free_frames.py", "open_free_map", "host.free_map != cython.NULL", _MEMORY),
+    Equivalent("views/host.py", "__init__", "open_free_map(rec)", _MEMORY),
     Equivalent("frames.py", "may_map", "owner == cython.NULL or owner.shared_out or may_hold(pcpu, owner)", _FLUSHES),
     Equivalent(
         "frames.py",

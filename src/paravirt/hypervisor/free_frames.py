@@ -51,15 +51,14 @@ def find_small(host: HostPtr, order: u32, end: u64) -> u64:
     word: u64 = host.alloc_hint >> WORD_ORDER
     start: u64 = word
     found: u64 = 0
-    mfn: u64
+    mfn: u64 = NO_FRAME
     while word << WORD_ORDER < end and not found:
         found = whole_extents(host.free_map[word], order)
+        if found:
+            mfn = (word << WORD_ORDER) + lowest_bit(found)
         word += 1
     host.work += (word - start) // WORDS_OF_WORK
-    if not found:
-        return NO_FRAME
-    mfn = ((word - 1) << WORD_ORDER) + lowest_bit(found)
-    return mfn if mfn + (cython.cast(u64, 1) << order) <= end else NO_FRAME
+    return mfn if found and mfn + (cython.cast(u64, 1) << order) <= end else NO_FRAME
 
 
 def find_large(host: HostPtr, order: u32, end: u64) -> u64:
