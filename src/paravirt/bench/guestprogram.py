@@ -66,7 +66,8 @@ echo 1 > /proc/sys/kernel/printk
 /bin/pvbench
 exec /bin/busybox poweroff -f
 """
-_DISK = f"""#!/bin/busybox sh
+# A start with everything mounted, and the drivers of devices.
+_WITH_DRIVERS = f"""#!/bin/busybox sh
 echo '{INIT_LINE}'
 /bin/busybox mount -t devtmpfs devtmpfs /dev
 /bin/busybox mount -t proc proc /proc
@@ -74,7 +75,8 @@ echo '{INIT_LINE}'
 /bin/busybox --install -s
 echo 1 > /proc/sys/kernel/printk
 while read -r module; do insmod $module; done < /etc/modules
-while [ ! -b /dev/xvda ] && [ ! -b /dev/vda ]; do sleep 0.1; done
+"""
+_DISK = f"""{_WITH_DRIVERS}while [ ! -b /dev/xvda ] && [ ! -b /dev/vda ]; do sleep 0.1; done
 for disk in xvda vda; do [ ! -b /dev/$disk ] || /bin/pvbench --disk /dev/$disk; done
 exec /bin/busybox poweroff -f
 """
@@ -85,15 +87,7 @@ ifconfig eth0 $ip netmask $subnet
 route add default gw $router
 echo $router > /etc/router
 """
-_NETWORK = f"""#!/bin/busybox sh
-echo '{INIT_LINE}'
-/bin/busybox mount -t devtmpfs devtmpfs /dev
-/bin/busybox mount -t proc proc /proc
-/bin/busybox mount -t sysfs sysfs /sys
-/bin/busybox --install -s
-echo 1 > /proc/sys/kernel/printk
-while read -r module; do insmod $module; done < /etc/modules
-while [ ! -e /sys/class/net/eth0 ]; do sleep 0.1; done
+_NETWORK = f"""{_WITH_DRIVERS}while [ ! -e /sys/class/net/eth0 ]; do sleep 0.1; done
 ip link set lo up
 ip link set eth0 up
 udhcpc -q -n -i eth0 -s /etc/lease

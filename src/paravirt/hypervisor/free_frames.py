@@ -3,7 +3,7 @@
 """Which frames are free, a bit for each: extents are found, or are not there, 64 frames at a look.
 
 A guest may ask for extents that there are none of as often as it likes, and the machine's memory may be in as small
-pieces as guests can make it: a search of all of it has to be short. It takes some 30 us for each 16 GiB.
+pieces as guests can make it: a search of all of it has to be short. It takes some 200 us at worst for 16 GiB.
 """
 
 import cython
