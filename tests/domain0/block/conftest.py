@@ -29,11 +29,6 @@ def machine() -> Iterator[Machine]:
 
 
 @pytest.fixture
-def guest(machine: Machine) -> FrontendGuest:
-    return FrontendGuest(machine)
-
-
-@pytest.fixture
 def path(tmp_path: Path) -> Path:
     """A disk of 1 MiB whose every sector is different."""
     made = tmp_path / "disk.img"

@@ -31,11 +31,6 @@ def machine() -> Iterator[Machine]:
         yield made
 
 
-@pytest.fixture
-def guest(machine: Machine) -> FrontendGuest:
-    return FrontendGuest(machine)
-
-
 class Front:
     """The guest's half of one channel."""
 

@@ -95,11 +95,6 @@ def machine() -> Iterator[Machine]:
 
 
 @pytest.fixture
-def guest(machine: Machine) -> FrontendGuest:
-    return FrontendGuest(machine)
-
-
-@pytest.fixture
 def echo(machine: Machine, guest: FrontendGuest) -> Echo:
     nodes = DeviceNodes("echo", guest.domid, 5)
 
