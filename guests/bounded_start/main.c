@@ -50,32 +50,15 @@ static u64 *big_root(u64 first_pfn, int spoiled)
 
 static s64 start(const u64 *kernel, const u64 *user)
 {
-    memset(&context, 0, sizeof(context));
-    context.flags = VGCF_in_kernel;
-    context.user_regs.rip = (u64)second;
-    context.user_regs.rsp = (u64)stack + sizeof(stack) - 8;
-    context.user_regs.cs = FLAT_KERNEL_CS;
-    context.user_regs.ss = FLAT_KERNEL_SS;
-    context.kernel_ss = FLAT_KERNEL_SS;
-    context.kernel_sp = (u64)stack + sizeof(stack);
+    vcpu_context(&context, second, stack, sizeof(stack));
     context.ctrlreg[3] = mfn_of(kernel) << 12;
     context.ctrlreg[1] = user ? mfn_of(user) << 12 : 0;
     return xen_vcpu_op(VCPUOP_initialise, 1, &context);
 }
 
-static u64 *copy_of_ours(void)
-{
-    u64 *root = page_alloc();
-    memcpy(root, (void *)kernel_l4, PAGE_SIZE);
-    for (int i = 256; i < 272; i++)
-        root[i] = 0;
-    check(page_readonly(root) == 0);
-    return root;
-}
-
 void guest_main(void)
 {
-    u64 end, *good = copy_of_ours(), *bad = big_root(FIRST_PFN, 1), *big;
+    u64 end, *good = root_copy(kernel_l4), *bad = big_root(FIRST_PFN, 1), *big;
     rule("tables whose very last entry is bad are refused, and let go of");
     attack("as the kernel's", start(bad, 0), -EBUSY);
     /* What is left over goes with the next calls about page tables. */
@@ -85,7 +68,7 @@ void guest_main(void)
     check(page_readonly(bad) == 0);
     attack("as the processes'", start(good, bad), -EBUSY);
     rule("good tables of that size are taken");
-    good = copy_of_ours();
+    good = root_copy(kernel_l4);
     big = big_root(FIRST_PFN + TABLES, 0);
     twin("start", start(good, big));
     attack("again", start(good, big), -EEXIST);

@@ -1,27 +1,6 @@
 /* Grant tables: entries for this domain itself and for its peer, and what can be done with them. */
 #include "fuzz.h"
-
-#define GNTTABOP_map_grant_ref 0
-#define GNTTABOP_unmap_grant_ref 1
-#define GNTTABOP_setup_table 2
-#define GNTTABOP_transfer 4
-#define GNTTABOP_copy 5
-#define GNTTABOP_query_size 6
-#define GNTTABOP_unmap_and_replace 7
-#define GNTTABOP_set_version 8
-#define GNTTABOP_get_status_frames 9
-#define GNTTABOP_get_version 10
-#define GNTTABOP_swap_grant_ref 11
-#define GNTTABOP_cache_flush 12
-
-#define GTF_permit_access 1
-#define GTF_accept_transfer 2
-#define GTF_transitive 3
-#define GTF_readonly 4
-#define GTF_sub_page 0x100
-#define GNTMAP_host_map 2
-#define GNTMAP_readonly 4
-#define GNTMAP_contains_pte 16
+#include "grant.h"
 
 #define WINDOW (SCRATCH + 0x100000UL) /* where grants are mapped */
 #define WINDOW_PAGES 64
@@ -30,19 +9,6 @@
 #define TABLE_FRAMES 4
 #define HANDLES 256
 
-struct map {
-    u64 host_addr;
-    u32 flags, ref;
-    u16 dom;
-    signed short status;
-    u32 handle;
-    u64 dev_bus_addr;
-};
-struct unmap {
-    u64 host_addr, other;
-    u32 handle;
-    signed short status;
-};
 struct setup {
     u16 dom;
     u32 nr_frames;
@@ -53,15 +19,6 @@ struct transfer {
     u64 mfn;
     u16 domid;
     u32 ref;
-    signed short status;
-};
-struct copy_end {
-    u64 u; /* reference or frame */
-    u16 domid, offset;
-};
-struct copy {
-    struct copy_end source, dest;
-    u16 len, flags;
     signed short status;
 };
 struct query {
@@ -163,7 +120,7 @@ static void write_entry(struct call *c)
 
 static void now_mapped(struct call *c, s64 result)
 {
-    struct map *m = (struct map *)c->cookie[0];
+    struct grant_map *m = (struct grant_map *)c->cookie[0];
     (void)result;
     u32 at = nr_mapped < HANDLES ? nr_mapped++ : (u32)below(HANDLES);
     mapped[at].handle = m->handle;
@@ -187,7 +144,7 @@ static u64 free_page(void)
 
 static void map_grant(struct call *c)
 {
-    struct map *m = arena(sizeof(*m));
+    struct grant_map *m = arena(sizeof(*m));
     m->host_addr = free_page();
     m->flags = GNTMAP_host_map | (chance(50) ? GNTMAP_readonly : 0);
     m->ref = some_ref();
@@ -221,13 +178,13 @@ static void now_unmapped(struct call *c, s64 result)
 
 static void unmap_grant(struct call *c)
 {
-    struct unmap *u = arena(sizeof(*u));
+    struct grant_unmap *u = arena(sizeof(*u));
     u32 at = nr_mapped ? (u32)below(nr_mapped) : 0;
     if (!nr_mapped && chance(90))
         return;
     u32 op = chance(80) ? GNTTABOP_unmap_grant_ref : GNTTABOP_unmap_and_replace;
     u->host_addr = mapped[at].va;
-    u->other = op == GNTTABOP_unmap_grant_ref ? 0 : SCRATCH + below(SCRATCH_PAGES) * PAGE_SIZE;
+    u->dev_bus_addr = op == GNTTABOP_unmap_grant_ref ? 0 : SCRATCH + below(SCRATCH_PAGES) * PAGE_SIZE;
     u->handle = mapped[at].handle;
     if (chance(10))
         u->handle = (u32)odd_value();
@@ -253,12 +210,12 @@ static void set_up(struct call *c)
 static void copy_frame(struct call *c)
 {
     u32 count = 1 + (chance(20) ? (u32)below(5) : 0);
-    struct copy *copies = arena(count * sizeof(*copies));
+    struct grant_copy *copies = arena(count * sizeof(*copies));
     for (u32 i = 0; i < count; i++) {
-        struct copy *p = &copies[i];
+        struct grant_copy *p = &copies[i];
         p->flags = (u16)below(4);
-        p->source = (struct copy_end){some_ref(), partner(), (u16)below(2048)};
-        p->dest = (struct copy_end){some_ref(), partner(), (u16)below(2048)};
+        p->source = (struct grant_copy_end){some_ref(), partner(), (u16)below(2048)};
+        p->dest = (struct grant_copy_end){some_ref(), partner(), (u16)below(2048)};
         if (!(p->flags & 1))
             p->source.u = toy_mfn(any_toy(0, FIRST_SPARE_TOY, -1)), p->source.domid = DOMID_SELF;
         if (!(p->flags & 2))

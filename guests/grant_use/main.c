@@ -1,55 +1,7 @@
 /* Using grants: map, unmap and copy, with a grant that the domain gives to itself, and every status. */
-#include "guest.h"
+#include "grant.h"
 
 const char guest_name[] = "grant_use";
-
-#define GNTTABOP_map_grant_ref 0
-#define GNTTABOP_unmap_grant_ref 1
-#define GNTTABOP_setup_table 2
-#define GNTTABOP_transfer 4
-#define GNTTABOP_copy 5
-#define GNTTABOP_unmap_and_replace 7
-#define GNTTABOP_swap_grant_ref 11
-#define GNTMAP_device_map 1
-#define GNTMAP_host_map 2
-#define GNTMAP_readonly 4
-#define GNTMAP_contains_pte 16
-#define GTF_permit_access 1
-#define GTF_accept_transfer 2
-#define GTF_readonly 4
-#define GTF_reading 8
-#define GTF_writing 16
-#define GNTCOPY_source_gref 1
-#define GNTCOPY_dest_gref 2
-
-struct grant_entry_v1 {
-    volatile u16 flags;
-    u16 domid;
-    u32 frame;
-};
-
-struct map {
-    u64 host_addr;
-    u32 flags, ref;
-    u16 dom;
-    signed short status;
-    u32 handle;
-    u64 dev_bus_addr;
-};
-struct unmap {
-    u64 host_addr, dev_bus_addr;
-    u32 handle;
-    signed short status;
-};
-struct copy_end {
-    u64 u; /* a reference or a frame */
-    u16 domid, offset;
-};
-struct copy {
-    struct copy_end source, dest;
-    u16 len, flags;
-    signed short status;
-};
 
 static struct grant_entry_v1 *table;
 static u16 self; /* our domain's number, never printed */
@@ -97,9 +49,9 @@ static void grant(u32 ref, u16 flags, u64 frame)
     table[ref].flags = flags;
 }
 
-static struct map try_map(u64 address, u32 flags, u32 ref, u16 dom)
+static struct grant_map try_map(u64 address, u32 flags, u32 ref, u16 dom)
 {
-    struct map m = {address, flags, ref, dom, 99, 0, 0};
+    struct grant_map m = {address, flags, ref, dom, 99, 0, 0};
     s64 result = op(GNTTABOP_map_grant_ref, &m, 1);
     check(result == 0);
     return m;
@@ -107,7 +59,7 @@ static struct map try_map(u64 address, u32 flags, u32 ref, u16 dom)
 
 static signed short try_unmap(u64 address, u32 handle)
 {
-    struct unmap u = {address, 0, handle, 99};
+    struct grant_unmap u = {address, 0, handle, 99};
     check(op(GNTTABOP_unmap_grant_ref, &u, 1) == 0);
     return u.status;
 }
@@ -122,14 +74,14 @@ static void mapping(void)
 {
     grant(10, GTF_permit_access, mfn_of(page));
     page[3] = 33;
-    struct map m = try_map((u64)window, GNTMAP_host_map, 10, self);
+    struct grant_map m = try_map((u64)window, GNTMAP_host_map, 10, self);
     printf("map: status %d, entry flags %x, pte %lx\n", m.status, table[10].flags,
            *pte_of((u64)window) & 0xfff0000000000fffUL);
     printf("reads %d\n", window[3]);
     check(m.status == 0 && window[3] == 33);
     window[4] = 44;
     printf("written through it: %d\n", page[4]);
-    struct map second = try_map((u64)window, GNTMAP_host_map, 10, self);
+    struct grant_map second = try_map((u64)window, GNTMAP_host_map, 10, self);
     printf("mapped over itself: status %d\n", second.status);
     show_unmap("unmap the second", second.handle);
     printf("unmap at another address: status %d\n", try_unmap((u64)table, m.handle));
@@ -179,9 +131,9 @@ static void map_refusals(void)
     printf("unmap a handle that is none: %d\n", try_unmap((u64)window, 12345));
 }
 
-static signed short copy(struct copy_end source, struct copy_end dest, u16 len, u16 flags)
+static signed short copy(struct grant_copy_end source, struct grant_copy_end dest, u16 len, u16 flags)
 {
-    struct copy c = {source, dest, len, flags, 99};
+    struct grant_copy c = {source, dest, len, flags, 99};
     s64 result = op(GNTTABOP_copy, &c, 1);
     check(result == 0);
     return c.status;
@@ -192,11 +144,11 @@ static void copying(void)
     char *from = page_alloc(), *to = page_alloc();
     for (int i = 0; i < 4096; i++)
         from[i] = (char)i;
-    struct copy_end frame_from = {mfn_of(from), DOMID_SELF, 16}, frame_to = {mfn_of(to), DOMID_SELF, 100};
+    struct grant_copy_end frame_from = {mfn_of(from), DOMID_SELF, 16}, frame_to = {mfn_of(to), DOMID_SELF, 100};
     grant(20, GTF_permit_access, mfn_of(from));
     grant(21, GTF_permit_access, mfn_of(to));
     grant(22, GTF_permit_access | GTF_readonly, mfn_of(to));
-    struct copy_end ref_from = {20, self, 16}, ref_to = {21, self, 200}, ref_ro = {22, self, 300};
+    struct grant_copy_end ref_from = {20, self, 16}, ref_to = {21, self, 200}, ref_ro = {22, self, 300};
     signed short status = copy(frame_from, frame_to, 50, 0);
     printf("frame to frame: %d, right: %d\n", status, !memcmp(from + 16, to + 100, 50));
     status = copy(ref_from, frame_to, 50, GNTCOPY_source_gref);
@@ -216,12 +168,12 @@ static void copying(void)
     printf("to no frame: %d\n", copy(frame_from, frame_to, 10, 0));
     frame_to.u = mfn_of((void *)kernel_l4);
     printf("onto a page table: %d\n", copy(frame_from, frame_to, 10, 0));
-    frame_to = (struct copy_end){mfn_of(to), 0, 0};
+    frame_to = (struct grant_copy_end){mfn_of(to), 0, 0};
     printf("frame of domain 0: %d\n", copy(frame_from, frame_to, 10, 0));
     ref_from.u = 100000;
-    printf("reference beyond the table: %d\n", copy(ref_from, (struct copy_end){mfn_of(to), DOMID_SELF, 0}, 10, 1));
+    printf("reference beyond the table: %d\n", copy(ref_from, (struct grant_copy_end){mfn_of(to), DOMID_SELF, 0}, 10, 1));
     ref_from.u = 30;
-    printf("empty entry: %d\n", copy(ref_from, (struct copy_end){mfn_of(to), DOMID_SELF, 0}, 10, 1));
+    printf("empty entry: %d\n", copy(ref_from, (struct grant_copy_end){mfn_of(to), DOMID_SELF, 0}, 10, 1));
 }
 
 static void swapping(void)
@@ -242,9 +194,9 @@ static void swapping(void)
 
 static void lists(void)
 {
-    struct map m[3];
+    struct grant_map m[3];
     for (int i = 0; i < 3; i++)
-        m[i] = (struct map){(u64)window, GNTMAP_host_map, i == 1 ? 12U : 10U, self, 99, 0, 0};
+        m[i] = (struct grant_map){(u64)window, GNTMAP_host_map, i == 1 ? 12U : 10U, self, 99, 0, 0};
     m[2].host_addr = 0x12345000;
     printf("a list with refusals: %s", error_name(op(GNTTABOP_map_grant_ref, m, 3)));
     printf(" %d %d %d\n", m[0].status, m[1].status, m[2].status);

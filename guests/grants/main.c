@@ -1,19 +1,7 @@
 /* The grant table's set-up: sizes, frames, versions, and refusals. */
-#include "guest.h"
+#include "grant.h"
 
 const char guest_name[] = "grants";
-
-#define GNTTABOP_setup_table 2
-#define GNTTABOP_query_size 6
-#define GNTTABOP_set_version 8
-#define GNTTABOP_get_status_frames 9
-#define GNTTABOP_get_version 10
-#define GNTTABOP_swap_grant_ref 11
-
-struct grant_entry_v1 {
-    u16 flags, domid;
-    u32 frame;
-};
 
 static s64 op(u32 cmd, void *arg, u32 count)
 {

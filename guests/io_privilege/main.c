@@ -219,15 +219,8 @@ static void each_vcpu(void)
     u64 end = system_time() + 5000000000UL;
     rule("level and bitmap are of one vcpu");
     check(set_bitmap(bitmap, 65536) == 0);
-    context.flags = VGCF_in_kernel;
-    context.user_regs.rip = (u64)second;
-    context.user_regs.rsp = (u64)stack + sizeof(stack) - 8;
-    context.user_regs.cs = FLAT_KERNEL_CS;
-    context.user_regs.ss = FLAT_KERNEL_SS;
-    context.kernel_ss = FLAT_KERNEL_SS;
-    context.kernel_sp = (u64)stack + sizeof(stack);
-    context.ctrlreg[3] = mfn_of((void *)kernel_l4) << 12;
-    context.trap_ctxt[GP] = (struct trap_info){GP, 4, FLAT_KERNEL_CS, TRAP_STUB(GP)};
+    vcpu_context(&context, second, stack, sizeof(stack));
+    vcpu_takes_traps(&context, GP, GP, 4);
     check(xen_vcpu_op(VCPUOP_initialise, 1, &context) == 0);
     check(xen_vcpu_op(VCPUOP_up, 1, 0) == 0);
     while (!said && system_time() < end)

@@ -31,6 +31,9 @@
 #define GTF_writing 16
 #define GTF_sub_page 256
 
+#define GNTCOPY_source_gref 1
+#define GNTCOPY_dest_gref 2
+
 /* Statuses */
 #define GNTST_okay 0
 #define GNTST_general_error -1

@@ -188,8 +188,16 @@ s64 page_readonly(void *page);
 s64 page_writable(void *page);
 /* A page table for the kernel: takes a fresh page, makes it read-only. */
 u64 *table_alloc(void);
+/* A page like an L4 table, without Xen's own slots: may be pinned, or changed after page_writable. */
+u64 *root_copy(u64 root);
 /* Map one page anywhere, building tables in the given root (kernel_l4 or the user's) as needed. */
 void map_in(u64 root, u64 va, u64 pte);
+
+/* ---- another vcpu ---- */
+/* A context that begins at `entry` on its own stack, on our page tables, and takes no traps. */
+void vcpu_context(struct vcpu_guest_context *context, void (*entry)(void), char *stack, u64 size);
+void vcpu_takes_traps(struct vcpu_guest_context *context, u8 first, u8 last, u8 flags);
+void vcpu_takes_callbacks(struct vcpu_guest_context *context);
 
 /* ---- user mode ---- */
 #define USER_CODE 0x400000UL

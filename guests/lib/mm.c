@@ -91,6 +91,15 @@ u64 *table_alloc(void)
     return page;
 }
 
+u64 *root_copy(u64 root)
+{
+    u64 *table = page_alloc();
+    memcpy(table, (void *)root, PAGE_SIZE);
+    memset(&table[256], 0, 16 * sizeof(*table));
+    check(page_readonly(table) == 0);
+    return table;
+}
+
 void map_in(u64 root, u64 va, u64 pte)
 {
     for (int level = 4; level > 1; level--) {

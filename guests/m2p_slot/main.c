@@ -11,16 +11,6 @@ static char stack[4096] __attribute__((aligned(16)));
 static struct vcpu_guest_context context;
 static volatile int said;
 
-static u64 *fresh_table(const void *like)
-{
-    u64 *table = page_alloc();
-    memcpy(table, like, PAGE_SIZE);
-    for (int i = 256; i < 272; i++)
-        table[i] = 0;
-    check(page_readonly(table) == 0);
-    return table;
-}
-
 static void show(const char *when, const u64 *table)
 {
     printf("  %s: %s\n", when, table[256] & PTE_P ? "there" : "not there");
@@ -30,7 +20,7 @@ static void tables(void)
 {
     struct regs r;
     u64 kept = kernel_l4;
-    u64 *user = fresh_table((void *)user_l4), *kernel = fresh_table((void *)kernel_l4);
+    u64 *user = root_copy(user_l4), *kernel = root_copy(kernel_l4);
     show("never a table", user);
     check(pin(4, user) == 0 && pin(4, kernel) == 0);
     show("pinned", user);
@@ -60,17 +50,11 @@ static void second(void)
 static void other_vcpu(void)
 {
     u64 end = system_time() + 5000000000UL;
-    u64 *kernel = fresh_table((void *)kernel_l4), *user = fresh_table((void *)user_l4);
-    context.flags = VGCF_in_kernel;
-    context.user_regs.rip = (u64)second;
-    context.user_regs.rsp = (u64)stack + sizeof(stack) - 8;
-    context.user_regs.cs = FLAT_KERNEL_CS;
-    context.user_regs.ss = FLAT_KERNEL_SS;
-    context.kernel_ss = FLAT_KERNEL_SS;
-    context.kernel_sp = (u64)stack + sizeof(stack);
+    u64 *kernel = root_copy(kernel_l4), *user = root_copy(user_l4);
+    vcpu_context(&context, second, stack, sizeof(stack));
     context.ctrlreg[3] = mfn_of(kernel) << 12;
     context.ctrlreg[1] = mfn_of(user) << 12;
-    context.trap_ctxt[14] = (struct trap_info){14, 4, FLAT_KERNEL_CS, TRAP_STUB(14)};
+    vcpu_takes_traps(&context, 14, 14, 4);
     check(xen_vcpu_op(VCPUOP_initialise, 1, &context) == 0);
     show("another vcpu's kernel table", kernel);
     show("another vcpu's processes' table", user);

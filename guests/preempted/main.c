@@ -1,5 +1,5 @@
 /* Long hypercalls, which Xen interrupts and has the guest make again: alone and in a batch, nothing shows of it. */
-#include "guest.h"
+#include "grant.h"
 
 const char guest_name[] = "preempted";
 
@@ -7,21 +7,10 @@ const char guest_name[] = "preempted";
 #define FIRST_PFN 5000 /* far above what is mapped at the start */
 #define GATES 3000
 #define COPIES 1200
-#define GNTTABOP_copy 5
-
-struct copy_end {
-    u64 u;
-    u16 domid, offset;
-};
-struct copy {
-    struct copy_end source, dest;
-    u16 len, flags;
-    signed short status;
-};
 
 static u64 list[FRAMES];
 static struct trap_info gates[GATES + 1];
-static struct copy copies[COPIES];
+static struct grant_copy copies[COPIES];
 
 static struct xen_memory_reservation reservation(void)
 {
@@ -103,7 +92,7 @@ static void traps(void)
 static void fill_copies(char *from, char *to)
 {
     for (u64 i = 0; i < COPIES; i++)
-        copies[i] = (struct copy){{mfn_of(from), DOMID_SELF, (u16)i}, {mfn_of(to), DOMID_SELF, (u16)(2 * i)}, 1, 0, 99};
+        copies[i] = (struct grant_copy){{mfn_of(from), DOMID_SELF, (u16)i}, {mfn_of(to), DOMID_SELF, (u16)(2 * i)}, 1, 0, 99};
 }
 
 static void show_copies(const char *from, const char *to)

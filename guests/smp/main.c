@@ -78,20 +78,10 @@ static s64 initialise(u32 vcpu)
 
 static void fill_context(void)
 {
-    context.flags = VGCF_in_kernel;
-    context.user_regs.rip = (u64)second;
-    context.user_regs.rsp = (u64)stack + sizeof(stack) - 8;
+    vcpu_context(&context, second, stack, sizeof(stack));
     context.user_regs.rflags = 0x1000; /* what Xen makes of it is not shown */
-    context.user_regs.cs = FLAT_KERNEL_CS;
-    context.user_regs.ss = FLAT_KERNEL_SS;
-    context.kernel_ss = FLAT_KERNEL_SS;
-    context.kernel_sp = (u64)stack + sizeof(stack);
-    context.ctrlreg[3] = mfn_of((void *)kernel_l4) << 12;
-    context.event_callback_eip = (u64)event_callback;
-    context.failsafe_callback_eip = (u64)failsafe_callback;
-    context.syscall_callback_eip = (u64)syscall_callback;
-    for (int v = 0; v < 20; v++)
-        context.trap_ctxt[v] = (struct trap_info){(u8)v, 0, FLAT_KERNEL_CS, TRAP_STUB((u64)v)};
+    vcpu_takes_callbacks(&context);
+    vcpu_takes_traps(&context, 0, 19, 0);
 }
 
 static void refusals(void)

@@ -43,25 +43,12 @@ static s64 quietly(void *va, u64 pte)
 
 static u64 *begin(void)
 {
-    u64 *fresh = page_alloc();
-    memcpy(fresh, (void *)kernel_l4, PAGE_SIZE);
-    for (int i = 256; i < 272; i++)
-        fresh[i] = 0;
-    check(page_readonly(fresh) == 0);
+    u64 *fresh = root_copy(kernel_l4);
     check(pin(4, fresh) == 0);
-    context.flags = VGCF_in_kernel;
-    context.user_regs.rip = (u64)second;
-    context.user_regs.rsp = (u64)stack + sizeof(stack) - 8;
-    context.user_regs.cs = FLAT_KERNEL_CS;
-    context.user_regs.ss = FLAT_KERNEL_SS;
-    context.kernel_ss = FLAT_KERNEL_SS;
-    context.kernel_sp = (u64)stack + sizeof(stack);
+    vcpu_context(&context, second, stack, sizeof(stack));
     context.ctrlreg[3] = mfn_of(fresh) << 12;
-    context.event_callback_eip = (u64)event_callback;
-    context.failsafe_callback_eip = (u64)failsafe_callback;
-    context.syscall_callback_eip = (u64)syscall_callback;
-    for (int v = 0; v < 20; v++)
-        context.trap_ctxt[v] = (struct trap_info){(u8)v, 0, FLAT_KERNEL_CS, TRAP_STUB((u64)v)};
+    vcpu_takes_callbacks(&context);
+    vcpu_takes_traps(&context, 0, 19, 0);
     check(xen_vcpu_op(VCPUOP_initialise, 1, &context) == 0);
     check(xen_vcpu_op(VCPUOP_up, 1, 0) == 0);
     return fresh;

@@ -16,18 +16,8 @@ static void second(void)
 
 static void fresh(void)
 {
-    memset(&context, 0, sizeof(context));
-    context.flags = VGCF_in_kernel;
-    context.user_regs.rip = (u64)second;
-    context.user_regs.rsp = (u64)stack + sizeof(stack) - 8;
-    context.user_regs.cs = FLAT_KERNEL_CS;
-    context.user_regs.ss = FLAT_KERNEL_SS;
-    context.kernel_ss = FLAT_KERNEL_SS;
-    context.kernel_sp = (u64)stack + sizeof(stack);
-    context.ctrlreg[3] = mfn_of((void *)kernel_l4) << 12;
-    context.event_callback_eip = (u64)event_callback;
-    context.failsafe_callback_eip = (u64)failsafe_callback;
-    context.syscall_callback_eip = (u64)syscall_callback;
+    vcpu_context(&context, second, stack, sizeof(stack));
+    vcpu_takes_callbacks(&context);
 }
 
 static void try(const char *label, s64 expected)
@@ -123,8 +113,7 @@ static void land(struct regs *r)
 /* The vcpu's first instruction faults, or its failsafe callback is entered. */
 static void start(u32 vcpu, const char *label)
 {
-    for (int v = 0; v < 20; v++)
-        context.trap_ctxt[v] = (struct trap_info){(u8)v, 0, FLAT_KERNEL_CS, TRAP_STUB((u64)v)};
+    vcpu_takes_traps(&context, 0, 19, 0);
     said = 0, landed_on = vcpu, landed.vector = (u64)-1;
     check(xen_vcpu_op(VCPUOP_initialise, vcpu, &context) == 0);
     check(xen_vcpu_op(VCPUOP_up, vcpu, 0) == 0);
