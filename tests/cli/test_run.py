@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from paravirt.machine.choice import settle
+
 from ..domain0.builder import _kernels
 from ..oracle import kernels
 from .terminal import Terminal
@@ -82,6 +84,14 @@ def test_a_guest_that_powers_off(hello: str) -> None:
     assert b"Memory:  32 MiB" in done.stdout
     assert done.stdout.rstrip().endswith(b"Goodbye.")
     assert done.stderr == b""
+
+
+def test_the_engine_that_was_not_named_is_said(hello: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = run("--engine", "auto", hello)
+    assert done.returncode == 0
+    assert done.stderr.decode() == f"paravirt: {settle('auto')[1]}\n"
+    monkeypatch.setenv("PARAVIRT_ENGINE", "abacus")
+    assert (run(hello).returncode, run("--engine", "unicorn", hello).returncode) == (2, 0)
 
 
 @pytest.mark.parametrize(("how", "status", "words"), [

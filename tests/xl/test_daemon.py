@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from paravirt.machine.choice import settle
+
 from ..oracle import kernels
 from .conftest import PATIENCE, User
 
@@ -65,6 +67,15 @@ def test_why_it_does_not_start_is_said_by_who_wanted_it(user: User, memory: str,
 def test_more_physical_cpus_are_refused(user: User) -> None:
     done = user.run("--pcpus", "65", program="paravirtd")
     assert done.returncode == 1 and "1 to 64 physical CPUs" in done.stderr
+
+
+def test_the_engine_is_chosen_at_its_start(user: User) -> None:
+    wrong = user.run("--engine", "abacus", program="paravirtd")
+    assert wrong.returncode == 1 and "no CPU engine 'abacus'" in wrong.stderr
+    user.environment["PARAVIRT_ENGINE"] = "auto"
+    name = settle("auto")[0]
+    assert f"--engine {name}" in user.xl("info", "xen_commandline")
+    assert f"Guests run on the {'KVM' if name == 'kvm' else 'Unicorn'} engine." in user.xl("dmesg")
 
 
 def test_idle_guests_are_asked_for_memory_if_the_daemon_was_told_so(

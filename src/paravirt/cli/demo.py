@@ -10,7 +10,7 @@ import click
 
 from paravirt.cli.steps import Expect, Send, Step
 from paravirt.initramfs import MARKER
-from paravirt.machine.choice import ENGINES
+from paravirt.machine.choice import DEFAULT_ENGINE, ENGINE_VARIABLE, ENGINES
 
 CMDLINE = "console=hvc0"
 MEMORY_MIB = 512
@@ -46,8 +46,9 @@ def _kernel_cmdline() -> str:
 
 @click.command()
 @click.option("--tiny", is_flag=True, help="Boot paravirt's own small kernel, which needs no download.")
-@click.option("--engine", type=click.Choice(ENGINES), default="auto", show_default=True,
-              help="CPU engine; kvm is experimental.")  # fmt: skip
+@click.option("--engine", type=click.Choice(ENGINES), default=DEFAULT_ENGINE, show_default=True,
+              envvar=ENGINE_VARIABLE, show_envvar=True,
+              help="CPU engine: auto is kvm where it is usable, else unicorn.")  # fmt: skip
 def demo(tiny: bool, engine: str) -> int:
     """Boot Debian's stock cloud kernel to a shell.
 

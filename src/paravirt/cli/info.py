@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from paravirt.errors import UserError
+from paravirt.machine.choice import DEFAULT_ENGINE, probe_kvm, settle
 
 # What each capability means to someone who has not read the source.
 MEANINGS = {
@@ -66,15 +67,13 @@ def engines() -> list[dict[str, Any]]:
 
 
 def _kvm() -> dict[str, Any]:
-    from paravirt.machine.kvm.selftest import probe
-
     try:
-        findings, capabilities, native_leaves = probe()
+        findings, capabilities, native_leaves = probe_kvm()
     except UserError as error:
         return {"name": "kvm", "version": "", "usable": False, "why_not": str(error), "capabilities": {}}
     return {
         "name": "kvm",
-        "version": "(experimental, by --engine kvm)",
+        "version": "",
         "usable": True,
         "why_not": "",
         "capabilities": dataclasses.asdict(capabilities),
@@ -91,7 +90,13 @@ def info(as_json: bool) -> None:
     require_platform()
     rows = engines()
     if as_json:
-        facts = {"paravirt": __version__, "python": platform.python_version(), "engines": rows}
+        facts = {
+            "paravirt": __version__,
+            "python": platform.python_version(),
+            "engines": rows,
+            "default_engine": DEFAULT_ENGINE,
+            "auto_engine": settle("auto")[0],
+        }
         click.echo(json.dumps(facts, indent=2))
         return
     click.echo(f"paravirt {__version__}, Python {platform.python_version()}, {os.cpu_count()} processors")
@@ -99,8 +104,9 @@ def info(as_json: bool) -> None:
         if not row["usable"]:
             click.echo(f"engine {row['name']}: not usable: {row['why_not']}")
             continue
-        click.echo(f"engine {row['name']} {row['version']}: usable")
+        click.echo(f"{' '.join(('engine', row['name'], row['version'])).rstrip()}: usable")
         for name, value in row["capabilities"].items():
             click.echo(f"  {'yes' if value else 'no ':3}  {MEANINGS.get(name, name)}")
         for name, value in row.get("findings", {}).items():
             click.echo(f"  {'yes' if value else 'no ':3}  this host: {FINDINGS.get(name, name)}")
+    click.echo(f"by default: {DEFAULT_ENGINE}; --engine auto: {settle('auto')[1]}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from paravirt.cli.steps import SendType, StepsCommand, ordered
-from paravirt.machine.choice import ENGINES
+from paravirt.machine.choice import DEFAULT_ENGINE, ENGINE_VARIABLE, ENGINES
 
 MEMORY_MIB = 512
 
@@ -31,8 +31,9 @@ MEMORY_MIB = 512
 @click.option("--network", "networks", metavar="SPEC", multiple=True,
               help="What the network is like: subnet=…,script=…,outside=no,host-loopback=yes,rule=….")  # fmt: skip
 @click.option("--name", metavar="NAME", default="guest", show_default=True, help="Name of the guest.")
-@click.option("--engine", type=click.Choice(ENGINES), default="auto", show_default=True,
-              help="CPU engine; kvm is experimental.")  # fmt: skip
+@click.option("--engine", type=click.Choice(ENGINES), default=DEFAULT_ENGINE, show_default=True,
+              envvar=ENGINE_VARIABLE, show_envvar=True,
+              help="CPU engine: auto is kvm where it is usable, else unicorn.")  # fmt: skip
 @click.option("--timeout", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True),
               help="Give up after this time, with exit status 124.")  # fmt: skip
 @click.option("--stats", metavar="FILE.json", type=click.Path(path_type=Path),

@@ -27,6 +27,7 @@ from paravirt.domain0.devices.spec import DeviceSpec
 from paravirt.domain0.net.options import NetworkOptions
 from paravirt.domain0.toolstack import Domain, Machine, ShutdownReason
 from paravirt.errors import UserError
+from paravirt.machine.choice import DEFAULT_ENGINE
 from paravirt.terminal import keyboard, write_all
 
 POWERED_OFF, CRASHED, REBOOTED, TIMED_OUT, READER_GONE = 0, 1, 3, 124, 141
@@ -76,7 +77,7 @@ class Session:
         memory: int,
         vcpus: int,
         name: str,
-        engine: str = "auto",
+        engine: str = DEFAULT_ENGINE,
         devices: Sequence[DeviceSpec] = (),
         network: NetworkOptions | None = None,
     ) -> int:
@@ -88,6 +89,8 @@ class Session:
         require_platform()
         with interruptible(), Machine(memory=memory, engine=engine, network=network) as machine:
             self.milestones.reached("machine")
+            if machine.engine_notice:
+                click.echo(f"paravirt: {machine.engine_notice}", err=True)
             domain = machine.create(
                 kernel, ramdisk, cmdline, memory=memory, vcpus=vcpus, name=name, paused=True, devices=devices
             )

@@ -1,7 +1,8 @@
 """Which CPU engine a machine runs on.
 
-A machine has one kind of engine, chosen at its start, and one engine of it for each physical CPU.  ``auto`` is the
-Unicorn engine; the KVM engine is experimental and has to be asked for.
+A machine has one kind of engine, chosen at its start, and one engine of it for each physical CPU.  ``auto`` is KVM
+where its self-test passes, else Unicorn; a machine that has to repeat its runs always takes Unicorn then.  This module
+is light: an engine is imported when it is chosen.
 """
 
 from __future__ import annotations
@@ -9,18 +10,30 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from paravirt.errors import UserError
-from paravirt.machine.memory import Memory
+
+if TYPE_CHECKING:
+    from paravirt.machine.memory import Memory
 
 ENGINES = ("auto", "kvm", "unicorn")
+DEFAULT_ENGINE = "unicorn"
+ENGINE_VARIABLE = "PARAVIRT_ENGINE"
+"""The environment variable that names the engine of commands which are told none."""
+KVM_DEVICE = "/dev/kvm"
 MAX_PCPUS = 64
 Registers = tuple[int, int, int, int]
 
 
 @cache
-def _probe_kvm() -> tuple[dict[str, int], Any, dict[tuple[int, int], Registers]]:
+def probe_kvm() -> tuple[dict[str, int], Any, dict[tuple[int, int], Registers]]:
+    """The KVM engine's self-test, once in this process: its findings, capabilities and native leaves.
+
+    Raises:
+        UserError: it cannot be used here.
+    """
     from paravirt.machine.kvm.selftest import probe
 
     findings, capabilities, native_leaves = probe()
@@ -33,8 +46,40 @@ def kvm_host() -> dict[str, object]:
     Raises:
         UserError: it cannot be used here.
     """
-    findings, capabilities, native_leaves = _probe_kvm()
+    findings, capabilities, native_leaves = probe_kvm()
     return {**findings, **vars(capabilities), "native_cpuid": bool(native_leaves)}
+
+
+def settle(name: str, *, deterministic: bool = False) -> tuple[str, str]:
+    """Which engine ``name``, which may be ``auto``, is here: ``kvm`` or ``unicorn``; and a sentence that says so if
+    this was not the caller's own choice, else "".
+
+    Raises:
+        UserError: there is no such engine, or it cannot be used here, or not for this.
+    """
+    if name not in ENGINES:
+        raise UserError(f"There is no CPU engine {name!r}: one of {', '.join(ENGINES)} is possible.")
+    if name == "unicorn":
+        return name, ""
+    if name == "kvm":
+        if deterministic:
+            raise UserError("The KVM engine cannot repeat a run event for event: use the Unicorn engine for that.")
+        probe_kvm()
+        return name, ""
+    if deterministic:
+        return "unicorn", "Guests run on the Unicorn engine: the KVM engine cannot repeat a run event for event."
+    try:
+        probe_kvm()
+    except UserError as error:
+        return "unicorn", f"Guests run on the Unicorn engine. {error}{_permission_hint()}"
+    return "kvm", "Guests run on the KVM engine."
+
+
+def _permission_hint() -> str:
+    """What a user can do who may not open /dev/kvm: a sentence, or "" if that is not what is in the way."""
+    if not Path(KVM_DEVICE).exists() or os.access(KVM_DEVICE, os.R_OK | os.W_OK):
+        return ""
+    return f" Whoever may read and write {KVM_DEVICE} can use it: on most systems the members of the group kvm."
 
 
 def default_pcpus(*, deterministic: bool = False) -> int:
@@ -45,29 +90,24 @@ def default_pcpus(*, deterministic: bool = False) -> int:
 
 
 def choose(name: str, pcpus: int, *, deterministic: bool = False) -> Callable[[Memory], list[Any]]:
-    """Test the engine of that name; the answer opens one for each physical CPU, over a machine's memory.
+    """Test the engine that :func:`settle` found; the answer opens one for each physical CPU, over a machine's memory.
 
     Raises:
-        UserError: there is no such engine, it cannot be used here, it cannot repeat a run, or have so many physical
-            CPUs.
+        UserError: it cannot be used here, or have so many physical CPUs.
     """
     if not 1 <= pcpus <= MAX_PCPUS:
         raise UserError(f"A machine has 1 to {MAX_PCPUS} physical CPUs, not {pcpus}.")
     if deterministic and pcpus != 1:
         raise UserError("A deterministic machine has one physical CPU: between several no run is like another.")
-    if name not in ENGINES:
-        raise UserError(f"There is no CPU engine {name!r}: one of {', '.join(ENGINES)} is possible.")
     if name != "kvm":
         from paravirt.machine.unicorn.engine import UnicornEngine
         from paravirt.machine.unicorn.selftest import self_test
 
         self_test()
         return lambda memory: [UnicornEngine(memory.address, memory.size, deterministic) for _ in range(pcpus)]
-    if deterministic:
-        raise UserError("The KVM engine cannot repeat a run event for event: use the Unicorn engine for that.")
     from paravirt.machine.kvm.engine import KvmEngine, KvmMachine
 
-    findings, capabilities, native_leaves = _probe_kvm()
+    findings, capabilities, native_leaves = probe_kvm()
 
     def open_kvm(memory: Memory) -> list[Any]:
         machine = KvmMachine(memory.address, memory.size, findings)

@@ -24,6 +24,7 @@ from paravirt.domain0.daemon.launch import connect_to, launch, wait_for_end
 from paravirt.domain0.daemon.paths import Places, places, prepare
 from paravirt.domain0.daemon.protocol import VERSION
 from paravirt.errors import UserError
+from paravirt.machine.choice import DEFAULT_ENGINE, ENGINE_VARIABLE
 
 MEMORY: Final = "PARAVIRT_MEMORY"
 """The environment variable for the machine's memory in MiB, for daemons that xl starts."""
@@ -79,6 +80,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--memory", type=int, metavar="MIB", help=f"memory of the machine (or ${MEMORY}; else 3/4)")
     made.add_argument("--pcpus", type=int, metavar="N",
                       help=f"physical CPUs of the machine (or ${PCPUS}; else the host's)")  # fmt: skip
+    made.add_argument("--engine", metavar="NAME",
+                      help=f"CPU engine: auto, kvm or unicorn (or ${ENGINE_VARIABLE}; else {DEFAULT_ENGINE})")  # fmt: skip
     made.add_argument("--scheduler", metavar="NAME", help=f"credit, sedf, bvt or null (or ${SCHEDULER}; else credit)")
     made.add_argument("--autoballoon", choices=("on", "off"),
                       help=f"take memory for new domains from idle guests (or ${AUTOBALLOON}; else off)")  # fmt: skip
@@ -207,13 +210,20 @@ def _run(where: Places, memory: int, options: argparse.Namespace, ready: _Ready,
     pcpus, autoballoon = _number(options.pcpus, PCPUS), _switch(options.autoballoon, AUTOBALLOON)
     network = ",".join(options.network or [os.environ.get(NETWORK, "")])
     machine = Machine(
-        memory=memory, pcpus=pcpus, scheduler=scheduler, network=parse_network(network), autoballoon=autoballoon
+        memory=memory,
+        pcpus=pcpus,
+        scheduler=scheduler,
+        engine=options.engine or os.environ.get(ENGINE_VARIABLE) or DEFAULT_ENGINE,
+        network=parse_network(network),
+        autoballoon=autoballoon,
     )
     with machine, _listening(where) as listener:
         messages.add(f"Xen version 4.17.paravirt, {memory} MiB, {machine.host.nr_pcpus} physical CPU(s)")
+        messages.add(machine.engine_notice or f"Guests run on the {machine.engine} engine.")
         machine.serve_store(where.xenstore)
         domains = Domains(machine, where, log, messages, console_log)
         command_line = f"--memory {memory} --pcpus {machine.host.nr_pcpus} --scheduler {scheduler}"
+        command_line += f" --engine {machine.engine}"
         command_line += " --autoballoon on" if autoballoon else ""
         command_line += f" --network {network}" if network else ""
         facts = {"started": time.time(), "command_line": command_line}

@@ -40,7 +40,7 @@ from paravirt.hypervisor.audit_report import AuditReport
 from paravirt.hypervisor.cpuid import POLICY
 from paravirt.hypervisor.views import Host
 from paravirt.hypervisor.views import scheduler as policies
-from paravirt.machine.choice import choose, default_pcpus, set_cpuid
+from paravirt.machine.choice import DEFAULT_ENGINE, choose, default_pcpus, set_cpuid, settle
 from paravirt.machine.memory import Memory
 
 T = TypeVar("T")
@@ -61,13 +61,15 @@ class Machine:
         pcpus: physical CPUs, each a thread with an engine of its own; by default as many as the host lets this process
             use, and 1 for a deterministic machine.
         scheduler: which policy shares the CPUs among domains: credit, sedf, bvt or null.
-        engine: "unicorn", "kvm" (experimental: guests run on the processor itself, by /dev/kvm), or "auto", which is
-            the former.
+        engine: "unicorn", "kvm" (guests run on the processor itself, by /dev/kvm), or "auto": the latter where it is
+            usable, for a machine that is not deterministic.
         network: what its domains' interfaces are joined to; None: the defaults.
         autoballoon: where there is not enough memory for a new domain, take it from guests that are idle
             (toolstack/autoballoon.py).
 
     Attributes:
+        engine: the CPU engine that guests run on: "unicorn" or "kvm".
+        engine_notice: for "auto", a sentence that says which it is, and why not KVM; else "".
         grants: the domains' grants, as Domain 0's backends use them.
         store_rings: which domains' rings the store serves.
         devices: the domains' virtual devices; only Domain 0's thread (:meth:`call`) may touch them.
@@ -86,7 +88,7 @@ class Machine:
         pcpus: int | None = None,
         deterministic: bool = False,
         scheduler: str = "credit",
-        engine: str = "auto",
+        engine: str = DEFAULT_ENGINE,
         network: NetworkOptions | None = None,
         autoballoon: bool = False,
     ) -> None:
@@ -97,7 +99,8 @@ class Machine:
         self.started_ns = time.monotonic_ns()
         if pcpus is None:
             pcpus = default_pcpus(deterministic=deterministic)
-        open_engines = choose(engine, pcpus, deterministic=deterministic)
+        self.engine, self.engine_notice = settle(engine, deterministic=deterministic)
+        open_engines = choose(self.engine, pcpus, deterministic=deterministic)
         total = memory + OVERHEAD_MIB + memory // 256
         self.memory = Memory(total * FRAMES_PER_MIB)
         self.deterministic = deterministic
