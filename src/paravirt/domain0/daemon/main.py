@@ -81,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--pcpus", type=int, metavar="N",
                       help=f"physical CPUs of the machine (or ${PCPUS}; else the host's)")  # fmt: skip
     made.add_argument("--engine", metavar="NAME",
-                      help=f"CPU engine: auto, kvm or unicorn (or ${ENGINE_VARIABLE}; else {DEFAULT_ENGINE})")  # fmt: skip
+                      help=f"auto, kvm or unicorn (or ${ENGINE_VARIABLE}; else {DEFAULT_ENGINE})")  # fmt: skip
     made.add_argument("--scheduler", metavar="NAME", help=f"credit, sedf, bvt or null (or ${SCHEDULER}; else credit)")
     made.add_argument("--autoballoon", choices=("on", "off"),
                       help=f"take memory for new domains from idle guests (or ${AUTOBALLOON}; else off)")  # fmt: skip
