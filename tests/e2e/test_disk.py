@@ -124,7 +124,7 @@ def test_disks_come_and_go_under_load(
     machine: Machine, kernel: Path, disk_ramdisk: bytes, tmp_path: Path
 ) -> None:
     """One is attached and detached while the guest reads it, and reads and writes another; the guest lets it go, or it
-    is taken from it."""
+    is taken away, and the guest's requests end with errors."""
     stays, comes = sparse(tmp_path / "stays", 8), sparse(tmp_path / "comes", 8)
     domain = machine.create(kernel, disk_ramdisk, "console=hvc0", memory=256)
     shell = Shell(domain)
@@ -143,7 +143,7 @@ def test_disks_come_and_go_under_load(
         read = backend.counts.read_bytes
         while backend.counts.read_bytes < read + MIB:
             time.sleep(0.01)
-        domain.detach(device)
+        domain.detach(device, force=number % 2 == 1)
         shell("while [ -e /sys/block/xvdb ]; do sleep 0.05; done")
         check(machine, f"after disk {number}")
     shell("kill %1 %2; killall dd; while pidof dd; do sleep 0.1; done")

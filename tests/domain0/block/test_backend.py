@@ -12,6 +12,7 @@ import pytest
 from paravirt import Machine
 from paravirt.abi import grant_table
 from paravirt.abi.io import blkif, xenbus
+from paravirt.domain0.block import backend as block_backend
 from paravirt.domain0.block.backend import DiskOptions
 from paravirt.domain0.block.image import Buffers, RawImage
 from paravirt.hypervisor.audit import require_clean
@@ -344,6 +345,38 @@ def test_a_frontend_that_lets_go_has_its_last_requests_answered(
     while guest.backend_node(front.device.nodes, "state") != "6" and time.monotonic() < deadline:
         time.sleep(0.001)
     assert not any(guest.is_mapped(ref) for ref in [*front.refs, *front.queue.refs])
+
+
+@pytest.mark.parametrize("closes", [True, False])
+def test_a_disk_that_is_taken_away_answers_with_errors(
+    machine: Machine,
+    guest: FrontendGuest,
+    make_disk: MakeDisk,
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    closes: bool,
+) -> None:
+    """Whatever the guest asks for then, also what waited for its turn, until it has closed the disk, or has had time
+    for that."""
+    if not closes:
+        monkeypatch.setattr(block_backend, "LAST_WORDS", 0.01)
+    before = path.read_bytes()
+    front = BlockFront(guest, make_disk(options=DiskOptions(rate=1)), persistent=True)
+    assert front.write(0, pattern(4096)) == OKAY
+    waiting = [rw(WRITE, 7, 8, [(front.refs[0], 0, 7)]), rw(FLUSH, 8, 0)]
+    front.queue.send(waiting)  # for a turn that is an hour away
+    machine.call(front.device.revoke)
+    assert front.queue.answers(2) == {7: (WRITE, ERROR), 8: (FLUSH, ERROR)}
+    assert guest.backend_node(front.device.nodes, "state") == "5"
+    if closes:
+        assert front.queue.ask(rw(READ, 9, 0, [(front.refs[0], 0, 7)])) == {9: ERROR}
+        front.state(xenbus.XenbusStateClosed)
+    assert front.queue.ask(rw(READ, 10, 0, [(front.refs[0], 0, 7)])) == {10: ERROR}
+    deadline = time.monotonic() + 30
+    while guest.backend_node(front.device.nodes, "state") != "6" and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert not any(guest.is_mapped(ref) for ref in [*front.refs, *front.queue.refs])
+    assert path.read_bytes() == pattern(4096) + before[4096:]
 
 
 def test_set_up_again_and_again_under_load(

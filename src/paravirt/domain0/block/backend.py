@@ -15,7 +15,7 @@ from paravirt.abi.io.blkif import (
     VDISK_CDROM,
     VDISK_READONLY,
 )
-from paravirt.abi.io.xenbus import XenbusStateClosed, XenbusStateConnected
+from paravirt.abi.io.xenbus import XenbusStateClosed, XenbusStateClosing, XenbusStateConnected
 from paravirt.domain0.block.image import SECTOR_SIZE, Image
 from paravirt.domain0.block.queue import Queue
 from paravirt.domain0.block.rate import RateLimit
@@ -28,6 +28,8 @@ from paravirt.domain0.ring import GuestProtocolError
 MAX_RING_PAGE_ORDER: Final = 4
 MAX_QUEUES: Final = 4
 PROTOCOL: Final = "x86_64-abi"
+LAST_WORDS: Final = 10.0
+"""Seconds in which a guest whose disk is taken away is to close it: as long as libxl waits (LIBXL_DESTROY_TIMEOUT)."""
 
 
 @dataclass
@@ -87,6 +89,7 @@ class BlockBackend(Backend):
         self._readonly = image.readonly or options.is_cdrom
         self._limit = RateLimit(options.rate) if options.rate else None
         self._queues: list[Queue] = []
+        self._is_revoked = False
 
     def counted(self) -> Mapping[str, int]:
         """Its :class:`Counts`."""
@@ -142,10 +145,11 @@ class BlockBackend(Backend):
     def disconnect(self, done: Callable[[], None]) -> None:
         """Take the rings down, when what is under way has ended.
 
-        A frontend that has closed waits for what it had asked for: all of it is answered first. One that broke the
-        rules, or begins anew, gets no more answers: its rings may be something else by now.
+        A frontend that has closed waits for what it had asked for: all of it is answered first; so does one whose disk
+        is taken away. One that broke the rules, or begins anew, gets no more answers: its rings may be something else
+        by now.
         """
-        finish = self._state.frontend == XenbusStateClosed and self.fault is None
+        finish = (self._is_revoked or self._state.frontend == XenbusStateClosed) and self.fault is None
         # Who unplugs a disk that is in use holds requests back; there is no waiting without time.
         linger = not self._state.is_online and not self.facilities.deterministic
         queues, self._queues = self._queues, []
@@ -162,6 +166,21 @@ class BlockBackend(Backend):
         if not queues:
             done()
 
+    def revoke(self) -> None:
+        """Take the disk away from a guest that goes on: all that it asks for from now on are errors.
+
+        Linux waits for every request that it has made, for ever. Therefore the ring is served until it has closed the
+        disk, or has had the time to; on Xen, where the backend goes at once, it is left waiting.
+        """
+        self._is_revoked = True
+        for queue in self._queues:
+            queue.hurry()
+        if self.state not in (XenbusStateConnected, XenbusStateClosing) or self.facilities.deterministic:
+            self.destroy()
+            return
+        self.close()
+        self.facilities.services.call_later(LAST_WORDS, self.destroy)
+
     def gone(self) -> None:
         """The device does not come back: nobody needs the image."""
         self.image.close()
@@ -176,6 +195,8 @@ class BlockBackend(Backend):
             RequestError: the disk has not all of its bytes, or may not be used so.
         """
         offset = request.sector * self.unit
+        if self._is_revoked:
+            raise RequestError("the disk has been taken away")
         if request.operation != BLKIF_OP_READ and self._readonly:
             raise RequestError("the disk is read-only")
         if request.operation == BLKIF_OP_DISCARD and not self._can_discard:
@@ -196,7 +217,7 @@ class BlockBackend(Backend):
 
     def delay(self) -> float:
         """Seconds until the device may transfer more."""
-        return self._limit.wait() if self._limit else 0.0
+        return self._limit.wait() if self._limit and not self._is_revoked else 0.0
 
     def charge(self, transfer: Transfer) -> None:
         """A request begins."""

@@ -89,6 +89,11 @@ class Queue:
             self._leave()
             self._wind_up()
 
+    def hurry(self) -> None:
+        """Whatever was waited for before the next request, it need not be any more."""
+        self._is_waiting = False
+        self._serve()
+
     def completed(self, jobs: Sequence[DiskJob]) -> None:
         """Answer the requests of jobs that have run, and let the frontend see all answers."""
         borrowed: list[MappedGrant] = []
@@ -160,7 +165,7 @@ class Queue:
         delay = self._device.delay()
         if delay > 0:
             self._is_waiting = True
-            self._services.call_later(delay, self._waited)
+            self._services.call_later(delay, self.hurry)
             return
         taken = self._ring.take(BATCH - len(self._backlog))
         self._was_busy |= bool(taken)
@@ -174,10 +179,6 @@ class Queue:
             self._device.measure()
         elif not self._lingers:
             self._wind_up()
-
-    def _waited(self) -> None:
-        self._is_waiting = False
-        self._serve()
 
     def _work(self) -> None:
         """Begin what can be begun: a barrier waits for all requests before it."""

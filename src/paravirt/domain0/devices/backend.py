@@ -133,6 +133,10 @@ class Backend(ABC):
         """The device goes, whatever its frontend thinks of it."""
         self._state.destroy()
 
+    def revoke(self) -> None:
+        """The device is taken from its guest, which goes on and is not asked."""
+        self.destroy()
+
     def fail(self, why: object) -> None:
         """The frontend broke the rules: it is disconnected, and the reason is left in xenstore."""
         self._note(why)

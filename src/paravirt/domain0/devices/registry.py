@@ -93,7 +93,7 @@ class Devices:
     def detach(self, device: Device, force: bool = False) -> None:
         """Ask the frontend to let a device go; it is gone when that has. With ``force`` it is not asked."""
         if force:
-            device.backend.destroy()
+            device.backend.revoke()
         else:
             device.backend.close()
 
