@@ -18,6 +18,7 @@ from paravirt.bench import rows as known
 from paravirt.bench.main import run
 from paravirt.bench.peers import Peer
 from paravirt.errors import HypervisorBug, UserError
+from paravirt.machine.choice import choose
 
 needs_compiler = pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc here")
 
@@ -38,6 +39,48 @@ def test_quick_traps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert [row["name"] for row in read["rows"]] == [r.name for r in known.rows() if r.section == "traps"]
     assert all(value > 0 for row in read["rows"] for value in row["samples"]["paravirt"]["values"])
     assert "trap_int3_handler" in capsys.readouterr().out
+
+
+@needs_compiler
+def test_both_engines_take_turns(tmp_path: Path) -> None:
+    try:
+        choose("kvm", 1)
+    except UserError as error:
+        pytest.skip(str(error))
+    file = tmp_path / "figures.json"
+    assert run(["--quick", "--engine", "both", "--rows", "trap_[!c]*", "--json", str(file)]) == 0
+    rows = {row["name"]: row["samples"] for row in figures(file)["rows"]}
+    assert all(set(samples) == {"paravirt", "paravirt (KVM)"} for samples in rows.values())
+    assert all(samples["paravirt (KVM)"]["values"][0] > 0 for samples in rows.values())
+
+
+@needs_compiler
+def test_an_engine_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Beside another one it is skipped, with the reason; alone it is an error."""
+
+    def only_unicorn(name: str, pcpus: int) -> None:
+        if name == "kvm":
+            raise UserError("There is no /dev/kvm today.")
+
+    monkeypatch.setattr(main, "choose", only_unicorn)
+    file = tmp_path / "figures.json"
+    assert run(["--quick", "--engine", "both", "--rows", "trap_null", "--json", str(file)]) == 0
+    read = figures(file)
+    assert set(read["rows"][0]["samples"]) == {"paravirt"}
+    assert read["skipped"]["paravirt (KVM)"] == "There is no /dev/kvm today."
+    with pytest.raises(UserError, match="no /dev/kvm today"):
+        run(["--quick", "--engine", "kvm", "--rows", "trap_null"])
+
+
+def test_rows_that_an_engine_cannot_have_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(main, "choose", lambda name, pcpus: None)
+    skipped = {engine: main.Suite(1, True, "*", (), print, engine).results.skipped for engine in main.ENGINES}
+    assert set(skipped["unicorn"]) == {"boot_own (paravirt)"}
+    assert set(skipped["kvm"]) == {"xs_read_pipelined (paravirt (KVM))", "xs_read_single (paravirt (KVM))"}
+    assert skipped["both"] == skipped["unicorn"] | skipped["kvm"]
+    suite = main.Suite(1, True, "boot_own", (), print, "both")
+    suite._add("boot_own", "paravirt", 1.0)
+    assert not suite.results.rows[0].samples
 
 
 @needs_compiler
@@ -125,7 +168,7 @@ def test_peers_take_part(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 def test_what_is_lost_to_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Time for each call, and bytes in each second, against the mean of the undisturbed measurements around."""
     found = {"null_call": isolation._loss(0.9, 1.5, 1.1, False), "disk_read_64k": isolation._loss(500, 400, 500, True)}
-    monkeypatch.setattr(isolation, "measure", lambda row_ms: found)
+    monkeypatch.setattr(isolation, "measure", lambda row_ms, engine: found)
     file = tmp_path / "figures.json"
     assert run(["--runs", "1", "--rows", "isolation_*", "--json", str(file)]) == 0
     values = {row["name"]: row["samples"]["paravirt"]["values"] for row in figures(file)["rows"]}
@@ -147,7 +190,7 @@ def test_a_peer_with_disks_takes_part(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setattr(main, "available", lambda report: [Quick("q35 (QEMU)", has_devices=True), Peer("microvm")])
     monkeypatch.setattr(guestprogram, "ramdisk", lambda mode: tmp_path)
     monkeypatch.setattr("paravirt.guestkernels.obtain", lambda *arguments: SimpleNamespace(path=tmp_path))
-    monkeypatch.setattr(disks, "measure", lambda kernel, ramdisk: found)
+    monkeypatch.setattr(disks, "measure", lambda kernel, ramdisk, engine: found)
     file = tmp_path / "figures.json"
     assert run(["--peers", "--runs", "1", "--rows", "disk_*", "--json", str(file)]) == 0
     rows = {row["name"]: row for row in figures(file)["rows"]}

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from paravirt.bench import rows as known
 from paravirt.bench.results import (
+    KVM,
     MET,
     MISSED,
     NOT_JUDGED,
@@ -32,7 +33,7 @@ BEATS_XEN = Target(0.5, ("xen-dom0", "QEMU 10"))
 
 def filled(targets: tuple[Target, ...] = (), lower: bool = True, **values: list[float]) -> Row:
     row = Row("row", "us", "guest", lower_is_better=lower, targets=targets)
-    names = {"ours": PARAVIRT, "xen": XEN, "old": OLD_XEN, "native": "native"}
+    names = {"ours": PARAVIRT, "xen": XEN, "old": OLD_XEN, "native": "native", "kvm": KVM}
     for name, found in values.items():
         for value in found:
             row.add(names[name], value)
@@ -89,15 +90,37 @@ def test_one_missed_target_is_a_miss() -> None:
     assert filled(both).verdict == NOT_JUDGED
 
 
+def test_a_target_of_one_engine_is_judged_by_that_one() -> None:
+    quick = Target(3, of=KVM)
+    assert filled((quick,), ours=[9.0]).verdict == NOT_JUDGED
+    assert filled((quick,), ours=[9.0], kvm=[2.0]).verdict == MET
+    assert filled((quick,), ours=[1.0], kvm=[4.0]).verdict == MISSED
+    against = Target(1.25, ("native",), KVM)
+    assert filled((against,), ours=[9.0], kvm=[5.0], native=[4.0]).verdict == MET
+    assert filled((against,), ours=[1.0], kvm=[5.1], native=[4.0]).verdict == MISSED
+    assert (str(quick), str(against)) == ("≤ 3 (KVM)", "≤ 1.25 × native (KVM)")
+
+
+def test_both_engines_in_the_table() -> None:
+    results = Results("2026-01-02", "", 1, [filled(ours=[2.0], kvm=[4.0], native=[8.0])])
+    assert results.contenders() == [PARAVIRT, KVM, "native"]
+    console = Console(width=200, record=True, file=None, quiet=False)
+    with console.capture() as captured:
+        console.print(table(results))
+    assert "8 (×0.25, ×0.5)" in captured.get()
+    assert as_json(results)["rows"][0]["samples"]["native"]["kvm_ratio"] == 0.5
+
+
 def test_json(tmp_path: Path) -> None:
     results = Results("2026-01-02", "2 CPUs", 2, [filled((BEATS_XEN,), ours=[1, 3], xen=[8, 8])], {"peer": "none"})
     write_json(results, tmp_path / "figures.json")
     read = json.loads((tmp_path / "figures.json").read_text())
     assert read == as_json(results)
     (row,) = read["rows"]
-    assert row["samples"][PARAVIRT] == {"values": [1, 3], "median": 2, "min": 1, "max": 3, "ratio": None}
+    of_itself = {"ratio": None, "kvm_ratio": None}
+    assert row["samples"][PARAVIRT] == {"values": [1, 3], "median": 2, "min": 1, "max": 3, **of_itself}
     assert row["samples"][XEN]["ratio"] == 0.25
-    assert row["targets"] == [{"limit": 0.5, "against": ["xen-dom0", "QEMU 10"], "verdict": "met"}]
+    assert row["targets"] == [{"limit": 0.5, "against": ["xen-dom0", "QEMU 10"], "of": PARAVIRT, "verdict": "met"}]
     assert (read["runs"], read["skipped"]) == (2, {"peer": "none"})
 
 

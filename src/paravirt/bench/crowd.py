@@ -44,7 +44,7 @@ class Crowd:
     answer_us: float
 
 
-def small(marks: tuple[int, ...]) -> Iterator[Crowd]:
+def small(marks: tuple[int, ...], engine: str = "unicorn") -> Iterator[Crowd]:
     """Fill a machine with small domains, and measure at each mark."""
     image = kernel("load")
 
@@ -58,10 +58,10 @@ def small(marks: tuple[int, ...]) -> Iterator[Crowd]:
         text = sleeper.console.expect("bench: end", PATIENCE_S)
         return statistics.median(int(ns) / 1000 for ns in _LATE.findall(text))
 
-    yield from _fill(marks, SMALL_MIB, start, answer)
+    yield from _fill(marks, SMALL_MIB, engine, start, answer)
 
 
-def linux(marks: tuple[int, ...], say: Callable[[str], None]) -> Iterator[Crowd]:
+def linux(marks: tuple[int, ...], say: Callable[[str], None], engine: str = "unicorn") -> Iterator[Crowd]:
     """The same with Linux.
 
     Raises:
@@ -77,13 +77,17 @@ def linux(marks: tuple[int, ...], say: Callable[[str], None]) -> Iterator[Crowd]
     def answer(machine: Machine, domain: Domain) -> float:
         return statistics.median(_echo_us(domain, number) for number in range(ECHOES))
 
-    yield from _fill(marks, LINUX_MIB, start, answer)
+    yield from _fill(marks, LINUX_MIB, engine, start, answer)
 
 
 def _fill(
-    marks: tuple[int, ...], memory: int, start: Callable[[Machine], Domain], answer: Callable[[Machine, Domain], float]
+    marks: tuple[int, ...],
+    memory: int,
+    engine: str,
+    start: Callable[[Machine], Domain],
+    answer: Callable[[Machine, Domain], float],
 ) -> Iterator[Crowd]:
-    with Machine(memory=(memory + 1) * (marks[-1] + 1) + 16, pcpus=1) as machine:
+    with Machine(memory=(memory + 1) * (marks[-1] + 1) + 16, pcpus=1, engine=engine) as machine:
         own, count = _own_kib(), 0
         for mark in marks:
             begin, before = time.monotonic(), count

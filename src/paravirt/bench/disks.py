@@ -38,9 +38,9 @@ def scratch_disk() -> Iterator[Path]:
         yield path
 
 
-def measure(kernel: Path, ramdisk: Path) -> DiskReport:
+def measure(kernel: Path, ramdisk: Path, engine: str = "unicorn") -> DiskReport:
     """Boot Linux with a disk, and have it measured."""
-    with scratch_disk() as path, Machine(memory=MEMORY_MIB + 64) as machine:
+    with scratch_disk() as path, Machine(memory=MEMORY_MIB + 64, engine=engine) as machine:
         disk = disk_spec(path, "xvda")
         cmdline = f"console=hvc0 {KERNEL_OPTIONS}"
         domain = machine.create(kernel, ramdisk, cmdline, memory=MEMORY_MIB, devices=[disk])

@@ -42,8 +42,8 @@ class Wakeups:
 
 
 @contextmanager
-def _machine(domains: int, scheduler: str = "credit", pcpus: int = 1) -> Iterator[Machine]:
-    with Machine(memory=(MEMORY_MIB + 1) * domains + 16, pcpus=pcpus, scheduler=scheduler) as machine:
+def _machine(domains: int, engine: str, scheduler: str = "credit", pcpus: int = 1) -> Iterator[Machine]:
+    with Machine(memory=(MEMORY_MIB + 1) * domains + 16, pcpus=pcpus, scheduler=scheduler, engine=engine) as machine:
         yield machine
 
 
@@ -87,25 +87,25 @@ def _burnt(domain: Domain, seconds: float) -> tuple[float, int]:
     return int(match[1]) / (seconds * 1e9), int(match[2])
 
 
-def worst_share(scheduler: str, seconds: float) -> float:
+def worst_share(scheduler: str, seconds: float, engine: str = "unicorn") -> float:
     """Domains with weights 1 to 4 that compute: by how many per cent of its share the worst is off."""
     weights = [{"mcuadv": 12 // w} if scheduler == "bvt" else {"weight": w} for w in WEIGHTS]
-    with _machine(len(WEIGHTS), scheduler) as machine:
+    with _machine(len(WEIGHTS), engine, scheduler) as machine:
         had = burn(machine, weights, seconds).shares
     shares = [share / sum(had) for share in had]
     return max(100 * abs(s * sum(WEIGHTS) / w - 1) for s, w in zip(shares, WEIGHTS, strict=True))
 
 
-def cap_error(seconds: float) -> float:
+def cap_error(seconds: float, engine: str = "unicorn") -> float:
     """A domain with a cap that is alone: by how many per cent of the cap its time is off."""
-    with _machine(1) as machine:
+    with _machine(1, engine) as machine:
         (had,) = burn(machine, [{"cap": CAP}], seconds).shares
     return 100 * abs(100 * had / CAP - 1)
 
 
-def wakeups(scheduler: str, count: int) -> Wakeups:
+def wakeups(scheduler: str, count: int, engine: str = "unicorn") -> Wakeups:
     """How late the alarms of a domain that sleeps are beside others that compute, on one physical CPU."""
-    with _machine(HOGS + 1, scheduler) as machine:
+    with _machine(HOGS + 1, engine, scheduler) as machine:
         for _ in range(HOGS):
             machine.create(kernel("load"), cmdline="burn from=0 to=1000000000", memory=MEMORY_MIB)
         sleeper = machine.create(kernel("load"), cmdline=f"wake count={count}", memory=MEMORY_MIB)
@@ -118,11 +118,11 @@ def wakeups(scheduler: str, count: int) -> Wakeups:
     return Wakeups(statistics.median(late), late[len(late) * 99 // 100])
 
 
-def switch_us(seconds: float) -> tuple[float, float]:
+def switch_us(seconds: float, engine: str = "unicorn") -> tuple[float, float]:
     """What a yield costs that goes to another domain, and one that comes back at once, in microseconds."""
     costs = []
     for domains in (2, 1):
-        with _machine(domains) as machine:
+        with _machine(domains, engine) as machine:
             for _ in range(domains):
                 machine.create(kernel("load"), cmdline="yield", memory=MEMORY_MIB)
             time.sleep(LEAD_MS / 1000)
@@ -134,15 +134,15 @@ def switch_us(seconds: float) -> tuple[float, float]:
     return costs[0], costs[1]
 
 
-def throughput(seconds: float, domains: int, pcpus: int = 1) -> int:
+def throughput(seconds: float, domains: int, pcpus: int = 1, engine: str = "unicorn") -> int:
     """What so many domains that compute do together."""
-    with _machine(domains, pcpus=pcpus) as machine:
+    with _machine(domains, engine, pcpus=pcpus) as machine:
         return burn(machine, [{}] * domains, seconds).done
 
 
-def efficiency(seconds: float, domains: int) -> float:
+def efficiency(seconds: float, domains: int, engine: str = "unicorn") -> float:
     """The same on one physical CPU for each second of the host's processors, whatever else the host has to do."""
-    with _machine(domains) as machine:
+    with _machine(domains, engine) as machine:
         burnt = burn(machine, [{}] * domains, seconds)
     return burnt.done / burnt.processor_s
 

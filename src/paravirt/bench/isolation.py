@@ -35,7 +35,7 @@ class Loss:
     spread: float
 
 
-def measure(row_ms: int) -> dict[str, Loss]:
+def measure(row_ms: int, engine: str = "unicorn") -> dict[str, Loss]:
     """By the program's row, each measured for so long three times: in the middle, while the others are at it.
 
     Raises:
@@ -45,7 +45,7 @@ def measure(row_ms: int) -> dict[str, Loss]:
     files = {"bin/pvbench": program()} | ramdisk_files(obtain_modules("debian", ("xen-blkfront",)))
     ramdisk = build(obtain("busybox").path, files)
     with ExitStack() as stack:
-        machine = stack.enter_context(Machine(memory=3 * MEMORY_MIB + 64, pcpus=2))
+        machine = stack.enter_context(Machine(memory=3 * MEMORY_MIB + 64, pcpus=2, engine=engine))
 
         def guest(name: str, pcpu: int) -> Domain:
             devices = [disk_spec(stack.enter_context(scratch_disk()), "xvda")]

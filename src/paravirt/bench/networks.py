@@ -58,10 +58,10 @@ def host_server() -> Iterator[None]:
             process.kill()  # those that it has made for connections go with it
 
 
-def measure(kernel: Path, ramdisk: Path) -> NetworkReport:
+def measure(kernel: Path, ramdisk: Path, engine: str = "unicorn") -> NetworkReport:
     """Boot two Linux guests, and have the ways from one to the other, and to the host, measured."""
     options = NetworkOptions(host_loopback=True)
-    with host_server(), Machine(memory=2 * MEMORY_MIB + 64, network=options) as machine:
+    with host_server(), Machine(memory=2 * MEMORY_MIB + 64, network=options, engine=engine) as machine:
         server = _start(machine, kernel, ramdisk, "server", "pvbench.serve")
         server.console.expect(SERVES_LINE, TIMEOUT_S)
         (interface,) = machine.call(machine.network.status)
@@ -77,7 +77,7 @@ def measure(kernel: Path, ramdisk: Path) -> NetworkReport:
         return NetworkReport(parse(text), taken / 1000 / moved)
 
 
-def isolation(kernel: Path, ramdisk: Path) -> dict[str, float]:
+def isolation(kernel: Path, ramdisk: Path, engine: str = "unicorn") -> dict[str, float]:
     """What two guests who talk to each other still have beside a third that floods the router with small packets, in
     percent of what they have beside one that only computes: their throughput, and how long a byte takes there and
     back.
@@ -85,7 +85,7 @@ def isolation(kernel: Path, ramdisk: Path) -> dict[str, float]:
     Raises:
         HypervisorBug: they do not reach each other.
     """
-    with Machine(memory=3 * MEMORY_MIB + 64) as machine:
+    with Machine(memory=3 * MEMORY_MIB + 64, engine=engine) as machine:
         server = _start(machine, kernel, ramdisk, "server", "pvbench.serve")
         server.console.expect(SERVES_LINE, TIMEOUT_S)
         (interface,) = machine.call(machine.network.status)

@@ -1,6 +1,6 @@
 """Figures: what was measured for each row and contender, how they compare, and what was hoped for.
 
-A *contender* is a way of running the same thing; ours is :data:`PARAVIRT`. Costs compare as ratios that are
+A *contender* is a way of running the same thing; ours are those in :data:`OURS`. Costs compare as ratios that are
 better when they are smaller, also where a row counts MB/s.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,9 @@ from rich.table import Table
 from paravirt.errors import UserError
 
 PARAVIRT = "paravirt"
+KVM = "paravirt (KVM)"
+OURS = {"unicorn": PARAVIRT, "kvm": KVM}
+"""Our contenders, by their CPU engine."""
 NATIVE = "native"
 
 MET, MISSED, NOT_JUDGED = "met", "missed", "not judged"
@@ -44,7 +47,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Target:
-    """What paravirt should reach.
+    """What paravirt should reach, on the engine of the contender ``of``.
 
     With ``against`` the limit is for the ratio to the first contender whose name holds all of those words;
     without, it is for the value itself, in the row's unit.
@@ -52,9 +55,11 @@ class Target:
 
     limit: float
     against: tuple[str, ...] = ()
+    of: str = PARAVIRT
 
     def __str__(self) -> str:
-        return f"≤ {self.limit:g} × {' '.join(self.against)}" if self.against else f"≤ {self.limit:g}"
+        text = f"≤ {self.limit:g} × {' '.join(self.against)}" if self.against else f"≤ {self.limit:g}"
+        return text if self.of == PARAVIRT else f"{text} ({_short(self.of)})"
 
 
 @dataclass
@@ -67,15 +72,17 @@ class Row:
     meaning: str = ""
     lower_is_better: bool = True
     targets: tuple[Target, ...] = ()
+    impossible: Mapping[str, str] = field(default_factory=dict)
+    """Why one of ours has no such row."""
     samples: dict[str, Sample] = field(default_factory=dict)
 
     def add(self, contender: str, value: float) -> None:
         """Note the value of one run."""
         self.samples.setdefault(contender, Sample()).values.append(value)
 
-    def ratio(self, contender: str) -> float | None:
-        """What paravirt pays for each unit that ``contender`` pays; None when one of them was not measured."""
-        ours, theirs = self.samples.get(PARAVIRT), self.samples.get(contender)
+    def ratio(self, contender: str, of: str = PARAVIRT) -> float | None:
+        """What ``of`` pays for each unit that ``contender`` pays; None when one of them was not measured."""
+        ours, theirs = self.samples.get(of), self.samples.get(contender)
         if ours is None or theirs is None:
             return None
         above, below = ours.median, theirs.median
@@ -85,7 +92,7 @@ class Row:
 
     def judge(self, target: Target) -> str:
         """Whether one target was met."""
-        ours = self.samples.get(PARAVIRT)
+        ours = self.samples.get(target.of)
         if ours is None:
             return NOT_JUDGED
         if not target.against:
@@ -93,7 +100,7 @@ class Row:
             return MET if good else MISSED
         for contender in self.samples:
             if all(word in contender for word in target.against):
-                ratio = self.ratio(contender)
+                ratio = self.ratio(contender, target.of)
                 if ratio is not None:
                     return MET if ratio <= target.limit else MISSED
         return NOT_JUDGED
@@ -121,7 +128,7 @@ class Results:
     def contenders(self) -> list[str]:
         """All names, ours first."""
         names = dict.fromkeys(name for row in self.rows for name in row.samples)
-        return sorted(names, key=lambda name: name != PARAVIRT)
+        return sorted(names, key=lambda name: (name not in OURS.values(), name != PARAVIRT))
 
 
 def as_json(results: Results) -> dict[str, Any]:
@@ -135,7 +142,8 @@ def as_json(results: Results) -> dict[str, Any]:
                 "median": sample.median,
                 "min": sample.minimum,
                 "max": sample.maximum,
-                "ratio": None if name == PARAVIRT else row.ratio(name),
+                "ratio": None if name in OURS.values() else row.ratio(name),
+                "kvm_ratio": None if name in OURS.values() else row.ratio(name, KVM),
             }
         rows.append(
             {
@@ -145,7 +153,8 @@ def as_json(results: Results) -> dict[str, Any]:
                 "meaning": row.meaning,
                 "lower_is_better": row.lower_is_better,
                 "targets": [
-                    {"limit": t.limit, "against": list(t.against), "verdict": row.judge(t)} for t in row.targets
+                    {"limit": t.limit, "against": list(t.against), "of": t.of, "verdict": row.judge(t)}
+                    for t in row.targets
                 ],
                 "verdict": row.verdict,
                 "samples": samples,
@@ -188,22 +197,26 @@ def table(results: Results) -> Table:
             drawn.add_section()
         section = row.section
         targets = ", ".join(map(str, row.targets))
-        cells = [_cell(row, name, contenders) for name in contenders]
+        cells = [_cell(row, name) for name in contenders]
         drawn.add_row(row.name, row.unit, *cells, targets, row.verdict if row.targets else "")
     return drawn
 
 
-def _cell(row: Row, contender: str, contenders: Sequence[str]) -> str:
+def _cell(row: Row, contender: str) -> str:
     sample = row.samples.get(contender)
     if sample is None:
         return "-"
     text = number(sample.median)
-    ratio = None if contender == PARAVIRT or PARAVIRT not in contenders else row.ratio(contender)
-    if ratio is not None:
-        text += f" (×{number(ratio)})"
-    elif len(sample.values) > 1:
+    ratios = [] if contender in OURS.values() else [row.ratio(contender, ours) for ours in OURS.values()]
+    if any(ratio is not None for ratio in ratios):
+        return f"{text} ({', '.join('×' + number(ratio) for ratio in ratios if ratio is not None)})"
+    if len(sample.values) > 1:
         text += f" ({number(sample.minimum)}..{number(sample.maximum)})"
     return text
+
+
+def _short(ours: str) -> str:
+    return ours.partition("(")[2].rstrip(")") or ours
 
 
 def number(value: float) -> str:

@@ -213,7 +213,10 @@ class Machine:
         return self._services.call(function)
 
     def stats(self) -> dict[str, Any]:
-        """Counts and times (ns) of hypercalls, traps and the engine since the machine's start."""
+        """Counts and times (ns) of hypercalls, traps and the engine since the machine's start.
+
+        ``inside_ns`` is what the host's KVM had of the engine's time: 0 on Unicorn, which is part of this process.
+        """
         with self.host.lock:
             return dict(self.host.stats())
 

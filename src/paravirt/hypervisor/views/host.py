@@ -458,6 +458,7 @@ class Host:
             "engine_enters": s.engine_enters,
             "python_hypercalls": s.python_hypercalls,
             "engine_ns": s.engine_ns * ticks,
+            "inside_ns": sum([getattr(engine, "inside_ticks", 0) for engine in self.engines]) * ticks,
             "handler_ns": s.handler_ns * ticks,
             "idle_ns": s.idle_ns * ticks,
             "most_work": s.most_work,

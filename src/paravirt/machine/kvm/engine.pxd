@@ -19,7 +19,7 @@ cdef extern from "paravirt/machine/kvm/kvm.h":
         u64 memslot_resets
 
     ctypedef struct KvmEngineC "struct kvm_engine":
-        u64 entries, repaired, interrupted
+        u64 entries, repaired, interrupted, inside_ticks
 
     const CpuOps kvm_ops
     KvmMachineC* kvm_machine_open(void* memory, u64 size, const Findings* findings, char* error,

@@ -106,6 +106,11 @@ class KvmEngine:
             "memslot_resets": self.machine.machine.memslot_resets,
         }
 
+    @property
+    def inside_ticks(self) -> int:
+        """Ticks of the time-stamp counter that the host's KVM had this physical CPU."""
+        return self.engine.inside_ticks
+
     def raw_state(self, state: int) -> tuple:
         """The selector in DS, and RIP, of the vcpu's state at that address, as KVM showed them at its last exit."""
         address: uintptr_t = state

@@ -98,6 +98,7 @@ struct kvm_engine {
     int have_timer;
     volatile uint64_t deadline;
     uint64_t entries, repaired, interrupted;
+    uint64_t inside_ticks; /* of the time-stamp counter, that KVM_RUN took */
 };
 
 /* Open /dev/kvm for a machine; on failure NULL, and a sentence in error[]. */

@@ -56,15 +56,26 @@ static enum outcome interrupted(struct kvm_engine *e, struct kvm_state *s, struc
     return OUTCOME_NOTHING;
 }
 
+/* KVM_RUN: 0, or errno. */
+static int run_inside(struct kvm_engine *e, struct kvm_state *s)
+{
+    uint64_t begin = __builtin_ia32_rdtsc();
+    int error = ioctl(s->fd, KVM_RUN, 0) == 0 ? 0 : errno;
+
+    e->inside_ticks += __builtin_ia32_rdtsc() - begin;
+    return error;
+}
+
 static enum outcome run_once(struct kvm_engine *e, struct kvm_state *s, struct cpu *cpu, int repairing,
                              struct cpu_exit *exit)
 {
     struct kvm_run *run = s->run;
+    int error = run_inside(e, s);
 
-    if (ioctl(s->fd, KVM_RUN, 0) != 0) {
-        if (errno == EINTR || errno == EAGAIN)
+    if (error != 0) {
+        if (error == EINTR || error == EAGAIN)
             return interrupted(e, s, cpu, repairing);
-        *exit = kvm_gives_up("the host's KVM refuses to run it", (uint32_t)errno);
+        *exit = kvm_gives_up("the host's KVM refuses to run it", (uint32_t)error);
         return OUTCOME_EXIT;
     }
     if (run->exit_reason == KVM_EXIT_INTR)

@@ -1,0 +1,113 @@
+"""The guest of the stability run: what it does, and what of its console says that something went wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from paravirt.guestkernels import obtain
+from paravirt.initramfs import build
+
+MEMORY_MIB = 256
+KERNEL = "debian-cloud"
+DD_BYTES = 5000
+DATA_BYTES = 200_000
+
+_REPORT = re.compile(rb"steady: (forks=\d+ sums=\d+ reads=\d+ rounds=\d+ ticks=\d+ signals=\d+) wrong=(\d+)\r?\n")
+_WRONG = re.compile(
+    rb"wrong=[1-9]|BUG: (?!soft lockup)|Oops|WARNING: |general protection|segfault|traps: |Kernel panic|[Bb]ad page"
+    rb"|Unable to handle|invalid opcode|not found|No space|out of memory|Out of memory"
+)
+# What the kernel says of itself when it got no time, and what it prints with that.
+_LATE = re.compile(rb"BUG: soft lockup|blocked for more than|rcu.*stall|Call Trace|clocksource: .*unstable")
+
+BOOTED = "steady: booted"
+_BOOT = f"#!/bin/busybox sh\necho '{BOOTED}'\npoweroff -f\n"
+
+_WORK = """#!/bin/busybox sh
+cd /tmp
+count() {{ read -r number < /tmp/$1; echo $((number + 1)) > /tmp/$1.new; mv /tmp/$1.new /tmp/$1; }}
+for name in forks sums reads wrong_sums wrong_reads; do echo 0 > /tmp/$name; done
+echo 0 0 0 0 > /tmp/steady
+/bin/steady /tmp/steady &
+while :; do (:); (exit 3) | cat; count forks; done &
+while :; do
+    made=$(gzip -c /data | md5sum)
+    [ -n "$first" ] || first=$made
+    back=$(gzip -c /data | gunzip -c | md5sum)
+    [ "$made" = "$first" ] && [ "${{back%% *}}" = {data} ] || count wrong_sums
+    count sums
+done &
+while :; do
+    read=$(dd if=/dev/zero bs=1 count={bytes} 2> /dev/null | md5sum)
+    [ "${{read%% *}}" = {zeros} ] || count wrong_reads
+    count reads
+done &
+while sleep 2; do
+    read -r forks < /tmp/forks; read -r sums < /tmp/sums; read -r reads < /tmp/reads
+    read -r wrong_sums < /tmp/wrong_sums; read -r wrong_reads < /tmp/wrong_reads
+    read -r rounds ticks signals wrong < /tmp/steady || continue
+    echo "steady: forks=$forks sums=$sums reads=$reads rounds=$rounds ticks=$ticks signals=$signals" \\
+        "wrong=$((wrong_sums + wrong_reads + wrong))"
+done
+"""
+
+
+@dataclass(frozen=True)
+class Guest:
+    """What a domain is made of."""
+
+    kernel: Path
+    ramdisk: bytes
+
+
+def booting() -> Guest:
+    """Linux that says that it is up, and powers off.
+
+    Raises:
+        UserError: kernel or busybox cannot be had.
+    """
+    return Guest(obtain(KERNEL).path, build(obtain("busybox").path, {"etc/session": _BOOT.encode()}))
+
+
+def working() -> Guest:
+    """Linux that forks, signals, compresses and reads without end, beside a timer of 1 kHz, and checks all of it.
+
+    Raises:
+        UserError: kernel or busybox cannot be had.
+    """
+    source = Path(__file__).with_name("steady.c")
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / "steady"
+        subprocess.run(["gcc", "-O2", "-static", "-o", str(program), str(source)], check=True)
+        steady = program.read_bytes()
+    words = random.Random(1).choices([b"stability ", b"paravirt ", b"guest ", b"timer ", b"\0\1\2"], k=DATA_BYTES // 6)
+    data = b"".join(words)
+    work = _WORK.format(
+        data=hashlib.md5(data).hexdigest(), zeros=hashlib.md5(bytes(DD_BYTES)).hexdigest(), bytes=DD_BYTES
+    )
+    files: dict[str, Path | bytes] = {"bin/steady": steady, "data": data, "etc/session": work.encode()}
+    return Guest(obtain(KERNEL).path, build(obtain("busybox").path, files))
+
+
+def complaint(output: bytes, late_is_excused: bool = False) -> str:
+    """The line of a guest's console that says that something is wrong, or nothing.
+
+    ``late_is_excused``: the host let the guest stand still, so that it may say that it was locked up.
+    """
+    found = _WRONG.search(output) or (None if late_is_excused else _LATE.search(output))
+    if found is None:
+        return ""
+    start, end = output.rfind(b"\n", 0, found.start()) + 1, output.find(b"\n", found.end())
+    return output[start : end if end >= 0 else None].decode("utf-8", "replace").strip()
+
+
+def last_report(output: bytes) -> str:
+    """What the guest last said that it has done, or nothing."""
+    reports = _REPORT.findall(output)
+    return reports[-1][0].decode() if reports else ""

@@ -1,0 +1,134 @@
+"""The two runs: boots in a row, and hours of work."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from paravirt import Domain, Machine, ShutdownReason
+
+from ..hypervisor.audited import audited, check
+from .guest import BOOTED, MEMORY_MIB, Guest, booting, complaint, last_report, working
+
+# Wall time is no measure here: this only ends what hangs.
+PATIENCE_S = 600.0
+LOOK_EVERY_S = 0.25
+GAP_S = 5.0
+"""A look that comes so late says that the host stopped this process, and the guest with it."""
+EXCUSED_S = 60.0
+SAY_EVERY_S = 60.0
+AUDIT_EVERY_S = 300.0
+SPINNER_MIB = 16
+
+Say = Callable[[str], None]
+
+
+class Unstable(Exception):
+    """A guest complained, hung, or ended as it should not."""
+
+
+def boots(engine: str, count: int, say: Say) -> None:
+    """Boot Linux ``count`` times on one machine; each powers off by itself, and nothing is left over.
+
+    Raises:
+        Unstable: a boot went wrong, or something is left over.
+        HypervisorBug: an audit found something.
+    """
+    guest = booting()
+    with Machine(memory=MEMORY_MIB + 64, pcpus=1, engine=engine) as machine, audited(machine):
+        free = files = 0
+        for number in range(1, count + 1):
+            begin = time.monotonic()
+            _boot(machine, guest)
+            say(f"boot {number} of {count}: {time.monotonic() - begin:.1f} s")
+            now = machine.host.free_frames, _open_files()
+            if number > 1 and now != (free, files):
+                raise Unstable(f"after boot {number} there are {now} free frames and open files, and not {free, files}")
+            free, files = now
+
+
+def _boot(machine: Machine, guest: Guest) -> None:
+    domain = machine.create(guest.kernel, guest.ramdisk, "console=hvc0", memory=MEMORY_MIB)
+    reason = domain.wait(PATIENCE_S)
+    output = domain.console.output
+    domain.destroy()
+    if wrong := complaint(output):
+        raise Unstable(f"a guest said: {wrong}")
+    if reason is not ShutdownReason.POWEROFF or BOOTED.encode() not in output:
+        raise Unstable(f"a guest ended by {reason.name}: {output[-500:]!r}")
+
+
+def work(engine: str, seconds: float, spinner: Path, say: Say) -> str:
+    """Let Linux work for so long beside the kernel ``spinner``, on one physical CPU: what it has done.
+
+    Raises:
+        Unstable: the guest complained, hung or ended.
+        HypervisorBug: an audit found something.
+    """
+    guest = working()
+    memory = MEMORY_MIB + SPINNER_MIB + 64
+    with Machine(memory=memory, pcpus=1, engine=engine) as machine, audited(machine):
+        machine.create(spinner, cmdline="spin", memory=SPINNER_MIB, name="spinner")
+        domain = machine.create(guest.kernel, guest.ramdisk, "console=hvc0", memory=MEMORY_MIB, name="worker")
+        watch = Watch(machine, domain, say)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end or not watch.report:
+            watch.look()
+            time.sleep(LOOK_EVERY_S)
+        return watch.report
+
+
+class Watch:
+    """Looks at a working guest again and again."""
+
+    def __init__(self, machine: Machine, domain: Domain, say: Say) -> None:
+        self.machine = machine
+        self.domain = domain
+        self.say = say
+        self.report = ""
+        self._position = 0
+        self._rest = b""
+        now = time.monotonic()
+        self._looked = self._progress = self._said = self._audited = now
+        self._excused_until = 0.0
+
+    def look(self) -> None:
+        """Read what the guest has said since the last look.
+
+        Raises:
+            Unstable: it complained, has done nothing for long, or ended.
+            HypervisorBug: an audit found something.
+        """
+        now = time.monotonic()
+        if now - self._looked > GAP_S:
+            self.say(f"the host let this process stand still for {now - self._looked:.0f} s")
+            self._excused_until = now + EXCUSED_S
+            self._progress += now - self._looked
+        self._looked = now
+        self._read(now < self._excused_until)
+        if self.domain.ended:
+            raise Unstable(f"the guest ended: {self.domain.console.tail()}")
+        if now - self._progress > PATIENCE_S:
+            raise Unstable(f"the guest has done nothing for {PATIENCE_S:.0f} s: {self.report}")
+        if now - self._audited > AUDIT_EVERY_S:
+            check(self.machine, "while the guest works")
+            self._audited = now
+        if now - self._said > SAY_EVERY_S:
+            self.say(self.report)
+            self._said = now
+
+    def _read(self, late_is_excused: bool) -> None:
+        data, self._position, _ = self.domain.console.since(self._position, 1 << 20)
+        text = self._rest + data
+        whole, self._rest = text[: text.rfind(b"\n") + 1], text[text.rfind(b"\n") + 1 :]
+        if wrong := complaint(whole, late_is_excused):
+            raise Unstable(f"the guest said: {wrong}\n{self.domain.console.tail(4000)}")
+        report = last_report(whole)
+        if report and report != self.report:
+            self.report = report
+            self._progress = time.monotonic()
+
+
+def _open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
