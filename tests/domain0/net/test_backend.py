@@ -130,6 +130,30 @@ def test_who_gives_no_buffers_loses_packets_and_holds_no_more_than_so_many(machi
     assert two.received() == [whole] * 5 and two.fault is None
 
 
+def test_a_queue_without_buffers_holds_no_other_up(machine: Machine) -> None:
+    one, two = Front(machine, 1), Front(machine, 2, queues=2)
+    by_queue: dict[int, list[bytes]] = {}
+    backend = two.device.backend
+    assert isinstance(backend, NetBackend)
+    for sport in range(1, 41):
+        data = datagram(1, 2, bytes(4000), sport=sport)
+        by_queue.setdefault(backend._queue_of(Packet(data)), []).append(data)
+    fed, starved = two.queues
+    fed.offer(64)
+    assert set(by_queue) == {0, 1}
+    most = QUEUE_BYTES // 2 // len(by_queue[1][0])
+    for _ in range(most // len(by_queue[1]) + 1):
+        for data in by_queue[1]:
+            one.send(data)
+    before = two.counted()
+    assert before["overrun"] > 0 and before["waiting"] == most
+    for data in by_queue[0]:
+        one.send(data)
+    assert fed.received() == by_queue[0] and two.counted()["overrun"] == before["overrun"]
+    starved.offer(3)
+    assert starved.received() == by_queue[1][:3] and two.fault is None
+
+
 def test_packets_to_be_cut_into_crumbs_are_refused(machine: Machine) -> None:
     one, two = Front(machine, 1), Front(machine, 2, feature_gso_tcpv4=0)
     data = ethernet(MACS[2], MACS[1], ETH_IP, tcp_packet(IPS[1], IPS[2], 1, 2, 5, 0, TCP_ACK, payload=bytes(100)))

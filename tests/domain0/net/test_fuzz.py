@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from paravirt import Machine, UserError
 from paravirt.abi.io import netif
 from paravirt.domain0.net import dhcp, dns, usernat
+from paravirt.domain0.net.fragments import fragments
 from paravirt.domain0.net.gateway import Gateway
 from paravirt.domain0.net.interface import Interface
 from paravirt.domain0.net.options import parse_forward
@@ -67,6 +68,7 @@ SEEDS = [
     ethernet(STATION, MACS[1], ETH_IP, udp(IPS[1], ROUTER, 9, 53, b"\0\1\1\0\0\1\0\0\0\0\0\0\6router\0\0\1\0\1")),
     ethernet(BROADCAST, MACS[1], ETH_IP, udp(bytes(4), b"\xff" * 4, 68, 67, b"\1\1\6\0" + bytes(232) + b"c\x82Sc")),
     ethernet(MACS[2], MACS[1], ETH_IP, tcp_packet(IPS[1], IPS[2], 7, 8, 1, 0, TCP_ACK, payload=bytes(20_000))),
+    *(piece.data for piece in fragments(Packet(datagram(1, 2, bytes(3000)), fragment_size=1500))),
     tcp6(MACS[1], MACS[2], bytes(5000)),
     icmp6(MACS[1], MACS[2], ND_ADVERTISEMENT, bytes(4) + bytes(16)),
 ]

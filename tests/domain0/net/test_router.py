@@ -280,6 +280,20 @@ def test_dhcp_gives_each_its_own_address(net: Net, number: int) -> None:
     assert net.got(number)[0].data[42 + 242] == dhcp.NAK
 
 
+@pytest.mark.parametrize("wanted", [b"", bytes([1, 3, 121, 6])])
+def test_dhcp_for_an_address_of_another_network(wanted: bytes) -> None:
+    """It is alone on its link with the router, to which it is told the way."""
+    query = dhcp.parse(dhcp_message(dhcp.DISCOVER, mac(1), bytes([55, len(wanted)]) + wanted)[42:])
+    assert query is not None
+    answer = dhcp.answer(query, dhcp.Offer(bytes([192, 168, 7, 5]), NETWORK, ROUTER))
+    assert answer is not None
+    options = dhcp._options(answer[240:])
+    assert options[1] == b"\xff" * 4 and options[3] == ROUTER and 28 not in options
+    assert options.get(121) == (b"\x20" + ROUTER + bytes(4) + b"\0" + ROUTER if wanted else None)
+    inside = dhcp.answer(query, dhcp.Offer(ip(11), NETWORK, ROUTER))
+    assert inside is not None and 121 not in dhcp._options(inside[240:])
+
+
 def question(name: str, kind: int = 1) -> bytes:
     labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
     return struct.pack("!HHHHHH", 5, 0x100, 1, 0, 0, 0) + labels + b"\0" + struct.pack("!HH", kind, 1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 import zlib
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Final
@@ -33,11 +34,14 @@ _GROUPS_NODE: Final = "request-multicast-control"
 class Queue:
     """One pair of rings.
 
+    Parameters:
+        number: its own among the interface's; what waits for it waits there.
+
     Raises:
         GuestProtocolError, GrantError: the frontend has published nonsense; nothing is left of it then.
     """
 
-    def __init__(self, backend: NetBackend, nodes: FrontendNodes) -> None:
+    def __init__(self, backend: NetBackend, nodes: FrontendNodes, number: int) -> None:
         facilities, domid = backend.facilities, backend.nodes.domid
         references = nodes.number("tx-ring-ref"), nodes.number("rx-ring-ref")
         self._channels: list[Channel] = []
@@ -53,6 +57,8 @@ class Queue:
             raise
         self._requests = transmit.Requests(self.tx)
         self._held: transmit.Transmitted | None = None
+        self._number = number
+        self._pending: deque[Packet] = deque()
 
     def _bind(self, nodes: FrontendNodes) -> None:
         backend = self._backend
@@ -117,6 +123,33 @@ class Queue:
         for frame in ready:
             self._backend.network.router.receive(self._backend.interface, frame)
 
+    @property
+    def is_waited_for(self) -> bool:
+        """Packets wait for its buffers."""
+        return bool(self._pending) or self._backend.interface.waiting_in(self._number) > 0
+
+    def take(self) -> None:
+        """Put what waits into the guest's buffers, as far as there are any.
+
+        Raises:
+            GuestProtocolError: as for :meth:`put`.
+        """
+        ready: list[Packet] = []
+        used, room = 0, self.rx.waiting()
+        while self.is_waited_for:
+            if not self._pending:
+                self._pending.extend(self._backend.next_packet(self._number))
+                continue
+            wanted = used + deliver.slots(self._pending[0])
+            if room < wanted:
+                if not self.rx.ask_for_event(wanted):
+                    break
+                room = self.rx.waiting()
+            used = wanted
+            ready.append(self._pending.popleft())
+        if ready:
+            self.put(ready)
+
     def put(self, packets: list[Packet]) -> None:
         """Put packets into buffers that the caller has seen.
 
@@ -162,7 +195,6 @@ class NetBackend(Backend):
         self.interface = interface
         self._credit = credit
         self._queues: list[Queue] = []
-        self._pending: list[Packet] = []
         self._abilities = deliver.Abilities(False, frozenset(), frozenset())
         self._next_queue = 0
         self._comes_later = False
@@ -210,7 +242,8 @@ class NetBackend(Backend):
         path = f"{self.nodes.frontend}/{_GROUPS_NODE}"
         self._unwatch_groups = self.facilities.store.watch(path, lambda _: self.guarded(self._choose_groups)())
         for number in range(count):
-            self._queues.append(Queue(self, frontend if count == 1 else frontend.below(f"queue-{number}")))
+            self._queues.append(Queue(self, frontend if count == 1 else frontend.below(f"queue-{number}"), number))
+        self.interface.spread(count, self._queue_of)
         self.interface.is_up = True
         self.has_both()
         return {}
@@ -221,7 +254,6 @@ class NetBackend(Backend):
         self._unwatch_groups = lambda: None
         self.interface.is_up = False
         self.interface.discard()
-        self._pending.clear()
         self.network.rounds.leave(self)
         queues, self._queues = self._queues, []
         for queue in queues:
@@ -247,7 +279,7 @@ class NetBackend(Backend):
 
     def has_buffers(self) -> None:
         """The guest has given buffers."""
-        if self._pending or self.interface.waiting:
+        if any(queue.is_waited_for for queue in self._queues):
             self.network.rounds.is_waited_for(self)
 
     def has_both(self) -> None:
@@ -275,38 +307,16 @@ class NetBackend(Backend):
         return more and bool(self._queues)
 
     def take(self) -> None:
-        """Put what waits into the guest's buffers, as far as there are any."""
-        self.guarded(self._take)()
+        """Put what waits into the guest's buffers, as far as there are any: those of one queue hold no other up."""
 
-    def _take(self) -> None:
-        ready: dict[int, list[Packet]] = {}
-        used = dict.fromkeys(range(len(self._queues)), 0)
-        while self._queues and (self._pending or self.interface.waiting):
-            if not self._pending:
-                self._pending = self._fitted(self.interface.take())
-                self.interface.counters.overrun += not self._pending
-                continue
-            packet = self._pending[0]
-            number = self._queue_of(packet)
-            ring, wanted = self._queues[number].rx, used[number] + deliver.slots(packet)
-            if ring.waiting() < wanted and not ring.ask_for_event(wanted):
-                break
-            used[number] = wanted
-            ready.setdefault(number, []).append(self._pending.pop(0))
-        for number, packets in ready.items():
-            self._queues[number].put(packets)
+        def run() -> None:
+            for queue in self._queues:
+                queue.take()
 
-    def _fitted(self, packet: Packet) -> list[Packet]:
-        """As the frontend can take it; none, if it cannot, or if somebody has rewritten it into nonsense."""
-        try:
-            return deliver.fitted(packet, self._abilities)
-        except Malformed:
-            return []
+        self.guarded(run)()
 
     def _queue_of(self, packet: Packet) -> int:
-        """The packets of one conversation stay in their order."""
-        if len(self._queues) == 1:
-            return 0
+        """Of several queues, the one for a packet: those of one conversation stay in their order."""
         try:
             headers = packet.headers
         except Malformed:
@@ -318,6 +328,16 @@ class NetBackend(Backend):
         return zlib.crc32(known) % len(self._queues)
 
     # --- for its queues ---------------------------------------------------------------------------------------
+
+    def next_packet(self, number: int) -> list[Packet]:
+        """The packet that has waited longest for a queue, as the frontend can take it, if need be in several; none, if
+        it cannot, or if somebody has rewritten it into nonsense."""
+        try:
+            pieces = deliver.fitted(self.interface.take(number), self._abilities)
+        except Malformed:
+            pieces = []
+        self.interface.counters.overrun += not pieces
+        return pieces
 
     def wait_for(self, size: int) -> float | None:
         """Use credit for so many bytes: None, or how long to wait for it."""

@@ -14,7 +14,8 @@ DISCOVER, OFFER, REQUEST, DECLINE, ACK, NAK, RELEASE, INFORM = range(1, 9)
 _HEADER: Final = struct.Struct("!BBBBIHH4s4s4s4s16s64s128s4s")
 _COOKIE: Final = b"\x63\x82\x53\x63"
 _PAD, _MASK, _ROUTER, _DNS, _HOSTNAME, _DOMAIN, _MTU, _BROADCAST = 0, 1, 3, 6, 12, 15, 26, 28
-_REQUESTED, _LEASE, _TYPE, _SERVER, _END = 50, 51, 53, 54, 255
+_REQUESTED, _LEASE, _TYPE, _SERVER, _WANTED, _ROUTES, _END = 50, 51, 53, 54, 55, 121, 255
+_SINGLE: Final = b"\xff" * 4
 _LEASE_SECONDS: Final = 24 * 3600
 _LARGEST_NAME: Final = 63
 _SHORTEST: Final = 300
@@ -26,7 +27,8 @@ class Offer:
 
     Attributes:
         address: its address.
-        network: the network that it is in.
+        network: the network that the router is in. An address that is not in it is alone on its link, but for the
+            router.
         router: this server, the way to elsewhere, and who answers names.
     """
 
@@ -48,6 +50,7 @@ class Query:
     own: bytes
     requested: bytes
     server: bytes
+    wanted: bytes
 
 
 def parse(data: bytes) -> Query | None:
@@ -61,7 +64,8 @@ def parse(data: bytes) -> Query | None:
     kind = options.get(_TYPE, b"")
     if len(kind) != 1 or kind[0] not in (DISCOVER, REQUEST, INFORM, RELEASE, DECLINE):
         return None
-    return Query(kind[0], head, head[11][:6], head[7], options.get(_REQUESTED, b""), options.get(_SERVER, b""))
+    requested, server, wanted = (options.get(code, b"") for code in (_REQUESTED, _SERVER, _WANTED))
+    return Query(kind[0], head, head[11][:6], head[7], requested, server, wanted)
 
 
 def answer(query: Query, offer: Offer) -> bytes | None:
@@ -82,10 +86,8 @@ def _message(query: Query, kind: int, offer: Offer) -> bytes:
     given = bytes(4) if refused or informed else offer.address
     options = [(_TYPE, bytes([kind])), (_SERVER, offer.router)]
     if not refused:
-        network = offer.network
         options += [
-            (_MASK, network.netmask.packed),
-            (_BROADCAST, network.broadcast_address.packed),
+            *_link(query, offer),
             (_ROUTER, offer.router),
             (_DNS, offer.router),
             (_MTU, offer.mtu.to_bytes(2, "big")),
@@ -99,6 +101,17 @@ def _message(query: Query, kind: int, offer: Offer) -> bytes:
     )  # fmt: skip
     data += b"".join(bytes([code, len(value)]) + value for code, value in options) + bytes([_END])
     return data.ljust(_SHORTEST, b"\0")
+
+
+def _link(query: Query, offer: Offer) -> list[tuple[int, bytes]]:
+    """Who else is on the client's link. For one that is alone with a router of another network, this is said as
+    everywhere where guests are routed: by a mask of 32 bits, which clients know to mean that the router is there all
+    the same, and by routes (RFC 3442) to those who want them, which say it expressly."""
+    network = offer.network
+    if ipaddress.IPv4Address(offer.address) in network:
+        return [(_MASK, network.netmask.packed), (_BROADCAST, network.broadcast_address.packed)]
+    routes = bytes([32]) + offer.router + bytes(4) + bytes([0]) + offer.router
+    return [(_MASK, _SINGLE), *([(_ROUTES, routes)] if _ROUTES in query.wanted else [])]
 
 
 def _options(data: bytes) -> dict[int, bytes]:

@@ -93,7 +93,7 @@ class Gateway:
         headers = packet.headers
         if headers.kind == ETH_ARP:
             self._arp(interface, packet)
-        elif headers.kind == ETH_IP and headers.l4 and not headers.is_fragment:
+        elif headers.kind == ETH_IP and headers.l4:
             if headers.protocol == UDP and headers.dport == dhcp.SERVER_PORT:
                 self._dhcp(interface, packet)
             elif headers.ip_dst == self.address and not headers.is_group:

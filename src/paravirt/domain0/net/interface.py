@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
+from paravirt.domain0.net.fragments import Reassembly, fragments
 from paravirt.domain0.net.packet import (
     BROADCAST,
     ETH_ARP,
@@ -53,6 +54,33 @@ class Counters:
     overrun: int = 0
 
 
+class Backlog:
+    """Packets that wait, up to so many bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._packets: deque[Packet] = deque()
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._packets)
+
+    def add(self, packet: Packet) -> bool:
+        """Have a packet wait; false: too much waits already."""
+        size = len(packet.data)
+        if self._bytes + size > self._limit:
+            return False
+        self._bytes += size
+        self._packets.append(packet)
+        return True
+
+    def take(self) -> Packet:
+        """The packet that has waited longest."""
+        packet = self._packets.popleft()
+        self._bytes -= len(packet.data)
+        return packet
+
+
 class Interface:
     """One port of the router, with a guest, the host or a capture behind it.
 
@@ -67,6 +95,7 @@ class Interface:
 
     Attributes:
         groups: the Ethernet groups that it wants; None: all.
+        fragments: of packets that came from behind it.
     """
 
     def __init__(
@@ -91,39 +120,54 @@ class Interface:
         self.groups: set[bytes] | None = None
         self.capture: Capture | None = None
         self.counters = Counters()
-        self._waiting: deque[Packet] = deque()
-        self._waiting_bytes = 0
+        self.fragments = Reassembly()
+        self.spread(1, lambda packet: 0)
 
     @property
     def is_bridged(self) -> bool:
         """It shares a segment with others."""
         return self.mode is Mode.BRIDGE
 
+    def spread(self, count: int, choose: Callable[[Packet], int]) -> None:
+        """Have packets wait in so many places, chosen by ``choose``, each for itself: who takes none of those that
+        wait in one still gets the others. Together they hold no more than one alone."""
+        self._backlogs = [Backlog(QUEUE_BYTES // count) for _ in range(count)]
+        self._choose = choose
+
     @property
     def waiting(self) -> int:
         """How many packets wait for it."""
-        return len(self._waiting)
+        return sum(map(len, self._backlogs))
+
+    def waiting_in(self, place: int) -> int:
+        """How many packets wait in one place."""
+        return len(self._backlogs[place])
 
     def enqueue(self, packet: Packet) -> bool:
-        """Have a packet wait for it; false: too much waits already, and the packet is counted as dropped."""
-        size = len(packet.data)
-        if not self.is_up or self._waiting_bytes + size > QUEUE_BYTES:
+        """Have a packet wait for it, if need be in fragments; false: too much waits already, and what is dropped of it
+        is counted.
+
+        Raises:
+            Malformed: it is to be cut into fragments, and has not the headers for it.
+        """
+        if packet.fragment_size and len(packet.data) > packet.fragment_size:
+            pieces = fragments(packet)
+            return sum(map(self._enqueue, pieces)) == len(pieces)
+        return self._enqueue(packet)
+
+    def _enqueue(self, packet: Packet) -> bool:
+        backlogs = self._backlogs
+        backlog = backlogs[0] if len(backlogs) == 1 else backlogs[self._choose(packet)]
+        if not self.is_up or not backlog.add(packet):
             self.counters.overrun += 1
             return False
-        self._waiting_bytes += size
-        self._waiting.append(packet)
-        if len(self._waiting) == 1:
+        if len(backlog) == 1:
             self.wake()
         return True
 
-    def first(self) -> Packet | None:
-        """The packet that has waited longest."""
-        return self._waiting[0] if self._waiting else None
-
-    def take(self) -> Packet:
-        """Take it: it is sent now."""
-        packet = self._waiting.popleft()
-        self._waiting_bytes -= len(packet.data)
+    def take(self, place: int = 0) -> Packet:
+        """Take the packet that has waited longest in a place: it is sent now."""
+        packet = self._backlogs[place].take()
         self.counters.sent_packets += 1
         self.counters.sent_bytes += len(packet.data)
         if self.capture is not None:
@@ -132,9 +176,8 @@ class Interface:
 
     def discard(self) -> None:
         """Drop all that waits: nobody is there any more."""
-        self.counters.overrun += len(self._waiting)
-        self._waiting.clear()
-        self._waiting_bytes = 0
+        self.counters.overrun += self.waiting
+        self.spread(1, lambda packet: 0)
 
     def is_own(self, headers: Headers) -> bool:
         """Whether the packet is from addresses that are the sender's own."""

@@ -42,7 +42,7 @@ class Network:
         self.deterministic = deterministic
         self.script = options.script
         self._services = services
-        self.router = Router()
+        self.router = Router((lambda: 0.0) if deterministic else time.monotonic)
         self.rounds = Rounds(services.post)
         self.gateway = Gateway(self.router, options.subnet)
         self.nat: UserNat | None = None

@@ -21,6 +21,8 @@ UDP: Final = 17
 ICMPV6: Final = 58
 BROADCAST: Final = b"\xff" * 6
 ETH_HEADER: Final = 14
+MTU: Final = 1500
+"""The largest network packet that the router itself makes and sends as one."""
 
 TCP_FIN: Final = 0x01
 TCP_SYN: Final = 0x02
@@ -51,8 +53,8 @@ _ND_LINKS: Final = (1, 2)
 _IP6_EXTENSIONS: Final = frozenset({0, 43, 60})
 _IP6_FRAGMENT: Final = 44
 _MOST_EXTENSIONS: Final = 8
-_FRAGMENT_MASK: Final = 0x1FFF
-_MORE_FRAGMENTS: Final = 0x2000
+IP_FRAGMENT_MASK: Final = 0x1FFF
+IP_MORE_FRAGMENTS: Final = 0x2000
 
 
 class Malformed(Exception):
@@ -118,12 +120,19 @@ class Packet:
         csum_blank: TCP's or UDP's checksum covers the pseudo header alone; the rest is known to be good, and whoever
             needs the full one has to make it.
         gso_size: bytes of TCP payload for each packet on a wire, when this is several in one; else 0.
+        fragment_size: the largest IPv4 packet that it may be on a wire; if it is larger, it is cut into fragments. 0:
+            it is not cut.
     """
 
     data: bytes
     csum_blank: bool = False
     gso_size: int = 0
     _headers: Headers | None = field(default=None, repr=False, compare=False)
+    fragment_size: int = 0
+
+    def changed(self, data: bytes) -> Packet:
+        """Other bytes that are to be sent on as these were."""
+        return Packet(data, self.csum_blank, self.gso_size, fragment_size=self.fragment_size)
 
     @property
     def headers(self) -> Headers:
@@ -171,8 +180,8 @@ def _parse_ip(data: bytes, headers: Headers) -> None:
         raise Malformed(f"an IPv4 header of {size} bytes in {length} bytes in a packet of {len(data)}")
     headers.ip_src, headers.ip_dst, headers.protocol = src, dst, protocol
     headers.end = start + length
-    headers.is_fragment = bool(fragment & (_FRAGMENT_MASK | _MORE_FRAGMENTS))
-    if not fragment & _FRAGMENT_MASK:
+    headers.is_fragment = bool(fragment & (IP_FRAGMENT_MASK | IP_MORE_FRAGMENTS))
+    if not fragment & IP_FRAGMENT_MASK:
         _parse_transport(data, headers, start + size)
 
 

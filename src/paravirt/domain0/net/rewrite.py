@@ -66,7 +66,7 @@ def rewritten(packet: Packet, flow: Flow) -> Packet:
         old, new = bytes(data[l4 + 4 : l4 + 6]), flow.sport.to_bytes(2, "big")
         data[l4 + 4 : l4 + 6] = new
         _adjust(data, l4 + 2, old, new)
-        return Packet(bytes(data))
+        return packet.changed(bytes(data))
     old_ports, new_ports = bytes(data[l4 : l4 + 4]), flow.sport.to_bytes(2, "big") + flow.dport.to_bytes(2, "big")
     data[l4 : l4 + 4] = new_ports
     at = l4 + (16 if headers.protocol == TCP else 6)
@@ -76,7 +76,7 @@ def rewritten(packet: Packet, flow: Flow) -> Packet:
         data[at : at + 2] = (total % 0xFFFF).to_bytes(2, "big")
     elif headers.protocol == TCP or data[at : at + 2] != b"\0\0":
         _adjust(data, at, old_addresses + old_ports, new_addresses + new_ports)
-    return Packet(bytes(data), packet.csum_blank, packet.gso_size)
+    return packet.changed(bytes(data))
 
 
 def _adjust(data: bytearray, at: int, old: bytes, new: bytes) -> None:

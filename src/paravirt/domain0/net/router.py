@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from paravirt.domain0.net.interface import Interface, Mode, Segment
-from paravirt.domain0.net.packet import ETH_IP, TCP, Headers, Malformed, Packet, checksum, ip_text, mac_text
+from paravirt.domain0.net.packet import ETH_IP, MTU, TCP, Headers, Malformed, Packet, checksum, ip_text, mac_text
 from paravirt.domain0.net.replies import TIME_EXCEEDED, UNREACHABLE, icmp_error, tcp_reset
 from paravirt.domain0.net.rewrite import Connections, flow_of, rewritten
 from paravirt.domain0.net.rules import Action, Rule, Rules
@@ -52,12 +53,16 @@ class Neighbour:
 class Router:
     """The router of one machine.
 
+    Parameters:
+        clock: the time in seconds, by which fragments are waited for.
+
     Attributes:
         rules: the firewall's.
         log: the last lines that rules have logged.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = lambda: 0.0) -> None:
+        self._clock = clock
         self.interfaces: dict[str, Interface] = {}
         self.rules = Rules()
         self.connections = Connections()
@@ -132,7 +137,11 @@ class Router:
                 return
             if interface.may_spoof:
                 self._learn_address(interface, headers)
-            self._filter(interface, packet)
+            whole: Packet | None = packet
+            if headers.is_fragment and headers.kind == ETH_IP:
+                whole = interface.fragments.add(packet, self._clock())
+            if whole is not None:
+                self._filter(interface, whole)
         except Malformed:
             counters.malformed += 1
 
@@ -153,7 +162,7 @@ class Router:
         if neighbour is None or self._station is None:
             return False
         frame = neighbour.mac + self._station.mac + b"\x08\x00" + data
-        self.send(neighbour.interface, Packet(frame, csum_blank, gso_size))
+        self.send(neighbour.interface, Packet(frame, csum_blank, gso_size, fragment_size=0 if gso_size else MTU))
         return True
 
     def segment_of(self, interface: Interface) -> list[Interface]:
@@ -281,7 +290,7 @@ class Router:
     def send_ip_to(self, interface: Interface | None, cause: Packet, data: bytes | None) -> None:
         """Send a network packet back to who sent another one, under the address that this was sent to."""
         if data is not None and interface is not None and not cause.headers.is_group:
-            self.send(interface, Packet(cause.headers.src + cause.headers.dst + b"\x08\x00" + data))
+            self.send(interface, Packet(cause.headers.src + cause.headers.dst + b"\x08\x00" + data, fragment_size=MTU))
 
 
 def _next_hop(packet: Packet, dst: bytes, src: bytes) -> Packet:
@@ -292,4 +301,4 @@ def _next_hop(packet: Packet, dst: bytes, src: bytes) -> Packet:
     data[at + 8] -= 1
     data[at + 10 : at + 12] = b"\0\0"
     data[at + 10 : at + 12] = checksum(bytes(data[at : at + (data[at] & 15) * 4])).to_bytes(2, "big")
-    return Packet(bytes(data), packet.csum_blank, packet.gso_size)
+    return packet.changed(bytes(data))

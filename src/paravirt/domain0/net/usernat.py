@@ -102,8 +102,6 @@ class UserNat:
     def send(self, packet: Packet) -> bool:
         """Take a packet that is addressed to the outside; false: it cannot go there."""
         headers = packet.headers
-        if headers.is_fragment:
-            return False
         if headers.ip_dst == self.router and not self.host_loopback:
             return headers.protocol == TCP and self._tcp(packet, only_known=headers.dport != dns.PORT)
         if headers.protocol == TCP and headers.l4:
