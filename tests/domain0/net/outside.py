@@ -62,5 +62,9 @@ class Guest:
         return True
 
 
+    def owner(self, address: bytes) -> bytes:
+        return address
+
+
 def to_nat(data: bytes) -> Packet:
     return Packet(ethernet(bytes(6), bytes(6), 0x0800, data))

@@ -46,7 +46,8 @@ from paravirt.domain0.net.replies import ECHO, tcp_packet
 from paravirt.domain0.net.rewrite import Connections, Flow, flow_of, rewritten
 from paravirt.domain0.net.router import Router
 from paravirt.domain0.net.rules import parse_rule
-from paravirt.domain0.net.usernat import MOST_SOCKETS, MOST_STREAMS, SHARE, UserNat
+from paravirt.domain0.net.shares import PART
+from paravirt.domain0.net.usernat import MOST_SOCKETS, MOST_STREAMS, UserNat
 from paravirt.domain0.xlcfg.vifs import parse_vif
 
 from ...hypervisor.audited import audited, check
@@ -175,7 +176,7 @@ def test_fuzz_names_of_domains(names: list[str], kind: int, asked: str, own: boo
     body = b"".join(bytes([len(label)]) + label for label in labels) + b"\0" + struct.pack("!HH", kind, 1)
     query = struct.pack("!HHHHHH", 7, 0x0100, 1, 0, 0, 0) + body
     answers: list[bytes] = []
-    gateway.answer_names(query, answers.append, by_stream=False)
+    gateway.answer_names(query, answers.append, None, by_stream=False)
     (answer,) = answers
     number, flags, questions, records, *_ = struct.unpack_from("!HHHHHH", answer)
     assert number == 7 and flags & 0x8000
@@ -242,7 +243,7 @@ def test_fuzz_conversations_stay_apart(opened: list[tuple[Flow, bool, bool]]) ->
     for flow, source, target in opened:
         if connections.find(flow) is None:
             dst = (IPS[2], 80) if target or not source else None
-            made[flow] = connections.open(flow, ROUTER if source else None, dst)
+            made[flow] = connections.open(flow, ROUTER if source else None, dst, len(made) % 3)
     for flow, new in made.items():
         assert connections.find(flow) == new and connections.find(new.reverse) == flow.reverse
     assert len({new.reverse for new in made.values()}) == len(made)
@@ -327,7 +328,7 @@ def test_fuzz_the_way_outside(steps: list[bytes | int]) -> None:
                     nat.send(packet)
             while loop.calls:
                 loop.calls.popleft()()
-            assert len(nat.streams) <= MOST_STREAMS // SHARE and len(nat._datagrams) <= MOST_SOCKETS // SHARE
+            assert len(nat.streams) <= MOST_STREAMS // PART and len(nat._datagrams) <= MOST_SOCKETS // PART
             assert set(loop.handlers) <= {one.fd for one in made}
         nat.close()
     assert not loop.handlers and all(one.fd < 0 for one in made)

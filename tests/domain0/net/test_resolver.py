@@ -84,7 +84,7 @@ def test_the_hosts_server_is_asked_as_the_guest_asks(server: tuple[str, int], by
     loop, answers = Loop(), list[bytes]()
     asked = Resolver(loop, server)
     for number in range(5):
-        assert asked.ask(question(number), answers.append, by_stream)
+        assert asked.ask(question(number), answers.append, by_stream, None)
     loop.until(lambda: len(answers) == 5)
     assert sorted(answers) == [number.to_bytes(2, "big") + rest for number in range(5)]
     assert not loop.handlers
@@ -95,10 +95,10 @@ def test_a_server_that_is_not_there_is_a_failure(by_stream: bool) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = listener.getsockname()
     loop, answers = Loop(), list[bytes]()
-    assert Resolver(loop, address).ask(question(7), answers.append, by_stream)
+    assert Resolver(loop, address).ask(question(7), answers.append, by_stream, None)
     loop.until(lambda: answers)
     assert answers == [dns.failure(7, dns.SERVER_FAILURE)] and not loop.handlers
-    assert not Resolver(loop, None).ask(question(7), answers.append, by_stream)
+    assert not Resolver(loop, None).ask(question(7), answers.append, by_stream, None)
 
 
 def test_a_server_that_says_nothing_is_a_failure_and_is_not_asked_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,11 +107,11 @@ def test_a_server_that_says_nothing_is_a_failure_and_is_not_asked_too_much(monke
     with socket.socket(type=socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 0))
         asked = Resolver(loop, silent.getsockname())
-        taken = [asked.ask(question(number), answers.append, False) for number in range(MOST_QUERIES + 3)]
+        taken = [asked.ask(question(number), answers.append, False, number) for number in range(MOST_QUERIES + 3)]
         assert taken == [True] * MOST_QUERIES + [False] * 3
         loop.until(lambda: len(answers) == MOST_QUERIES)
         assert {answer[2:] for answer in answers} == {dns.failure(0, dns.SERVER_FAILURE)[2:]} and not loop.handlers
-        assert asked.ask(question(1), answers.append, False)
+        assert asked.ask(question(1), answers.append, False, None)
         asked.close()
         assert not loop.handlers
 
@@ -210,7 +210,7 @@ def test_a_guest_asks_by_tcp(host_loopback: bool) -> None:
     """Whatever else the router's address leads to."""
     loop, sender = Loop(), Guest()
     nat = UserNat(loop, sender, ROUTER, host_loopback)
-    nat.names = lambda query, reply: reply(query[:2] + bytes(20_000))
+    nat.names = lambda query, reply, owner: reply(query[:2] + bytes(20_000))
     guest = GuestStream(loop, nat)
     sender.send_ip = guest.send_ip  # type: ignore[method-assign]
     loop.until(lambda: guest.connection.state is State.OPEN)

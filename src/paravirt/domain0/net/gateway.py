@@ -6,7 +6,7 @@ Free of I/O, but for what is behind :class:`Outside`.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Final, Protocol
 
 from paravirt.domain0.net import dhcp, dns
@@ -43,8 +43,9 @@ class Outside(Protocol):
     def send(self, packet: Packet) -> bool:
         """Take an IPv4 packet that is addressed there; false: it cannot go there."""
 
-    def resolve(self, query: bytes, answer: Callable[[bytes], None], by_stream: bool) -> bool:
-        """Have a DNS query answered, later, if need be by TCP; false: there is nobody to ask."""
+    def resolve(self, query: bytes, answer: Callable[[bytes], None], by_stream: bool, owner: Hashable) -> bool:
+        """Have somebody's DNS query answered, later, if need be by TCP; false: there is nobody to ask, or too much has
+        been asked."""
 
 
 class Gateway:
@@ -157,10 +158,12 @@ class Gateway:
             if answer and interface.is_up:
                 self._router.send_ip_to(interface, packet, data)
 
-        self.answer_names(query, reply, False)
+        self.answer_names(query, reply, interface, by_stream=False)
 
-    def answer_names(self, query: bytes, reply: Callable[[bytes], None], by_stream: bool) -> None:
-        """Have a DNS message answered, now or later; with nothing, if it is no query at all."""
+    def answer_names(
+        self, query: bytes, reply: Callable[[bytes], None], owner: Hashable, *, by_stream: bool
+    ) -> None:
+        """Have somebody's DNS message answered, now or later; with nothing, if it is no query at all."""
         try:
             question = dns.parse(query)
         except dns.NotAQuery as error:
@@ -169,7 +172,7 @@ class Gateway:
         answer = self._zone.answer(query, question)
         if answer is not None:
             reply(answer)
-        elif self.beyond is None or not self.beyond.resolve(query, reply, by_stream):
+        elif self.beyond is None or not self.beyond.resolve(query, reply, by_stream, owner):
             reply(dns.failure(question.number, dns.SERVER_FAILURE))
 
     def _address_of(self, name: str) -> bytes | None:

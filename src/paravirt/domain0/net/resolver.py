@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import select
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Final, Protocol
 
 from paravirt.domain0.net import dns
+from paravirt.domain0.net.shares import Shares
 
 MOST_QUERIES: Final = 64
-"""So many are asked at a time; more are answered with a failure."""
+"""So many are asked at a time, each guest's only a share of them; more are answered with a failure."""
 PATIENCE: Final = 5.0
 """Seconds for an answer."""
 _RESOLV_CONF: Final = Path("/etc/resolv.conf")
@@ -50,18 +51,25 @@ class Resolver:
     def __init__(self, loop: Loop, server: tuple[str, int] | None) -> None:
         self._loop, self._server = loop, server
         self._asked: set[_Question] = set()
+        self._shares = Shares(MOST_QUERIES)
 
-    def ask(self, query: bytes, answer: Reply, by_stream: bool) -> bool:
-        """Have a query answered, later, if need be with a failure; false: there is nobody to ask, or too much to do."""
-        if self._server is None or len(self._asked) >= MOST_QUERIES:
+    def ask(self, query: bytes, answer: Reply, by_stream: bool, owner: Hashable) -> bool:
+        """Have somebody's query answered, later, if need be with a failure; false: there is nobody to ask, or too much
+        to do."""
+        if self._server is None or not self._shares.has_room_for(owner):
             return False
         kind = socket.SOCK_STREAM if by_stream else socket.SOCK_DGRAM
         try:
             made = socket.socket(socket.AF_INET, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         except OSError:
             return False
-        question = _Question(self._loop, made, query, answer, self._asked.discard)
-        self._asked.add(question)
+
+        def gone(question: _Question) -> None:
+            self._asked.remove(question)
+            self._shares.give_back(owner)
+
+        self._asked.add(_Question(self._loop, made, query, answer, gone))
+        self._shares.take(owner)
         made.connect_ex(self._server)
         return True
 

@@ -6,10 +6,12 @@ Checksums are adjusted, not made anew (RFC 1624): a packet that was damaged stay
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Final
 
 from paravirt.domain0.net.packet import ETH_IP, ICMP, TCP, UDP, Packet, ones_sum
+from paravirt.domain0.net.shares import Shares
 
 _LIMIT: Final = 4096
 _FIRST_PORT: Final = 32768
@@ -86,40 +88,67 @@ def _adjust(data: bytearray, at: int, old: bytes, new: bytes) -> None:
     data[at : at + 2] = (0xFFFF - total % 0xFFFF).to_bytes(2, "big")
 
 
+@dataclass(frozen=True, slots=True)
+class _Conversation:
+    """One that is rewritten: what the packets of who began it are like, before and after."""
+
+    owner: Hashable
+    old: Flow
+    new: Flow
+
+
 class Connections:
-    """The conversations whose packets are rewritten, both ways; the one unused longest is forgotten first."""
+    """The conversations whose packets are rewritten, both ways. Who begins more than his share of them
+    (:class:`Shares`) has the one forgotten that he has not used for longest."""
 
     def __init__(self) -> None:
-        self._flows: OrderedDict[Flow, Flow] = OrderedDict()
+        self._flows: dict[Flow, _Conversation] = {}
+        self._of: dict[Hashable, OrderedDict[Flow, None]] = {}
+        self._shares = Shares(_LIMIT)
+        self._next_port = _FIRST_PORT
 
     def __len__(self) -> int:
-        return len(self._flows) // 2
+        return sum(map(len, self._of.values()))
 
     def find(self, flow: Flow) -> Flow | None:
         """What a conversation's packets are rewritten to."""
         found = self._flows.get(flow)
-        if found is not None:
-            self._flows.move_to_end(flow)
-        return found
+        if found is None:
+            return None
+        self._of[found.owner].move_to_end(found.old)
+        return found.new if flow == found.old else found.old.reverse
 
-    def open(self, flow: Flow, src: bytes | None, dst: tuple[bytes, int] | None) -> Flow:
-        """Remember a conversation: its source becomes ``src``, with another port if need be, or its destination
-        ``dst`` (port 0: as it is)."""
+    def open(self, flow: Flow, src: bytes | None, dst: tuple[bytes, int] | None, owner: Hashable) -> Flow:
+        """Remember a conversation that somebody begins: its source becomes ``src``, with another port if need be, or
+        its destination ``dst`` (port 0: as it is)."""
         to = dst or (flow.dst, flow.dport)
         dport = to[1] if to[1] and flow.protocol != ICMP else flow.dport
+        if not self._shares.has_room_for(owner):
+            # Who has none is let in when there is no room at all, in place of one of who has most.
+            self._forget_first(owner if owner in self._of else max(self._of, key=lambda one: len(self._of[one])))
         new = self._with_free_port(Flow(flow.protocol, src or flow.src, flow.sport, to[0], dport))
-        while len(self._flows) >= 2 * _LIMIT:
-            _, gone = self._flows.popitem(last=False)
-            self._flows.pop(gone.reverse, None)
-        self._flows[flow] = new
-        self._flows[new.reverse] = flow.reverse
+        self._flows[flow] = self._flows[new.reverse] = _Conversation(owner, flow, new)
+        self._of.setdefault(owner, OrderedDict())[flow] = None
+        self._shares.take(owner)
         return new
 
+    def forget(self, owner: Hashable) -> None:
+        """Somebody is gone, and what he began."""
+        while owner in self._of:
+            self._forget_first(owner)
+
+    def _forget_first(self, owner: Hashable) -> None:
+        old, _ = self._of[owner].popitem(last=False)
+        if not self._of[owner]:
+            del self._of[owner]
+        self._flows.pop(self._flows.pop(old).new.reverse, None)
+        self._shares.give_back(owner)
+
     def _with_free_port(self, flow: Flow) -> Flow:
-        port = flow.sport
+        """The same from the port that was free longest, if its own is taken."""
         while flow.reverse in self._flows:
-            port = port + 1 if _FIRST_PORT <= port < 0xFFFF else _FIRST_PORT
+            port = self._next_port
+            self._next_port = port + 1 if port < 0xFFFF else _FIRST_PORT
             dport = port if flow.protocol == ICMP else flow.dport
             flow = Flow(flow.protocol, flow.src, port, flow.dst, dport)
         return flow
-

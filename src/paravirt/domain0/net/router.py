@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -116,6 +116,7 @@ class Router:
         """An interface goes, and what waits for it."""
         del self.interfaces[interface.name]
         interface.discard()
+        self.connections.forget(interface)
         if interface.is_bridged:
             segment = self._segments[interface.bridge]
             segment.leave(interface)
@@ -165,6 +166,11 @@ class Router:
         self.send(neighbour.interface, Packet(frame, csum_blank, gso_size, fragment_size=0 if gso_size else MTU))
         return True
 
+    def owner(self, address: bytes) -> Hashable:
+        """Who has an address: the interface; of nobody's address, the address itself."""
+        neighbour = self.hosts.get(address)
+        return neighbour.interface if neighbour else address
+
     def segment_of(self, interface: Interface) -> list[Interface]:
         """The other interfaces of its bridge."""
         return [other for other in self._neighbours(interface) if other is not interface]
@@ -198,7 +204,7 @@ class Router:
         elif rule.action in (Action.SNAT, Action.DNAT) and flow is not None:
             source = rule.address if rule.action is Action.SNAT else None
             target = (rule.address, rule.port) if rule.action is Action.DNAT else None
-            new = self.connections.open(flow, source, target)
+            new = self.connections.open(flow, source, target, interface)
             self._forward(interface, rewritten(packet, new), packet, True)
         else:
             self._refuse(rule, interface, packet)
@@ -249,7 +255,7 @@ class Router:
                 interface.counters.denied += 1
                 self._answer(interface, icmp_error(station.address, packet, UNREACHABLE, _PROHIBITED))
                 return
-            packet = rewritten(packet, self.connections.open(flow, station.address, None))
+            packet = rewritten(packet, self.connections.open(flow, station.address, None, interface))
         if packet.data[headers.l3 + 8] <= 1:
             self._answer(interface, icmp_error(station.address, packet, TIME_EXCEEDED, 0))
             return

@@ -6,6 +6,7 @@ import secrets
 import select
 import socket
 import time
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from paravirt.domain0.net.packet import Packet
@@ -47,9 +48,14 @@ def segment_of(packet: Packet) -> Segment:
 
 
 class Stream:
-    """A connection and its socket (``tcp.Side``)."""
+    """A connection and its socket (``tcp.Side``).
 
-    def __init__(self, nat: UserNat, key: StreamKey, made: socket.socket) -> None:
+    Attributes:
+        owner: whose share of all connections it counts in.
+    """
+
+    def __init__(self, nat: UserNat, key: StreamKey, made: socket.socket, owner: Hashable) -> None:
+        self.owner = owner
         self._nat, self._key, self._socket = nat, key, made
         # What the guest sends goes on at once: it decides itself what is worth a segment.
         if made.family != socket.AF_UNIX:
@@ -153,4 +159,4 @@ class Stream:
             self._nat.loop.unwatch(self._fd)
             self._fd = -1
             self._socket.close()
-            self._nat.streams.pop(self._key, None)
+            self._nat.forget(self._key)

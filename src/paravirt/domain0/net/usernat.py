@@ -7,11 +7,12 @@ too. All of it runs in Domain 0's thread, and waits for nothing.
 from __future__ import annotations
 
 import errno
+import resource
 import select
 import socket
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -19,13 +20,15 @@ from paravirt.domain0.net import dns
 from paravirt.domain0.net.packet import ICMP, TCP, TCP_ACK, TCP_RST, TCP_SYN, UDP, Packet, icmp, ones_sum, udp
 from paravirt.domain0.net.replies import ECHO, ECHO_REPLY
 from paravirt.domain0.net.resolver import Loop, NameStream, Reply, Resolver, first_server
+from paravirt.domain0.net.shares import Shares
 from paravirt.domain0.net.stream import Stream, StreamKey, segment_of
 from paravirt.errors import UserError
 
 MOST_STREAMS: Final = 1024
 MOST_SOCKETS: Final = 256
-SHARE: Final = 4
-"""The part of either that one guest may have: a fourth."""
+_DESCRIPTORS_FOR_A_STREAM, _DESCRIPTORS_FOR_A_SOCKET = 4, 8
+"""Of the descriptors that the host lets this process have, one stream for as many, and one socket for datagrams for as
+many: what else the machine does needs some too."""
 MOST_PEERS: Final = 256
 TICK: Final = 0.1
 _LARGEST: Final = 65535
@@ -40,6 +43,9 @@ class Sender(Protocol):
 
     def send_ip(self, data: bytes, *, csum_blank: bool = False, gso_size: int = 0) -> bool:
         """Send a network packet to the interface that has the address."""
+
+    def owner(self, address: bytes) -> Hashable:
+        """Who has an address: the same for all addresses of one guest's interface."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,7 @@ class _Datagrams:
 
     socket: socket.socket
     guest: tuple[bytes, int]
+    owner: Hashable
     last_used: float
     peers: dict[tuple[str, int], bytes]
     is_forward: bool = False
@@ -82,14 +89,17 @@ class UserNat:
         host_loopback: the router's address leads to the host's loopback.
 
     Attributes:
-        names: has a DNS query answered that came by TCP to the router's address; None: none are taken.
+        names: has a DNS query answered that came by TCP to the router's address, from whom it says; None: none are
+            taken.
     """
 
     def __init__(self, loop: Loop, sender: Sender, router: bytes, host_loopback: bool = False) -> None:
         self.loop, self.sender, self.router = loop, sender, router
         self.host_loopback = host_loopback
-        self.names: Callable[[bytes, Reply], None] | None = None
+        self.names: Callable[[bytes, Reply, Hashable], None] | None = None
         self.streams: dict[StreamKey, Stream] = {}
+        self._stream_shares = Shares(_at_most(MOST_STREAMS, _DESCRIPTORS_FOR_A_STREAM))
+        self._socket_shares = Shares(_at_most(MOST_SOCKETS, _DESCRIPTORS_FOR_A_SOCKET))
         self._datagrams: OrderedDict[tuple[int, bytes, int], _Datagrams] = OrderedDict()
         self._listeners: list[socket.socket] = []
         self._unacknowledged: set[Stream] = set()
@@ -112,9 +122,9 @@ class UserNat:
             return self._ping(packet)
         return False
 
-    def resolve(self, query: bytes, answer: Callable[[bytes], None], by_stream: bool) -> bool:
-        """Have the host's first name server answer a query."""
-        return self._resolver.ask(query, answer, by_stream)
+    def resolve(self, query: bytes, answer: Callable[[bytes], None], by_stream: bool, owner: Hashable) -> bool:
+        """Have the host's first name server answer somebody's query."""
+        return self._resolver.ask(query, answer, by_stream, owner)
 
     def _address(self, address: bytes) -> str:
         return _LOOPBACK if address == self.router else socket.inet_ntoa(address)
@@ -135,21 +145,18 @@ class UserNat:
             return True
         if only_known or segment.flags & (TCP_SYN | TCP_ACK | TCP_RST) != TCP_SYN:
             return only_known is False and bool(segment.flags & TCP_RST)
-        if not self._has_room_for(headers.ip_src):
+        owner = self.sender.owner(headers.ip_src)
+        if not self._stream_shares.has_room_for(owner):
             return False
         is_for_names = (headers.ip_dst, headers.dport) == (self.router, dns.PORT) and self.names is not None
-        made = self._to_names() if is_for_names else self._connected((self._address(headers.ip_dst), headers.dport))
+        peer = self._address(headers.ip_dst), headers.dport
+        made = self._to_names(owner) if is_for_names else self._connected(peer)
         if made is None:
             return False
-        stream = self._add(key, made)
+        stream = self._add(key, made, owner)
         stream.connection.asked_by_guest(segment)
         stream.watch()
         return True
-
-    def _has_room_for(self, guest: bytes) -> bool:
-        """No guest may have all connections there can be."""
-        own = sum(1 for key in self.streams if key.guest == guest)
-        return len(self.streams) < MOST_STREAMS and own < MOST_STREAMS // SHARE
 
     def _connected(self, peer: tuple[str, int]) -> socket.socket | None:
         """A socket that is being connected; None: it cannot be."""
@@ -165,22 +172,34 @@ class UserNat:
         made.close()
         return None
 
-    def _to_names(self) -> socket.socket | None:
+    def _to_names(self, owner: Hashable) -> socket.socket | None:
         """A socket with the router's name service at its other end."""
-        assert self.names is not None
+        names = self.names
+        assert names is not None
         try:
             near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         except OSError:
             return None
-        self._name_streams.add(NameStream(self.loop, far, self.names, self._name_streams.discard))
+
+        def ask(query: bytes, reply: Reply) -> None:
+            names(query, reply, owner)
+
+        self._name_streams.add(NameStream(self.loop, far, ask, self._name_streams.discard))
         return near
 
-    def _add(self, key: StreamKey, made: socket.socket) -> Stream:
-        stream = self.streams[key] = Stream(self, key, made)
+    def _add(self, key: StreamKey, made: socket.socket, owner: Hashable) -> Stream:
+        stream = self.streams[key] = Stream(self, key, made, owner)
+        self._stream_shares.take(owner)
         if not self._is_ticking:
             self._is_ticking = True
             self.loop.call_later(TICK, self._tick)
         return stream
+
+    def forget(self, key: StreamKey) -> None:
+        """A stream is closed."""
+        stream = self.streams.pop(key, None)
+        if stream is not None:
+            self._stream_shares.give_back(stream.owner)
 
     def _flush(self) -> None:
         streams, self._unacknowledged = self._unacknowledged, set()
@@ -230,27 +249,39 @@ class UserNat:
         entry = self._datagrams.get(key)
         now = time.monotonic()
         if entry is None:
-            self._make_room(address, now)
+            owner = self.sender.owner(address)
+            self._make_room(owner, now)
             made = _open(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP if protocol == ICMP else 0)
             if made is None:
                 return None
-            entry = self._datagrams[key] = _Datagrams(made, (address, number), now, {})
+            entry = self._datagrams[key] = _Datagrams(made, (address, number), owner, now, {})
+            self._socket_shares.take(owner)
             self._watch(protocol, entry)
         entry.last_used = now
         self._datagrams.move_to_end(key)
         return entry
 
-    def _make_room(self, guest: bytes, now: float) -> None:
-        """Close the sockets that have been idle for long, and of too many, the guest's or all, those idle longest."""
-        own = sum(1 for _, address, _ in self._datagrams if address == guest)
+    def _make_room(self, owner: Hashable, now: float) -> None:
+        """Close the sockets that have been idle for long; and if there are too many, of its owner's or else of all
+        those that have been idle longest. Those that were used last are the last ones."""
         for key, entry in list(self._datagrams.items()):
-            is_idle = now - entry.last_used >= _IDLE
-            is_one_too_many = key[1] == guest and own >= MOST_SOCKETS // SHARE
-            if entry.is_forward or not (is_idle or is_one_too_many or len(self._datagrams) >= MOST_SOCKETS):
-                continue
-            del self._datagrams[key]
-            own -= key[1] == guest
-            self._close(entry.socket)
+            if not entry.is_forward:
+                if now - entry.last_used < _IDLE:
+                    break
+                self._drop(key)
+        if self._socket_shares.has_room_for(owner):
+            return
+        has_none = not self._socket_shares.of(owner)
+        for key, entry in self._datagrams.items():
+            if not entry.is_forward and (has_none or entry.owner == owner):
+                self._drop(key)
+                return
+
+    def _drop(self, key: tuple[int, bytes, int]) -> None:
+        entry = self._datagrams.pop(key)
+        if not entry.is_forward:
+            self._socket_shares.give_back(entry.owner)
+        self._close(entry.socket)
 
     def _watch(self, protocol: int, entry: _Datagrams) -> None:
         self.loop.watch(entry.socket.fileno(), select.POLLIN, lambda _: self._from_outside(protocol, entry))
@@ -299,7 +330,9 @@ class UserNat:
             self._listeners.append(made)
             self.loop.watch(made.fileno(), select.POLLIN, lambda _: self._accept(made, wanted))
         else:
-            entry = _Datagrams(made, wanted.guest, time.monotonic(), {}, is_forward=True)
+            if (UDP, *wanted.guest) in self._datagrams:
+                self._drop((UDP, *wanted.guest))
+            entry = _Datagrams(made, wanted.guest, None, time.monotonic(), {}, is_forward=True)
             self._datagrams[UDP, *wanted.guest] = entry
             self._watch(UDP, entry)
         address, port = made.getsockname()
@@ -314,10 +347,11 @@ class UserNat:
         key = StreamKey(*wanted.guest, self.router, port)
         while key in self.streams:
             key = StreamKey(*wanted.guest, self.router, key.port % _LARGEST + 1)
-        if not self._has_room_for(key.guest):
+        owner = self.sender.owner(key.guest)
+        if not self._stream_shares.has_room_for(owner):
             made.close()
             return
-        stream = self._add(key, made)
+        stream = self._add(key, made, owner)
         stream.connection.ask_guest(time.monotonic())
 
     # --- its end ----------------------------------------------------------------------------------------------
@@ -339,6 +373,12 @@ class UserNat:
     def _close(self, made: socket.socket) -> None:
         self.loop.unwatch(made.fileno())
         made.close()
+
+
+def _at_most(number: int, descriptors: int) -> int:
+    """So many, or as few as the host's limit of descriptors lets there be, each for so many of them."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return number if limit == resource.RLIM_INFINITY else max(1, min(number, limit // descriptors))
 
 
 def _open(family: int, kind: int, protocol: int = 0) -> socket.socket | None:
