@@ -11,19 +11,25 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from paravirt.bench.kernels import kernel
+from paravirt.bench.turns import Turns, engine_counters, measure
 from paravirt.domain0.toolstack import Domain, Machine
+from paravirt.errors import UserError
 from paravirt.guestkernels import obtain
 from paravirt.initramfs import cached
 
 SMALL = (1, 10, 100, 1000)
-LINUX = (1, 4, 16, 32)
+LINUX = (1, 10, 32, 128)
 QUICK_SMALL = SMALL[:3]
 QUICK_LINUX = LINUX[:1]
 SMALL_MIB = 4
-LINUX_MIB = 96
+LINUX_MIB = 76
+"""In 72 the kernel boots just so."""
+SPARE_MIB = 1024
+"""Of the host's memory, beside the machine's."""
 ALARMS = 50
 ECHOES = 20
 PATIENCE_S = 300.0
@@ -33,18 +39,61 @@ _LATE = re.compile(r"bench: late (\d+)\s")
 
 
 @dataclass(frozen=True)
+class Effort:
+    """How long the machine is watched while it is idle, and how many processes guests start by turns."""
+
+    idle_s: float
+    starts: int
+
+
+FULL = Effort(5.0, 512)
+QUICK = Effort(0.2, 32)
+
+
+@dataclass(frozen=True)
 class Crowd:
-    """A machine with so many domains: how many of the last ones started in a second, KiB of this process's own memory
-    that came with each domain (the domains' memory is not the process's own), and the median of how long an answer
-    takes: in microseconds, how late an alarm is, or a shell's echo."""
+    """A machine with so many domains.
+
+    Attributes:
+        per_second: how many of the last ones started in a second.
+        own_kib: this process's own memory that came with each domain, beside the domains' memory and the translated
+            code.
+        code_mib: translated code that the engine keeps.
+        answer_us: the median of how long an answer takes: how late an alarm is, or a shell's echo.
+        idle_percent: how much of a processor of the host's the machine takes while all its domains are idle.
+        turns: what Linux guests pay for taking turns.
+    """
 
     domains: int
     per_second: float
     own_kib: float
+    code_mib: float
     answer_us: float
+    idle_percent: float
+    turns: Turns | None = None
+
+    def figures(self) -> dict[str, float]:
+        """By the last part of their rows' names."""
+        figures: dict[str, float] = {
+            "start": self.per_second,
+            "own": self.own_kib,
+            "code": self.code_mib,
+            "answer": self.answer_us,
+            "idle": self.idle_percent,
+        }
+        if self.turns is not None:
+            figures |= {
+                "fork_exec": self.turns.start_us,
+                "translating": self.turns.translating_percent,
+                "forgotten": self.turns.forgotten,
+                "flushes": self.turns.flushes_per_update,
+            }
+            if self.turns.switch_us is not None:
+                figures["switch"] = self.turns.switch_us
+        return figures
 
 
-def small(marks: tuple[int, ...], engine: str = "unicorn") -> Iterator[Crowd]:
+def small(marks: tuple[int, ...], effort: Effort, engine: str = "unicorn") -> Iterator[Crowd]:
     """Fill a machine with small domains, and measure at each mark."""
     image = kernel("load")
 
@@ -58,16 +107,20 @@ def small(marks: tuple[int, ...], engine: str = "unicorn") -> Iterator[Crowd]:
         text = sleeper.console.expect("bench: end", PATIENCE_S)
         return statistics.median(int(ns) / 1000 for ns in _LATE.findall(text))
 
-    yield from _fill(marks, SMALL_MIB, engine, start, answer)
+    yield from _fill(marks, SMALL_MIB, engine, effort, start, answer)
 
 
-def linux(marks: tuple[int, ...], say: Callable[[str], None], engine: str = "unicorn") -> Iterator[Crowd]:
-    """The same with Linux.
+def linux(
+    marks: tuple[int, ...], effort: Effort, say: Callable[[str], None], engine: str = "unicorn"
+) -> Iterator[Crowd]:
+    """The same with Linux, and what it costs these to take turns; first all that this host has memory for.
 
     Raises:
-        UserError: Debian's archive cannot be reached, and nothing is in the cache.
+        UserError: Debian's archive cannot be reached, and nothing is in the cache; or there is no memory for the rest.
     """
     image, ramdisk = obtain("debian-cloud", say).path, cached(obtain("busybox", say).path)
+    room = max(0, _available_mib() - SPARE_MIB) // (LINUX_MIB + 1)
+    possible = tuple(mark for mark in marks if mark <= room)
 
     def start(machine: Machine) -> Domain:
         domain = machine.create(image, ramdisk, cmdline="console=hvc0 quiet", memory=LINUX_MIB)
@@ -77,25 +130,57 @@ def linux(marks: tuple[int, ...], say: Callable[[str], None], engine: str = "uni
     def answer(machine: Machine, domain: Domain) -> float:
         return statistics.median(_echo_us(domain, number) for number in range(ECHOES))
 
-    yield from _fill(marks, LINUX_MIB, engine, start, answer)
+    if possible:
+        yield from _fill(possible, LINUX_MIB, engine, effort, start, answer, partial(measure, starts=effort.starts))
+    if possible != marks:
+        raise UserError(f"This host has memory for {room} Linux guests of {LINUX_MIB} MiB, and not for {marks[-1]}.")
 
 
 def _fill(
     marks: tuple[int, ...],
     memory: int,
     engine: str,
+    effort: Effort,
     start: Callable[[Machine], Domain],
     answer: Callable[[Machine, Domain], float],
+    take_turns: Callable[[Machine, list[Domain]], Turns] | None = None,
 ) -> Iterator[Crowd]:
     with Machine(memory=(memory + 1) * (marks[-1] + 1) + 16, pcpus=1, engine=engine) as machine:
-        own, count = _own_kib(), 0
+        own, domains = _own_kib(), list[Domain]()
         for mark in marks:
-            begin, before = time.monotonic(), count
-            while count < mark:
-                last = start(machine)
-                count += 1
-            per_second = (count - before) / (time.monotonic() - begin)
-            yield Crowd(mark, per_second, (_own_kib() - own) / mark, answer(machine, last))
+            begin, before = time.monotonic(), len(domains)
+            while len(domains) < mark:
+                domains.append(start(machine))
+            per_second = (mark - before) / (time.monotonic() - begin)
+            code = _code_kib(machine)
+            yield Crowd(
+                mark,
+                per_second,
+                max(0.0, _own_kib() - own - code) / mark,
+                code / 1024,
+                answer(machine, domains[-1]),
+                _idle_percent(effort.idle_s),
+                take_turns(machine, domains) if take_turns is not None else None,
+            )
+
+
+def _idle_percent(seconds: float) -> float:
+    """How much of a processor this process takes while nobody asks its machine for anything."""
+    begin, before = time.monotonic(), time.process_time()
+    time.sleep(seconds)
+    return 100 * (time.process_time() - before) / (time.monotonic() - begin)
+
+
+def _code_kib(machine: Machine) -> float:
+    """How much of its buffer for translated code the machine's engine has filled so far; nothing if it has none."""
+    counters = engine_counters(machine)
+    return (counters["buffer_bytes"] if counters["whole_flushes"] else counters["kept_bytes"]) / 1024
+
+
+def _available_mib() -> int:
+    """The host's memory that can be had."""
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE)
+    return int(found[1]) // 1024 if found else 0
 
 
 def _own_kib() -> int:

@@ -326,16 +326,18 @@ class Suite:
         def fill(kind: str, contender: str, measured: Iterable[crowd.Crowd]) -> None:
             for found in measured:
                 name = f"crowd_{kind}_{found.domains}"
-                self._add(f"{name}_start", contender, found.per_second)
-                self._add(f"{name}_own", contender, found.own_kib)
-                self._add(f"{name}_answer", contender, found.answer_us)
+                self._add_all(contender, {f"{name}_{what}": value for what, value in found.figures().items()})
 
         if any(row.samples for row in self.results.rows if row.section == "crowd"):
             return
+        effort = crowd.QUICK if self.quick else crowd.FULL
         if small := self._marks("small"):
-            self._ours("crowd: small", lambda engine, name: fill("small", name, crowd.small(small, engine)))
+            self._ours("crowd: small", lambda engine, name: fill("small", name, crowd.small(small, effort, engine)))
         if linux := self._marks("linux"):
-            self._ours("crowd: linux", lambda engine, name: fill("linux", name, crowd.linux(linux, self.say, engine)))
+            self._ours(
+                "crowd: linux",
+                lambda engine, name: fill("linux", name, crowd.linux(linux, effort, self.say, engine)),
+            )
 
     def _marks(self, kind: str) -> tuple[int, ...]:
         """How many domains are wanted at a time: those that rows are about, and with --quick not too many."""

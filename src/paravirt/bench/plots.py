@@ -106,4 +106,9 @@ _CROWDS = (
     partial(_crowd, "start", "How fast domains start", "domains in a second"),
     partial(_crowd, "own", "Memory beside the domain's", "KiB for each"),
     partial(_crowd, "answer", "An alarm, or a shell's echo", "us"),
+    partial(_crowd, "idle", "All idle", "% of a processor"),
+    partial(_crowd, "code", "Translated code", "MiB"),
+    partial(_crowd, "fork_exec", "Starting a process, by turns", "us of processor time"),
+    partial(_crowd, "translating", "Of that, translating", "%"),
+    partial(_crowd, "switch", "A switch among guests at work", "us"),
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from paravirt.bench.crowd import LINUX, SMALL
 from paravirt.bench.hosting import CAP, HOGS, MANY, POLICIES
 from paravirt.bench.results import KVM, NATIVE, PARAVIRT, Row, Target
@@ -16,6 +18,10 @@ _AS_NATIVE = Target(1 / 0.95, (NATIVE,), KVM)
 _TRAP_NS, _UPDATE_NS, _GRANT_NS, _PAGE_NS = 1000, 2000, 5000, 10_000
 _HOLD_US = 1000
 _OWN_KIB = 1024
+_IDLE_PERCENT = 5
+IDLE_MOST = 10
+"""Domains that together use less than that while they are idle."""
+_UNTRANSLATED = {KVM: "the processor executes the guests' code itself"}
 LEAST_OWN = 100
 """Domains among which what all of them share, as the engine's cache of translations, does not count any more."""
 _STORE_READ_US = 50
@@ -214,11 +220,34 @@ def _crowd_rows() -> list[Row]:
         ("linux", "Linux guests", "a shell among so many answers after", LINUX),
     ):
         for count in marks:
+            name = f"crowd_{kind}_{count}"
             made += [
-                Row(f"crowd_{kind}_{count}_start", "1/s", "crowd", f"the last of {count} {meaning}: starts in a second",
+                Row(f"{name}_start", "1/s", "crowd", f"the last of {count} {meaning}: starts in a second",
                     lower_is_better=False),
-                Row(f"crowd_{kind}_{count}_own", "KiB", "crowd", "memory of the process's own, for each",
+                Row(f"{name}_own", "KiB", "crowd", "memory of the process's own, for each",
                     targets=(Target(_OWN_KIB),) if kind == "small" and count >= LEAST_OWN else ()),
-                Row(f"crowd_{kind}_{count}_answer", "us", "crowd", answer),
+                Row(f"{name}_code", "MiB", "crowd", "filled with translated code", impossible=_UNTRANSLATED),
+                Row(f"{name}_answer", "us", "crowd", answer),
+                Row(f"{name}_idle", "%", "crowd", "of a processor, while all are idle",
+                    targets=(Target(_IDLE_PERCENT),) if count <= IDLE_MOST else ()),
             ]  # fmt: skip
+            if kind == "linux":
+                made += _turns_rows(name, count)
+    return made
+
+
+def _turns_rows(name: str, count: int) -> list[Row]:
+    """What Linux guests pay for taking turns on one engine."""
+
+    def row(what: str, unit: str, meaning: str, impossible: Mapping[str, str] | None = None) -> Row:
+        return Row(f"{name}_{what}", unit, "crowd", meaning, impossible=impossible or {})
+
+    made = [
+        row("fork_exec", "us", f"{count} Linux guests start processes by turns: the host's processor time for each"),
+        row("translating", "%", "of that, for translating code", _UNTRANSLATED),
+        row("forgotten", "", "how often all translated code was forgotten meanwhile", _UNTRANSLATED),
+        row("flushes", "", "TLB flushes for each change of a page-table entry", _UNTRANSLATED),
+    ]
+    if count > 1:
+        made.append(row("switch", "us", "a switch among them, with what it makes them find again"))
     return made

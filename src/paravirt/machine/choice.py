@@ -100,11 +100,18 @@ def choose(name: str, pcpus: int, *, deterministic: bool = False) -> Callable[[M
     if deterministic and pcpus != 1:
         raise UserError("A deterministic machine has one physical CPU: between several no run is like another.")
     if name != "kvm":
-        from paravirt.machine.unicorn.engine import UnicornEngine
+        from paravirt.machine.unicorn.engine import UnicornEngine, code_buffer_mib
         from paravirt.machine.unicorn.selftest import self_test
 
         self_test()
-        return lambda memory: [UnicornEngine(memory.address, memory.size, deterministic) for _ in range(pcpus)]
+
+        def open_unicorn(memory: Memory) -> list[Any]:
+            buffer = code_buffer_mib(memory.size, pcpus)
+            return [UnicornEngine(memory.address, memory.size, deterministic, buffer) for _ in range(pcpus)]
+
+        return open_unicorn
+    if deterministic:
+        raise UserError("The KVM engine cannot repeat a run event for event: use the Unicorn engine for that.")
     from paravirt.machine.kvm.engine import KvmEngine, KvmMachine
 
     findings, capabilities, native_leaves = probe_kvm()

@@ -1,4 +1,4 @@
-from paravirt.machine.cpu cimport CpuOps, CpuPtr, u32
+from paravirt.machine.cpu cimport CpuOps, CpuPtr, u32, u64
 
 cdef extern from "paravirt/machine/unicorn/shim.h":
     ctypedef struct UnicornEngineC "struct unicorn_engine":
@@ -7,6 +7,16 @@ cdef extern from "paravirt/machine/unicorn/shim.h":
     UnicornEngineC* unicorn_engine_open(const char* library, void* memory, size_t size, int count_blocks,
                                         u32 code_buffer_bytes, char* error, size_t error_size) nogil
     void unicorn_engine_close(UnicornEngineC* engine) nogil
+    ctypedef struct UnicornCounters "struct unicorn_counters":
+        u64 blocks
+        u64 translating_ns
+        u64 whole_flushes
+        u64 kept_blocks
+        u64 kept_bytes
+        u64 buffer_bytes
+        u64 tlb_flushes
+        u64 page_flushes
+    void unicorn_engine_counters(const UnicornEngineC* engine, UnicornCounters* counters) nogil
 
 ctypedef UnicornEngineC* UnicornEnginePtr
 

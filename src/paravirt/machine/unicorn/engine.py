@@ -10,18 +10,22 @@ import cython
 from cython.cimports.libc.stdint import uintptr_t
 from cython.cimports.paravirt.machine.cpu import u32
 from cython.cimports.paravirt.machine.unicorn.engine import (
+    UnicornCounters,
     UnicornEnginePtr,
     unicorn_engine_close,
+    unicorn_engine_counters,
     unicorn_engine_open,
     unicorn_ops,
 )
 
-from paravirt.errors import UserError
+from paravirt.errors import HypervisorBug, UserError
 from paravirt.machine.cpu import Capabilities
 
 VERSION = "2.1.4"
-CODE_BUFFER_MIB = 256
-"""Translated code that an engine keeps; when it is full all of it is translated anew."""
+MIN_CODE_BUFFER_MIB = 256
+MAX_CODE_BUFFER_MIB = 1024
+CODE_BUFFERS_PART = 8
+"""Of a machine's memory, what all its engines together may fill with translated code."""
 
 CAPABILITIES = Capabilities(
     parallel_vcpus=False,
@@ -49,17 +53,29 @@ def library_path() -> str:
     )
 
 
+def code_buffer_mib(size: int, engines: int) -> int:
+    """How much translated code each of so many engines over ``size`` bytes of machine memory keeps.
+
+    When a buffer is full all of it is translated anew, as it is needed. A boot of Debian's kernel fills about 45 MiB;
+    an idle guest goes on using one or two, so that with many guests too small a buffer does not hold what all of them
+    use. The host gives memory for what is filled only.
+    """
+    part: int = size // CODE_BUFFERS_PART // engines >> 20
+    return min(max(part, MIN_CODE_BUFFER_MIB), MAX_CODE_BUFFER_MIB)
+
+
 class UnicornEngine:
     """An engine over ``size`` bytes of machine memory at host address ``memory``.
 
     With ``count_blocks`` it is deterministic: it counts translation blocks in ``cpu.blocks`` and stops at a budget.
+    ``code_buffer`` is how much translated code it keeps, in MiB.
 
     Raises:
         UserError: the library is missing, or is not the version whose layout is known.
     """
 
     def __init__(
-        self, memory: int, size: int, count_blocks: bool = False, code_buffer_mib: int = CODE_BUFFER_MIB
+        self, memory: int, size: int, count_blocks: bool = False, code_buffer: int = MIN_CODE_BUFFER_MIB
     ) -> None:
         message: cython.char[256]
         path: bytes = library_path().encode()
@@ -74,7 +90,7 @@ class UnicornEngine:
             cython.cast(cython.p_void, address),
             size,
             count_blocks,
-            cython.cast(u32, code_buffer_mib << 20),
+            cython.cast(u32, code_buffer << 20),
             message,
             256,
         )
@@ -88,6 +104,14 @@ class UnicornEngine:
     @property
     def handle(self) -> int:
         return cython.cast(uintptr_t, self.engine)
+
+    def counters(self) -> dict:
+        """What was translated and forgotten since it was opened, by the names in shim.h."""
+        found: UnicornCounters
+        if self.engine == cython.NULL:
+            raise HypervisorBug("counters of an engine that is closed")
+        unicorn_engine_counters(self.engine, cython.address(found))
+        return found
 
     def close(self) -> None:
         """Free the engine and everything it translated; no vcpu may be running on it."""

@@ -4,9 +4,9 @@
  * somebody wants the emulator to stop.  The call is about a quarter of the time of ordinary guest code.  QEMU
  * itself tests one word inline and branches to an exit at the block's end; this file gives that back.
  *
- * The library calls its own exported functions through its procedure linkage table, whose slots are writable: two
- * of them are pointed here.  tcg_gen_callN, when asked to emit the helper call, emits the test instead; and
- * tcg_gen_exit_tb, when the block's end emits its "exit requested" exit, puts the branch target before it.
+ * Two slots of the library's procedure linkage table (plt.c) are pointed here.  tcg_gen_callN, when asked to emit the
+ * helper call, emits the test instead; and tcg_gen_exit_tb, when the block's end emits its "exit requested" exit, puts
+ * the branch target before it.
  * If anything is not where it should be nothing is changed, and the helper call stays.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -15,12 +15,11 @@
 #include "inline_exit.h"
 
 #include <dlfcn.h>
-#include <elf.h>
-#include <link.h>
+#include <stddef.h>
 #include <stdint.h>
-#include <string.h>
 
 #include "layout.h"
+#include "plt.h"
 
 typedef uintptr_t tcg_arg;
 
@@ -79,37 +78,8 @@ void inline_exit_leave(void)
     ours = 0;
 }
 
-/* The slot of the library's procedure linkage table through which it calls `name`, or NULL. */
-static void **find_slot(const struct link_map *map, const char *name)
-{
-    const ElfW(Dyn) *entry;
-    const ElfW(Sym) *symbols = NULL;
-    const ElfW(Rela) *relocations = NULL;
-    const char *strings = NULL;
-    size_t count = 0, i;
-
-    for (entry = map->l_ld; entry->d_tag != DT_NULL; entry++) {
-        if (entry->d_tag == DT_SYMTAB)
-            symbols = (const void *)entry->d_un.d_ptr;
-        else if (entry->d_tag == DT_STRTAB)
-            strings = (const void *)entry->d_un.d_ptr;
-        else if (entry->d_tag == DT_JMPREL)
-            relocations = (const void *)entry->d_un.d_ptr;
-        else if (entry->d_tag == DT_PLTRELSZ)
-            count = entry->d_un.d_val / sizeof(*relocations);
-    }
-    if (symbols == NULL || strings == NULL || relocations == NULL)
-        return NULL;
-    for (i = 0; i < count; i++)
-        if (ELF64_R_TYPE(relocations[i].r_info) == R_X86_64_JUMP_SLOT &&
-            strcmp(strings + symbols[ELF64_R_SYM(relocations[i].r_info)].st_name, name) == 0)
-            return (void **)(map->l_addr + relocations[i].r_offset);
-    return NULL;
-}
-
 void inline_exit_checks(void *library)
 {
-    struct link_map *map = NULL;
     void **call_slot, **exit_slot;
 
     if (tcg.library == library)
@@ -124,10 +94,10 @@ void inline_exit_checks(void *library)
     tcg.gen_brcondi = (void (*)(void *, int, void *, int32_t, void *))dlsym(library, "tcg_gen_brcondi_i32_x86_64");
     tcg.new_label = (void *(*)(void *))dlsym(library, "gen_new_label_x86_64");
     if (!tcg.helper || !tcg.gen_call || !tcg.gen_exit_tb || !tcg.temp_new || !tcg.temp_free || !tcg.gen_op1 ||
-        !tcg.gen_op3 || !tcg.gen_brcondi || !tcg.new_label || dlinfo(library, RTLD_DI_LINKMAP, &map) != 0)
+        !tcg.gen_op3 || !tcg.gen_brcondi || !tcg.new_label)
         return;
-    call_slot = find_slot(map, "tcg_gen_callN_x86_64");
-    exit_slot = find_slot(map, "tcg_gen_exit_tb_x86_64");
+    call_slot = plt_slot(library, "tcg_gen_callN_x86_64");
+    exit_slot = plt_slot(library, "tcg_gen_exit_tb_x86_64");
     if (call_slot == NULL || exit_slot == NULL)
         return;
     *call_slot = (void *)emit_call;

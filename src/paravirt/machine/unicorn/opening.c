@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "counters.h"
 #include "inline_exit.h"
 #include "segment_loads.h"
 
@@ -52,6 +53,9 @@ static const char *resolve(struct unicorn_engine *e, struct open_calls *calls)
     e->cc_compute_all = symbol(e, "cpu_cc_compute_all_x86_64", &missing);
     e->raise_exception_err = symbol(e, "raise_exception_err_x86_64", &missing);
     e->update_dr7 = symbol(e, "cpu_x86_update_dr7_x86_64", &missing);
+    e->nb_tbs = symbol(e, "tcg_nb_tbs_x86_64", &missing);
+    e->code_size = symbol(e, "tcg_code_size_x86_64", &missing);
+    e->code_capacity = symbol(e, "tcg_code_capacity_x86_64", &missing);
     return missing;
 }
 
@@ -158,6 +162,7 @@ struct unicorn_engine *unicorn_engine_open(const char *library, void *memory, si
     }
     set_up_cpu(e, &calls);
     inline_exit_checks(e->library);
+    count_translations(e->library);
     return e;
 }
 

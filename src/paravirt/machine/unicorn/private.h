@@ -40,6 +40,9 @@ struct unicorn_engine {
     uint32_t (*cc_compute_all)(void *env, int op);
     void (*raise_exception_err)(void *env, int vector, int error_code);
     void (*update_dr7)(void *env, uint32_t value);
+    size_t (*nb_tbs)(void *tcg_context);
+    size_t (*code_size)(void *tcg_context);
+    size_t (*code_capacity)(void *tcg_context);
 
     struct cpu *cur;    /* whose run() this is */
     struct cpu *loaded; /* whose floating-point state is in the library */
@@ -55,6 +58,7 @@ struct unicorn_engine {
 
     int count_blocks;
     uint64_t budget;
+    struct unicorn_counters counted; /* what nobody else counts */
 
     timer_t timer;
     int have_timer;
@@ -77,6 +81,13 @@ extern __thread struct unicorn_engine *here;
 static inline uint16_t scope_map(int scope)
 {
     return (uint16_t)((scope & FLUSH_KERNEL ? MMU_SUPERVISOR : 0) | (scope & FLUSH_USER ? MMU_USER : 0));
+}
+
+/* On the engine's own thread: forget translations of addresses. */
+static inline void flush_tlb(struct unicorn_engine *e, uint16_t map)
+{
+    e->counted.tlb_flushes++;
+    e->tlb_flush_by_mmuidx(e->cs, map);
 }
 
 /* Have the library leave its loop before the next block. */

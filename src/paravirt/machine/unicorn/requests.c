@@ -140,7 +140,7 @@ void engine_flush_tlb(void *engine, int scope)
     struct unicorn_engine *e = engine;
 
     if (here == e)
-        e->tlb_flush_by_mmuidx(e->cs, scope_map(scope));
+        flush_tlb(e, scope_map(scope));
     else
         flush_from_outside(e, scope);
 }
@@ -149,10 +149,12 @@ void engine_flush_page(void *engine, uint64_t address)
 {
     struct unicorn_engine *e = engine;
 
-    if (here == e)
-        e->tlb_flush_page(e->cs, address);
-    else
+    if (here != e) {
         flush_from_outside(e, FLUSH_ALL);
+        return;
+    }
+    e->counted.page_flushes++;
+    e->tlb_flush_page(e->cs, address);
 }
 
 /* A call for frames without translated code only looks at their descriptors in the library. */

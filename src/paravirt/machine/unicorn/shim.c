@@ -160,7 +160,8 @@ static void switch_to(struct unicorn_engine *e, struct cpu *cpu)
     }
     e->loaded = cpu;
     cpu->segs_dirty = 1;
-    e->tlb_flush_by_mmuidx(e->cs, ALL_MMU);
+    __atomic_store_n(&e->flush_wanted, 0, __ATOMIC_SEQ_CST); /* whoever wanted less than this has it */
+    flush_tlb(e, ALL_MMU);
 }
 
 /* --- in and out of guest code -------------------------------------------------------------------------------- */
@@ -180,7 +181,7 @@ static int enter_guest(struct unicorn_engine *e)
         waited = 1;
     }
     while ((scope = __atomic_load_n(&e->flush_wanted, __ATOMIC_SEQ_CST)) != 0) {
-        e->tlb_flush_by_mmuidx(e->cs, scope_map(scope));
+        flush_tlb(e, scope_map(scope));
         __atomic_fetch_and(&e->flush_wanted, ~scope, __ATOMIC_SEQ_CST);
         waited = 1;
     }

@@ -17,4 +17,19 @@ struct unicorn_engine *unicorn_engine_open(const char *library, void *memory, si
                                            uint32_t code_buffer_bytes, char *error, size_t error_size);
 void unicorn_engine_close(struct unicorn_engine *engine);
 
+/* What an engine has translated so far, and what it had to forget. */
+struct unicorn_counters {
+    uint64_t blocks;         /* translated */
+    uint64_t translating_ns; /* and the time that took */
+    uint64_t whole_flushes;  /* all translated code forgotten: its buffer was full, or breakpoints changed */
+    uint64_t kept_blocks;    /* translated since then, those that were dropped one by one included */
+    uint64_t kept_bytes;     /* and their place in the buffer */
+    uint64_t buffer_bytes;
+    uint64_t tlb_flushes;    /* all translations of addresses forgotten, for the kernel, processes or both */
+    uint64_t page_flushes;   /* those of one page */
+};
+
+/* From any thread. */
+void unicorn_engine_counters(const struct unicorn_engine *engine, struct unicorn_counters *counters);
+
 #endif
