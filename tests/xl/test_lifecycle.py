@@ -224,6 +224,26 @@ def test_rename_restart_keeps_the_old_one(user: User, hostile: Path) -> None:
     assert "---sr-" in user.xl("list", old)
 
 
+@pytest.mark.parametrize("action", ["restart", "rename-restart"])
+def test_a_restarted_domain_has_its_disk_and_its_addresses(user: User, hostile: Path, action: str) -> None:
+    """Although the old one, if it is kept, had the same ones."""
+    disk = user.folder / "disk"
+    disk.write_bytes(bytes(1 << 20))
+    devices = {"disk": [f"file:{disk},xvda,w"], "vif": ["mac=00:16:3e:00:00:01,ip=10.0.2.9"]}
+    user.xl("create", "-p", user.config("again", hostile, extra="reboot", on_reboot=action, **devices))
+    then = user.config("again", hostile, extra="poweroff", on_poweroff="preserve", **devices)
+    user.xl("config-update", "again", then)
+    user.xl("unpause", "again")
+    user.wait_for(lambda: any("again " in line and "---s--" in line for line in user.xl("list").splitlines()))
+    assert user.xl("domid", "again") == "2\n"
+    assert user.xl("network-list", "again").splitlines()[1].split()[2] == "00:16:3e:00:00:01"
+    assert len(user.xl("block-list", "again").splitlines()) == 2
+    old = [name for name in user.names() if name != "again"]
+    assert [name[:8] for name in old] == (["again-20"] if action == "rename-restart" else [])
+    for name in old:
+        assert len(user.xl("block-list", name).splitlines()) == 1
+
+
 def test_a_restart_takes_the_updated_configuration(user: User, hostile: Path) -> None:
     user.xl("create", "-p", user.config("again", hostile, extra="reboot"))
     user.xl("config-update", "again", user.config("again", hostile, extra="poweroff", on_poweroff="preserve"))

@@ -36,6 +36,25 @@ def test_what_needs_no_domain(user: User) -> None:
     assert bad.returncode == 1 and "model" in bad.stderr
 
 
+def test_what_is_shown_is_how_interfaces_are_joined(user: User) -> None:
+    """By the daemon that runs; or by the one that would be started."""
+    file = user.config("front", vif=["mac=00:16:3e:00:00:01", "script=vif-bridge"])
+
+    def shown(*words: str) -> list[str]:
+        found = json.loads(user.xl(*words))
+        (found,) = found if isinstance(found, list) else (found,)
+        return [nic["script"] for nic in found.get("config", found)["nics"]]
+
+    assert shown("create", "-qn", file) == ["vif-bridge", "vif-bridge"]
+    user.environment["PARAVIRT_NETWORK"] = "script=vif-nat"
+    assert shown("create", "-qn", file) == ["vif-nat", "vif-bridge"]
+    assert user.pids() == []
+    user.xl("create", "-p", file)
+    del user.environment["PARAVIRT_NETWORK"]
+    assert shown("create", "-qn", file) == shown("list", "-l", "front") == ["vif-nat", "vif-bridge"]
+    assert user.xl("network-list", "front").count("\n") == 3
+
+
 def test_the_firewall(user: User) -> None:
     def net(*words: str) -> str:
         done = user.run("net", *words, program="paravirt")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
-from paravirt.domain0.daemon.launch import connect_or_start
+from paravirt.domain0.daemon.launch import connect_or_start, connect_to
 from paravirt.domain0.daemon.paths import places
 from paravirt.domain0.daemon.protocol import VERSION, Channel, ConnectionLost, Refusal
 from paravirt.errors import UserError
@@ -29,10 +29,16 @@ class Exit(Exception):
 class Daemon:
     """A connection to the daemon, which is started when there is none."""
 
-    def __init__(self) -> None:
-        self.channel: Channel = connect_or_start(places())
+    def __init__(self, channel: Channel | None = None) -> None:
+        self.channel = channel or connect_or_start(places())
         for notice in self.call("hello")["notices"]:
             say(f"xl: {notice}")
+
+    @classmethod
+    def running(cls) -> Daemon | None:
+        """A connection to the daemon if there is one."""
+        channel = connect_to(places())
+        return None if channel is None else cls(channel)
 
     def call(self, operation: str, **arguments: Any) -> Any:
         """Ask for an operation and return its result.

@@ -11,6 +11,7 @@ from paravirt.domain0.daemon.protocol import INTERNAL, Refusal
 from paravirt.domain0.xlcfg.config import DomainConfig, read_config, with_overrides
 from paravirt.xl.client import FAILURE, USAGE, Daemon, Exit, Options, say
 from paravirt.xl.libxl_json import domain_config
+from paravirt.xl.network import with_scripts
 from paravirt.xl.rendering import pretty
 from paravirt.xl.table import VERBS
 
@@ -29,7 +30,7 @@ def create(options: Options) -> int:
     config = _read(options, options.arguments, quiet="q" in options)
     if "d" in options or "n" in options:
         stream = sys.stdout if "n" in options else sys.stderr
-        stream.write(pretty(domain_config(config)) + "\n")
+        stream.write(pretty(domain_config(with_scripts(config))) + "\n")
     if "n" in options:
         return 0
     daemon = Daemon()
@@ -113,7 +114,7 @@ def config_update(options: Options) -> int:
     except Exit as end:
         raise Exit(256 - ERROR_FAIL if end.status == ERROR_FAIL else end.status) from end  # not as create has it
     if "d" in options or "n" in options:
-        sys.stdout.write(pretty(domain_config(config)) + "\n")
+        sys.stdout.write(pretty(domain_config(with_scripts(config))) + "\n")
     if "n" in options:
         return 0
     Daemon().call("config-update", domain=domain, config=config.to_json())

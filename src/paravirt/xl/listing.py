@@ -44,8 +44,9 @@ def list_domains(options: Options) -> int:
 def _details(daemon: Daemon, rows: list[dict[str, Any]]) -> int:
     from paravirt.domain0.xlcfg.config import DomainConfig
     from paravirt.xl.libxl_json import domain_0_config, running_config
+    from paravirt.xl.network import with_scripts
 
-    pcpus = int(daemon.call("info")["nr_cpus"])
+    pcpus, script = int(daemon.call("info")["nr_cpus"]), str(daemon.call("network-script"))
     found = []
     for row in rows:
         try:
@@ -57,7 +58,7 @@ def _details(daemon: Daemon, rows: list[dict[str, Any]]) -> int:
         if has["config"] is None:
             shown = domain_0_config(has["scheduling"])
         else:
-            config = DomainConfig.from_json(has["config"])
+            config = with_scripts(DomainConfig.from_json(has["config"]), script)
             shown = running_config(config, has["name"], has["uuid"], has["scheduling"], pcpus)
         found.append({"domid": row["domid"], "config": shown})
     sys.stdout.write(pretty(found) + "\n\n")

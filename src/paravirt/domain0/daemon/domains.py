@@ -351,6 +351,8 @@ class Domains:
         if action == "rename-restart":
             if not self._preserve(managed):
                 return
+            # Its disks, and its interfaces' addresses, are for the new one.
+            self.machine.call(lambda: self.machine.devices.domain_ended(managed.domid))
         else:
             self._publish("cleanup", managed.domid)
             self.destroy(managed)

@@ -15,6 +15,12 @@ def status(request: Request) -> list[dict[str, Any]]:
     return request.machine.call(request.machine.network.status)
 
 
+@operation("network-script")
+def script(request: Request) -> str:
+    """How interfaces are joined whose settings do not say it."""
+    return request.machine.network.script
+
+
 @operation("network-rules")
 def rules(request: Request) -> list[dict[str, Any]]:
     """The firewall's rules in their order, and how often each matched."""
