@@ -10,6 +10,7 @@ import re
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from paravirt.domain0.toolstack import Domain, Machine
 from paravirt.errors import UserError
 from paravirt.guestkernels import obtain
 from paravirt.initramfs import cached
+from paravirt.machine.choice import default_pcpus
 
 SMALL = (1, 10, 100, 1000)
 LINUX = (1, 10, 32, 128)
@@ -46,7 +48,7 @@ class Effort:
     starts: int
 
 
-FULL = Effort(5.0, 512)
+FULL = Effort(4.0, 256)
 QUICK = Effort(0.2, 32)
 
 
@@ -107,7 +109,7 @@ def small(marks: tuple[int, ...], effort: Effort, engine: str = "unicorn") -> It
         text = sleeper.console.expect("bench: end", PATIENCE_S)
         return statistics.median(int(ns) / 1000 for ns in _LATE.findall(text))
 
-    yield from _fill(marks, SMALL_MIB, engine, effort, start, answer)
+    yield from _fill(marks, SMALL_MIB, 1, engine, effort, start, answer)
 
 
 def linux(
@@ -131,7 +133,8 @@ def linux(
         return statistics.median(_echo_us(domain, number) for number in range(ECHOES))
 
     if possible:
-        yield from _fill(possible, LINUX_MIB, engine, effort, start, answer, partial(measure, starts=effort.starts))
+        take_turns = partial(measure, starts=effort.starts)
+        yield from _fill(possible, LINUX_MIB, default_pcpus(), engine, effort, start, answer, take_turns)
     if possible != marks:
         raise UserError(f"This host has memory for {room} Linux guests of {LINUX_MIB} MiB, and not for {marks[-1]}.")
 
@@ -139,29 +142,28 @@ def linux(
 def _fill(
     marks: tuple[int, ...],
     memory: int,
+    pcpus: int,
     engine: str,
     effort: Effort,
     start: Callable[[Machine], Domain],
     answer: Callable[[Machine, Domain], float],
     take_turns: Callable[[Machine, list[Domain]], Turns] | None = None,
 ) -> Iterator[Crowd]:
-    with Machine(memory=(memory + 1) * (marks[-1] + 1) + 16, pcpus=1, engine=engine) as machine:
+    """Domains start as many at a time as there are physical CPUs; when they are measured all are on the first."""
+    with Machine(memory=(memory + 1) * (marks[-1] + 1) + 16, pcpus=pcpus, engine=engine) as machine:
         own, domains = _own_kib(), list[Domain]()
         for mark in marks:
-            begin, before = time.monotonic(), len(domains)
-            while len(domains) < mark:
-                domains.append(start(machine))
-            per_second = (mark - before) / (time.monotonic() - begin)
+            begin, more = time.monotonic(), mark - len(domains)
+            with ThreadPoolExecutor(pcpus) as starters:
+                domains += starters.map(start, [machine] * more)
+            per_second = more / (time.monotonic() - begin)
+            for domain in domains:
+                domain.pin([0])
+            turns = take_turns(machine, domains) if take_turns is not None else None
+            answer_us, idle_percent = answer(machine, domains[-1]), _idle_percent(effort.idle_s)
             code = _code_kib(machine)
-            yield Crowd(
-                mark,
-                per_second,
-                max(0.0, _own_kib() - own - code) / mark,
-                code / 1024,
-                answer(machine, domains[-1]),
-                _idle_percent(effort.idle_s),
-                take_turns(machine, domains) if take_turns is not None else None,
-            )
+            own_kib = max(0.0, _own_kib() - own - code) / mark
+            yield Crowd(mark, per_second, own_kib, code / 1024, answer_us, idle_percent, turns)
 
 
 def _idle_percent(seconds: float) -> float:
@@ -172,9 +174,9 @@ def _idle_percent(seconds: float) -> float:
 
 
 def _code_kib(machine: Machine) -> float:
-    """How much of its buffer for translated code the machine's engine has filled so far; nothing if it has none."""
-    counters = engine_counters(machine)
-    return (counters["buffer_bytes"] if counters["whole_flushes"] else counters["kept_bytes"]) / 1024
+    """How much of their buffers for translated code the machine's engines have filled; nothing if they have none."""
+    every = [engine_counters(engine) for engine in machine.engines]
+    return sum(one["buffer_bytes"] if one["whole_flushes"] else one["kept_bytes"] for one in every) / 1024
 
 
 def _available_mib() -> int:

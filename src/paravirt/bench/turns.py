@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from paravirt.domain0.toolstack import Domain, Machine
 
@@ -57,14 +58,13 @@ class _Work:
         return _Work(*(getattr(self, name) - getattr(before, name) for name in self.__dataclass_fields__))
 
 
-def engine_counters(machine: Machine) -> Counter[str]:
-    """What the first physical CPU's engine translated and forgot; nothing where it translates nothing."""
-    engine = machine.engines[0]
+def engine_counters(engine: Any) -> Counter[str]:
+    """What an engine translated and forgot; nothing where it translates nothing."""
     return Counter(engine.counters() if hasattr(engine, "counters") else ())
 
 
 def measure(machine: Machine, domains: Sequence[Domain], starts: int) -> Turns:
-    """Have Linux guests that wait at their shells start so many processes together, on one physical CPU."""
+    """Have Linux guests that wait at their shells start so many processes together, all on the first physical CPU."""
     _work(machine, domains, WARMING, SHORT_MS)
     each = max(1, starts // len(domains))
     short = _work(machine, domains, each, SHORT_MS)
@@ -96,7 +96,7 @@ def _work(machine: Machine, domains: Sequence[Domain], starts: int, turn_ms: int
 def _so_far(machine: Machine) -> _Work:
     """The machine's counters, and its physical CPU's use of the host's processors."""
     processor_us = time.process_time() * 1e6 - machine.service_time_ns() / 1000
-    counted, engine = machine.stats(), engine_counters(machine)
+    counted, engine = machine.stats(), engine_counters(machine.engines[0])
     by_call = (counted["hypercalls"].get(number, (0, 0.0))[0] for number in (MMU_UPDATE, UPDATE_VA_MAPPING))
     return _Work(
         processor_us,
