@@ -166,8 +166,11 @@ def test_peers_take_part(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 
 
 def test_what_is_lost_to_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Time for each call, and bytes in each second, against the mean of the undisturbed measurements around."""
-    found = {"null_call": isolation._loss(0.9, 1.5, 1.1, False), "disk_read_64k": isolation._loss(500, 400, 500, True)}
+    """Time for each call, and bytes in each second, against the median of the controls."""
+    found = {
+        "null_call": isolation._loss([0.9, 1.1, 1], [1.5], more_is_better=False),
+        "disk_read_64k": isolation._loss([500, 500], [400, 300, 500], more_is_better=True),
+    }
     monkeypatch.setattr(isolation, "measure", lambda row_ms, engine: found)
     file = tmp_path / "figures.json"
     assert run(["--runs", "1", "--rows", "isolation_*", "--json", str(file)]) == 0
