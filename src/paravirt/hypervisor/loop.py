@@ -167,7 +167,7 @@ def on_exit(owner: cython.p_void, cpu: CpuPtr, exit: CpuExitPtr) -> cython.int:
             advance_virtual_time(host, v)
         carry_out(pcpu, v, exit)
         if host.trace_on:
-            trace_exit(host, v, exit.kind, v.hypercall if exit.kind == EXIT_SYSCALL else exit.vector, v.cpu.rip)
+            trace_exit(host, v, exit)
         if v.domain.posted:
             apply_posted(v.domain)
         if may_go_on(pcpu, v):

@@ -10,14 +10,15 @@ from cython.cimports.libc.stdlib import realloc
 from cython.cimports.paravirt.hypervisor.records import HostPtr, VcpuPtr, u32, u64
 from cython.cimports.paravirt.hypervisor.timekeeping import now
 from cython.cimports.paravirt.hypervisor.trace import TraceRecord
-from cython.cimports.paravirt.machine.cpu import BytePtr
+from cython.cimports.paravirt.machine.cpu import EXIT_EXCEPTION, EXIT_SOFTINT, EXIT_SYSCALL, BytePtr, CpuExitPtr
 
 RECORDS_PER_STEP = cython.declare(u64, 65536)
+PAGE_FAULT = cython.declare(u32, 14)
 MAX_RECORDS = cython.declare(u64, 64 << 20)
 
 
-def trace_exit(host: HostPtr, v: VcpuPtr, kind: u32, vector: u64, rip: u64) -> cython.void:
-    """Append a record; when the host's memory, or the limit, is at its end, tracing stops."""
+def trace_exit(host: HostPtr, v: VcpuPtr, exit: CpuExitPtr) -> cython.void:
+    """Append a record of an exit that was carried out; where there is no room, tracing stops."""
     record: cython.pointer(TraceRecord)
     grown: cython.p_void
     if host.trace_count == host.trace_room:
@@ -31,9 +32,16 @@ def trace_exit(host: HostPtr, v: VcpuPtr, kind: u32, vector: u64, rip: u64) -> c
         host.trace_room += RECORDS_PER_STEP
     record = cython.cast(cython.pointer(TraceRecord), host.trace_buffer) + host.trace_count
     record.time = now(host)
-    record.kind = kind
-    record.vector = cython.cast(u32, vector)
+    record.kind = exit.kind
+    record.vector = cython.cast(u32, v.hypercall) if exit.kind == EXIT_SYSCALL else exit.vector
     record.domid = v.domain.domid
     record.vcpu = v.id
-    record.rip = rip
+    record.rip = v.cpu.rip
+    record.address = exit.address if exit.kind == EXIT_EXCEPTION and exit.vector == PAGE_FAULT else 0
+    record.error_code = exit.error_code if exit.kind == EXIT_EXCEPTION else 0
+    record.entered = (
+        (exit.kind == EXIT_EXCEPTION or exit.kind == EXIT_SOFTINT)
+        and exit.vector < 256
+        and v.traps[exit.vector].address == v.cpu.rip
+    )
     host.trace_count += 1

@@ -43,6 +43,7 @@ from cython.cimports.paravirt.hypervisor.records import Host as HostRecord
 from cython.cimports.paravirt.hypervisor.records import Pcpu as PcpuRecord
 from cython.cimports.paravirt.hypervisor.sched.units import end_sched
 from cython.cimports.paravirt.hypervisor.timekeeping import calibrate, now
+from cython.cimports.paravirt.hypervisor.trace import TraceRecord
 from cython.cimports.paravirt.hypervisor.views.domain import Domain, new_domain
 from cython.cimports.paravirt.machine.cpu import CpuOpsPtr, U16Ptr, U32Ptr, U64Ptr
 
@@ -436,8 +437,9 @@ class Host:
         self.rec.trace_on = on
 
     def take_trace(self) -> bytes:
-        """The records so far, 32 bytes each (trace.pxd), which are then forgotten."""
-        taken = cython.cast(bytes, self.rec.trace_buffer[: self.rec.trace_count * 32]) if self.rec.trace_count else b""
+        """The records so far, 48 bytes each (trace.pxd), which are then forgotten."""
+        size: u64 = self.rec.trace_count * cython.sizeof(TraceRecord)
+        taken = cython.cast(bytes, self.rec.trace_buffer[:size]) if size else b""
         self.rec.trace_count = 0
         return taken
 

@@ -1,0 +1,76 @@
+"""Both engines carry out the same hypercalls, exceptions and interrupts of every test kernel, in the same order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from paravirt.errors import UserError
+from paravirt.machine.choice import choose, kvm_host
+
+from . import known_traces, traces
+from .test_guests import RUNS, _kernel, built
+from .traces import EXCEPTION, KICKED, SYSCALL, Exit
+
+__all__ = ["built"]
+
+
+@pytest.fixture(scope="module")
+def honours_slot_256() -> bool:
+    try:
+        choose("kvm", 1)
+    except UserError as error:
+        pytest.skip(str(error))
+    host = kvm_host()
+    if not host["shadow_tables"]:
+        pytest.skip("What differs between the traces was listed on a KVM host with shadow page tables only.")
+    return bool(host["honours_slot_256"])
+
+
+@pytest.mark.parametrize("name", [name for name in RUNS if name not in known_traces.NOT_COMPARED])
+def test_traces_are_the_same_on_both_engines(name: str, honours_slot_256: bool, built: Path) -> None:
+    run = RUNS[name]
+    kernel = _kernel(run.kernel, built)
+    unicorn, kvm = (traces.take(run, kernel, engine) for engine in ("unicorn", "kvm"))
+    _, places = known_traces.KNOWN.get(run.name, ("", ()))
+    assert traces.differences(run, unicorn, kvm, honours_slot_256) == list(places)
+
+
+def test_every_known_difference_is_of_a_run() -> None:
+    assert {*known_traces.KNOWN, *known_traces.NOT_COMPARED} <= set(RUNS)
+
+
+RUN = RUNS["start"]
+IRET = Exit(SYSCALL, 23, 1, 0, 0x1000, 0, 0, False)
+FAULT = Exit(EXCEPTION, 14, 1, 0, 0x2000, 0x5000, 0, True)
+LOAD = Exit(EXCEPTION, 13, 1, 0, 0x3000, 0, 0, False)
+TABLE_READ = Exit(EXCEPTION, 14, 1, 0, 0x4000, 0xFFFF_8000_0000_1000, 0, False)
+NUMBERED = [replace(IRET, rip=0x1000 + number) for number in range(20)]
+
+
+def test_what_is_not_compared() -> None:
+    same = [IRET, FAULT, IRET]
+    kicked = replace(IRET, kind=KICKED)
+    kvm = [TABLE_READ, IRET, replace(FAULT, error_code=4), kicked, IRET]
+    assert traces.differences(RUN, [LOAD, *same], kvm, honours_slot_256=False) == []
+    assert traces.differences(RUN, same, kvm, honours_slot_256=True) == [((), ("#PF, carried out",))]
+    # The other way round each of them is a difference.
+    assert traces.differences(RUN, same, [LOAD, *same], honours_slot_256=False) == [((), ("#GP, carried out",))]
+    assert traces.differences(RUN, [TABLE_READ, *same], same, honours_slot_256=False) == [(("#PF, carried out",), ())]
+
+
+@pytest.mark.parametrize(
+    "other", [replace(FAULT, rip=0), replace(FAULT, address=0), replace(FAULT, error_code=2),
+              replace(FAULT, entered=False), replace(FAULT, vector=6)],
+)  # fmt: skip
+def test_any_other_field_is_a_difference(other: Exit) -> None:
+    unicorn, kvm = ([*NUMBERED[:9], one, *NUMBERED[9:]] for one in (FAULT, other))
+    assert traces.differences(RUN, unicorn, kvm, honours_slot_256=True) == [((str(FAULT),), (str(other),))]
+
+
+def test_where_traces_go_on_together() -> None:
+    assert traces.differences(RUN, NUMBERED, NUMBERED[:4] + NUMBERED[6:], True) == [(("iret", "iret"), ())]
+    assert traces.differences(RUN, NUMBERED[:-1], NUMBERED, True) == [((), ("iret",))]
+    assert len(traces.differences(RUN, NUMBERED, [], True)) == 1
