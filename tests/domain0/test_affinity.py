@@ -31,6 +31,20 @@ def test_a_change_that_leaves_none_changes_nothing() -> None:
         affinity.change([0, 1], "2-3", "")
 
 
+def test_vcpus_that_run_in_parallel_are_each_where_they_may_be() -> None:
+    pinned: list[tuple[object, ...]] = []
+
+    class Domain:
+        def pin(self, *what: object) -> None:
+            pinned.append(what)
+
+    affinity = Affinity(["0", "1-2"], ["all", "1"], 2, 3, parallel=True)
+    affinity.pin(Domain())  # type: ignore[arg-type]
+    assert pinned == [(frozenset({0}), frozenset(), 0), (frozenset({1, 2}), frozenset({1}), 1)]
+    affinity.change([0], "2", "")
+    assert affinity.hard == [{2}, {1, 2}]
+
+
 def test_a_configuration_that_leaves_none_is_refused() -> None:
     with pytest.raises(UserError, match="all may run"):
         Affinity(["0", "1"], [], 2, 2)

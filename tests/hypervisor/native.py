@@ -210,14 +210,22 @@ class Machine:
             )
         notes["commit"] = ([None, ctypes.c_void_p], lambda engine: None)
         notes["store_pte"] = (
-            [None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64],
-            lambda engine, pte, value: ctypes.memmove(pte, value.to_bytes(8, "little"), 8),
+            [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64],
+            lambda engine, pte, old, value: self.store_entry(pte, old, value),
         )
         for name, (kinds, call) in notes.items():
             pointer = ctypes.CFUNCTYPE(*kinds)(call)
             self._keep.append(pointer)
             setattr(ops, name, ctypes.cast(pointer, ctypes.c_void_p).value)
         return ops
+
+    def store_entry(self, pte: int, old: int, value: int) -> bool:
+        """The engines' store_pte."""
+        entry = ctypes.c_uint64.from_address(pte)
+        if entry.value != old:
+            return False
+        entry.value = value
+        return True
 
     def alloc(self, owner: int = 0x7FF2) -> int:
         """A zeroed frame: its number.  ``owner`` is a domain's number."""

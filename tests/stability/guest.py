@@ -18,7 +18,7 @@ KERNEL = "debian-cloud"
 DD_BYTES = 5000
 DATA_BYTES = 200_000
 
-_REPORT = re.compile(rb"steady: (forks=\d+ sums=\d+ reads=\d+ rounds=\d+ ticks=\d+ signals=\d+) wrong=(\d+)\r?\n")
+_REPORT = re.compile(rb"steady: ([a-z]+=\d+(?: [a-z]+=\d+)+) wrong=(\d+)\r?\n")
 _WRONG = re.compile(
     rb"wrong=[1-9]|BUG: (?!soft lockup)|Oops|WARNING: |general protection|segfault|traps: |Kernel panic|[Bb]ad page"
     rb"|Unable to handle|invalid opcode|not found|No space|out of memory|Out of memory"
@@ -57,6 +57,17 @@ while sleep 2; do
 done
 """
 
+_SHARING = """#!/bin/busybox sh
+cd /tmp
+/bin/threads /tmp/threads &
+while :; do (:); (exit 3) | cat; done &
+while :; do gzip -c /bin/threads | gunzip -c | md5sum > /dev/null; done &
+while sleep 2; do
+    read -r swaps faults churns forks wrong < /tmp/threads || continue
+    echo "steady: swaps=$swaps faults=$faults churns=$churns forks=$forks wrong=$wrong"
+done
+"""
+
 
 @dataclass(frozen=True)
 class Guest:
@@ -81,18 +92,31 @@ def working() -> Guest:
     Raises:
         UserError: kernel or busybox cannot be had.
     """
-    source = Path(__file__).with_name("steady.c")
-    with tempfile.TemporaryDirectory() as folder:
-        program = Path(folder) / "steady"
-        subprocess.run(["gcc", "-O2", "-static", "-o", str(program), str(source)], check=True)
-        steady = program.read_bytes()
     words = random.Random(1).choices([b"stability ", b"paravirt ", b"guest ", b"timer ", b"\0\1\2"], k=DATA_BYTES // 6)
     data = b"".join(words)
     work = _WORK.format(
         data=hashlib.md5(data).hexdigest(), zeros=hashlib.md5(bytes(DD_BYTES)).hexdigest(), bytes=DD_BYTES
     )
-    files: dict[str, Path | bytes] = {"bin/steady": steady, "data": data, "etc/session": work.encode()}
+    files: dict[str, Path | bytes] = {"bin/steady": _program("steady"), "data": data, "etc/session": work.encode()}
     return Guest(obtain(KERNEL).path, build(obtain("busybox").path, files))
+
+
+def sharing() -> Guest:
+    """Linux whose threads change one address space under each other, and which forks meanwhile.
+
+    Raises:
+        UserError: kernel or busybox cannot be had.
+    """
+    files: dict[str, Path | bytes] = {"bin/threads": _program("threads"), "etc/session": _SHARING.encode()}
+    return Guest(obtain(KERNEL).path, build(obtain("busybox").path, files))
+
+
+def _program(name: str) -> bytes:
+    source = Path(__file__).with_name(f"{name}.c")
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / name
+        subprocess.run(["gcc", "-O2", "-static", "-pthread", "-o", str(program), str(source)], check=True)
+        return program.read_bytes()
 
 
 def complaint(output: bytes, late_is_excused: bool = False) -> str:

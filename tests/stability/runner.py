@@ -9,7 +9,7 @@ from pathlib import Path
 from paravirt import Domain, Machine, ShutdownReason
 
 from ..hypervisor.audited import audited, check
-from .guest import BOOTED, MEMORY_MIB, Guest, booting, complaint, last_report, working
+from .guest import BOOTED, MEMORY_MIB, Guest, booting, complaint, last_report, sharing, working
 
 # Wall time is no measure here: this only ends what hangs.
 PATIENCE_S = 600.0
@@ -18,7 +18,7 @@ GAP_S = 5.0
 """A look that comes so late says that the host stopped this process, and the guest with it."""
 EXCUSED_S = 60.0
 SAY_EVERY_S = 60.0
-AUDIT_EVERY_S = 300.0
+AUDIT_EVERY_S = 60.0
 SPINNER_MIB = 16
 
 Say = Callable[[str], None]
@@ -71,12 +71,29 @@ def work(engine: str, seconds: float, spinner: Path, say: Say) -> str:
     with Machine(memory=memory, pcpus=1, engine=engine) as machine, audited(machine):
         machine.create(spinner, cmdline="spin", memory=SPINNER_MIB, name="spinner")
         domain = machine.create(guest.kernel, guest.ramdisk, "console=hvc0", memory=MEMORY_MIB, name="worker")
-        watch = Watch(machine, domain, say)
-        end = time.monotonic() + seconds
-        while time.monotonic() < end or not watch.report:
-            watch.look()
-            time.sleep(LOOK_EVERY_S)
-        return watch.report
+        return _watch(machine, domain, seconds, say)
+
+
+def share(engine: str, seconds: float, say: Say) -> str:
+    """Let threads share memory in a Linux of two vcpus, on two physical CPUs, for so long: what was done.
+
+    Raises:
+        Unstable: the guest complained, hung or ended.
+        HypervisorBug: an audit found something.
+    """
+    guest = sharing()
+    with Machine(memory=MEMORY_MIB + 64, pcpus=2, engine=engine) as machine, audited(machine):
+        domain = machine.create(guest.kernel, guest.ramdisk, "console=hvc0", memory=MEMORY_MIB, vcpus=2, name="sharing")
+        return _watch(machine, domain, seconds, say)
+
+
+def _watch(machine: Machine, domain: Domain, seconds: float, say: Say) -> str:
+    watch = Watch(machine, domain, say)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end or not watch.report:
+        watch.look()
+        time.sleep(LOOK_EVERY_S)
+    return watch.report
 
 
 class Watch:

@@ -37,6 +37,12 @@ def test_a_guest_works_beside_a_spinner(engine: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.network
+def test_threads_on_two_processors_see_what_each_other_changes(engine: str) -> None:
+    done = runner.share(engine, 0.0, print)
+    assert last_report(f"steady: {done} wrong=0\n".encode()) == done
+
+
+@pytest.mark.network
 def test_boots_in_a_row(engine: str) -> None:
     said: list[str] = []
     runner.boots(engine, 2, said.append)

@@ -57,12 +57,14 @@ class Burnt:
     processor_s: float
 
 
-def burn(machine: Machine, parameters: Sequence[dict[str, int]], seconds: float) -> Burnt:
-    """Have domains compute, one for each set of the scheduler's parameters."""
+def burn(machine: Machine, parameters: Sequence[dict[str, int]], seconds: float, vcpus: int = 1) -> Burnt:
+    """Have domains of one or two vcpus compute, one for each set of the scheduler's parameters."""
     begin = machine.host.now() // 1_000_000 + LEAD_MS + 10 * len(parameters)
     end = begin + round(1000 * seconds)
-    command = f"burn from={begin} to={end}"
-    domains = [machine.create(kernel("load"), cmdline=command, memory=MEMORY_MIB, paused=True) for _ in parameters]
+    command = f"burn {'both ' * (vcpus - 1)}from={begin} to={end}"
+    domains = [
+        machine.create(kernel("load"), cmdline=command, memory=MEMORY_MIB, vcpus=vcpus, paused=True) for _ in parameters
+    ]
     for domain, values in zip(domains, parameters, strict=True):
         if values:
             domain.sched_set(**values)
@@ -134,10 +136,10 @@ def switch_us(seconds: float, engine: str = "unicorn") -> tuple[float, float]:
     return costs[0], costs[1]
 
 
-def throughput(seconds: float, domains: int, pcpus: int = 1, engine: str = "unicorn") -> int:
-    """What so many domains that compute do together."""
+def throughput(seconds: float, domains: int, pcpus: int = 1, engine: str = "unicorn", vcpus: int = 1) -> int:
+    """What so many domains that compute, each on one or two vcpus, do together."""
     with _machine(domains, engine, pcpus=pcpus) as machine:
-        return burn(machine, [{}] * domains, seconds).done
+        return burn(machine, [{}] * domains, seconds, vcpus).done
 
 
 def efficiency(seconds: float, domains: int, engine: str = "unicorn") -> float:

@@ -294,9 +294,14 @@ class Suite:
             one_s, two_s = (hosting.throughput(seconds / 2, count, 2, engine) for count in (1, 2))
             self._add("hosting_two", name, two_s / one_s)
 
+        def two_vcpus(engine: str, name: str) -> None:
+            one_s, two_s = (hosting.throughput(seconds / 2, 1, 2, engine, vcpus) for vcpus in (1, 2))
+            self._add("hosting_two_vcpus", name, two_s / one_s)
+
         def two_natively() -> None:
             one_s, two_s = (hosting.native_throughput(seconds / 2, count) for count in (1, 2))
-            self._add("hosting_two", NATIVE, two_s / one_s)
+            for row in ("hosting_two", "hosting_two_vcpus"):
+                self._add(row, NATIVE, two_s / one_s)
 
         for policy in hosting.POLICIES:
             wanted(f"share_{policy}", partial(share, policy))
@@ -304,8 +309,11 @@ class Suite:
         wanted("cap", cap)
         wanted("switch", switch)
         wanted("work", work)
-        wanted("two", two)
         if "hosting_two" in self._rows:
+            self._ours("hosting: two", two)
+        if "hosting_two_vcpus" in self._rows and "kvm" in self.engines:
+            self._attempt("hosting: two vcpus: kvm", lambda: two_vcpus("kvm", OURS["kvm"]))
+        if {"hosting_two", "hosting_two_vcpus"} & self._rows.keys():
             self._attempt("hosting: two: native", two_natively)
 
     def _isolation(self) -> None:

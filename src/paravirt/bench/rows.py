@@ -201,6 +201,11 @@ def _hosting_rows() -> list[Row]:
         Row("hosting_two", "x", "hosting", "work of two domains on two physical CPUs, of what one does", False,
             targets=(Target(1 / 0.9, (NATIVE,), KVM),))
     )  # fmt: skip
+    made.append(
+        Row("hosting_two_vcpus", "x", "hosting", "work of a domain's two vcpus on two physical CPUs, of what one does",
+            False, targets=(Target(1 / 0.9, (NATIVE,), KVM),),
+            impossible={PARAVIRT: "there the vcpus of a domain take turns"})
+    )  # fmt: skip
     return made
 
 

@@ -250,11 +250,14 @@ def deliver(d: DomainPtr, port: u32) -> cython.void:
 
 
 def domain_quiescent(d: DomainPtr) -> cython.bint:
-    """Whether no vcpu of the domain is in guest code now."""
+    """Whether words may be changed that guest code of the domain changes too: none of its vcpus is in guest code now,
+    or the engine's locked instructions are what they say."""
     i: u32
     p: PcpuPtr
     for i in range(d.host.nr_pcpus):
         p = d.host.pcpus[i]
+        if p.ops != cython.NULL and p.ops.parallel:
+            return True
         if p.current != cython.NULL and p.current.domain == d and p.current.on_cpu:
             return False
     return True

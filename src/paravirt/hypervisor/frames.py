@@ -201,7 +201,7 @@ def arrive(pcpu: PcpuPtr, d: DomainPtr) -> cython.void:
     host: HostPtr = d.host
     mfn: u64 = d.first_mfn
     start: u64
-    if not d.visited >> pcpu.id & 1:
+    if pcpu.ops.parallel or not d.visited >> pcpu.id & 1:
         return
     d.visited &= ~(cython.cast(u64, 1) << pcpu.id)
     while mfn < d.end_mfn:

@@ -16,7 +16,8 @@ All functions are called under the machine lock.
 """
 
 import cython
-from cython.cimports.paravirt.abi.constants import DOMID_IO, EBUSY, EINVAL, EPERM
+from cython.cimports.paravirt.abi.constants import DOMID_IO, EAGAIN, EBUSY, EINVAL, EPERM
+from cython.cimports.paravirt.hypervisor.atomics import ORDERED, load64
 from cython.cimports.paravirt.hypervisor.frames import (
     drop_page_type,
     flush_domain,
@@ -159,7 +160,7 @@ def show_machine_to_phys(v: VcpuPtr, l4_mfn: u64, shown: cython.bint) -> cython.
     pte: U64Ptr = cython.cast(U64Ptr, frame_ptr(host, l4_mfn)) + FIRST_RESERVED_SLOT + host.m2p_index
     value: u64 = m2p_entry(host) if shown else 0
     if pte[0] != value:
-        v.pcpu.ops.store_pte(v.pcpu.engine, pte, value)
+        put_entry(v, pte, value, False)
 
 
 def hide_machine_to_phys(v: VcpuPtr, l4_mfn: u64) -> cython.void:
@@ -168,24 +169,53 @@ def hide_machine_to_phys(v: VcpuPtr, l4_mfn: u64) -> cython.void:
         show_machine_to_phys(v, l4_mfn, False)
 
 
+def put_entry(v: VcpuPtr, pte: U64Ptr, value: u64, preserve_ad: cython.bint) -> cython.void:
+    """Store an entry through the engine's door, keeping accessed and dirty bits that are already set if asked.
+
+    Another vcpu may run on the table, and its processor set these bits at any time.
+    """
+    old: u64 = load64(pte, ORDERED)
+    while not v.pcpu.ops.store_pte(
+        v.pcpu.engine, pte, old, value | (old & ACCESSED_DIRTY) if preserve_ad else value
+    ):
+        old = load64(pte, ORDERED)
+
+
 def store(
     host: HostPtr, v: VcpuPtr, table_mfn: u64, index: u64, value: u64, preserve_ad: cython.bint
 ) -> cython.void:
-    """Store an entry through the engine's door, keeping accessed and dirty bits that are already set if asked."""
-    pte: U64Ptr = cython.cast(U64Ptr, frame_ptr(host, table_mfn)) + index
-    if preserve_ad:
-        value |= pte[0] & ACCESSED_DIRTY
-    v.pcpu.ops.store_pte(v.pcpu.engine, pte, value)
+    """The same for an entry by its table's frame."""
+    put_entry(v, cython.cast(U64Ptr, frame_ptr(host, table_mfn)) + index, value, preserve_ad)
+
+
+def store_expected(
+    host: HostPtr, v: VcpuPtr, table_mfn: u64, index: u64, value: u64, preserve_ad: cython.bint, expected: U64Ptr
+) -> cython.bint:
+    """Store it only if it still is ``expected`` (NULL: whatever it is); false: it is not, and nothing was stored."""
+    if expected == cython.NULL:
+        store(host, v, table_mfn, index, value, preserve_ad)
+        return True
+    return v.pcpu.ops.store_pte(
+        v.pcpu.engine, cython.cast(U64Ptr, frame_ptr(host, table_mfn)) + index, expected[0], value
+    )
 
 
 def mod_entry(
-    v: VcpuPtr, table_mfn: u64, index: u64, value: u64, level: u8, preserve_ad: cython.bint, mapped_domid: u16
+    v: VcpuPtr,
+    table_mfn: u64,
+    index: u64,
+    value: u64,
+    level: u8,
+    preserve_ad: cython.bint,
+    mapped_domid: u16,
+    expected: U64Ptr,
 ) -> i64:
     """Change one entry of a validated table: 0 or a negative error number, and then nothing has changed.
 
     ``mapped_domid`` owns the frames that an L1 entry may map (normally the table's owner).  What an entry of a higher
     level held is left over, at ``host.old``, for the caller to release when it has done with the table.  -ERESTART:
-    the table below is part way, and the same change must be made again.
+    the table below is part way, and the same change must be made again.  ``expected``: the L1 entry that the new one
+    was made from, or NULL; -EAGAIN: a processor has set a bit in it since.
     """
     host: HostPtr = v.domain.host
     owner: u16 = host.frames[table_mfn].owner
@@ -197,8 +227,8 @@ def mod_entry(
         if value & disallowed_flags(level):
             return refuse_entry(host, level, table_mfn, index, value, -EINVAL)
         if old & PRESENT and not (old ^ value) & ~HARMLESS:
-            store(host, v, table_mfn, index, adjust_entry(value, level), preserve_ad)
-            return 0
+            value = adjust_entry(value, level)
+            return 0 if store_expected(host, v, table_mfn, index, value, preserve_ad, expected) else -EAGAIN
         if level == 1:
             rc = get_l1_entry(host, value, mapped_domid)
             if rc == 0 and mapped_domid != owner:
@@ -208,7 +238,9 @@ def mod_entry(
         if rc != 0:
             return refuse_entry(host, level, table_mfn, index, value, rc)
         value = adjust_entry(value, level)
-    store(host, v, table_mfn, index, value, preserve_ad)
+    if not store_expected(host, v, table_mfn, index, value, preserve_ad, expected):
+        put_l1_entry(host, value)
+        return -EAGAIN
     if level == 1:
         put_l1_entry(host, old)
     elif old & PRESENT:
@@ -285,7 +317,7 @@ def write_fault(host: HostPtr, v: VcpuPtr, address: u64) -> cython.bint:
     new: u64 = 0
     length: u64
     index: u64
-    rc: i64
+    rc: i64 = -EAGAIN
     frame: FramePtr
     pte: U64Ptr
     if not v.domain.arch_vm_assist & WRITABLE_PAGETABLES:
@@ -308,10 +340,11 @@ def write_fault(host: HostPtr, v: VcpuPtr, address: u64) -> cython.bint:
     if decode(code, length, v.cpu.seg[1].flags & (1 << 21) != 0, cython.address(insn)) < 0:
         return False
     index = (address & 0xFFF) >> 3
-    old = read_pte(host, target, index)
-    if plan_write(v, cython.address(insn), address, old, cython.address(new), cython.address(plan)) != 0:
-        return False
-    rc = mod_entry(v, target, index, new, 1, False, v.domain.domid)
+    while rc == -EAGAIN:
+        old = read_pte(host, target, index)
+        if plan_write(v, cython.address(insn), address, old, cython.address(new), cython.address(plan)) != 0:
+            return False
+        rc = mod_entry(v, target, index, new, 1, False, v.domain.domid, cython.address(old))
     if rc != 0:
         note_refused_write(host, v, target, index, new, rc)
         return False

@@ -203,6 +203,7 @@ ctypedef struct Vcpu:
     u64 blocks_seen      # deterministic mode: cpu.blocks up to which time was advanced
     u32 poll_port        # a single polled port, for the common case
     u32 pauses           # pause instructions since it last yielded
+    void* sched          # what the scheduler keeps for it: sched/policy.pxd, Unit
     Refusal refused      # the last one
 
 ctypedef struct Domain:
@@ -240,7 +241,7 @@ ctypedef struct Domain:
     u64 crash_reason     # host address of a static C string
     u64 crash_detail
     OldTable old         # of the frames that it is being rid of, at its end
-    void* sched          # what the scheduler keeps for it: sched/policy.pxd, Unit
+    void* sched          # its first vcpu's Unit
     # engines' translations
     u64 visited          # a bit for each physical CPU whose engine may have code of its, translated when it ran there
     u64 first_mfn        # its frames are among [first_mfn, end_mfn)

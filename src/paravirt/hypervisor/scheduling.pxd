@@ -19,6 +19,7 @@ cdef void set_unit_affinity(Unit* u, u64 affinity, u64 preferred) noexcept nogil
 cdef Unit* choose_unit(Pcpu* p, u64 at) noexcept nogil
 cdef void vcpu_spins(Vcpu* v) noexcept nogil
 
+cdef bint runs_sibling(Pcpu* p, Unit* u) noexcept nogil
 cdef u8 resting_state(Vcpu* v) noexcept nogil
 cdef void kick(Pcpu* p) noexcept nogil
 cdef void force_reschedule(Pcpu* p) noexcept nogil

@@ -3,10 +3,10 @@
 # ruff: noqa: F821  (names declared in the .pxd beside this file)
 """The scheduling mechanism: which vcpus can run, how they block and wake, the switch from one to the next.
 
-Which domain runs when is a policy's decision (``sched/``), asked through the verbs of ``sched/policy.pxd``; inside
-a domain vcpus take turns (``sched/rotate.py``). A vcpu
-that a hypercall deschedules stays in its engine until the handler returns: p.need_resched tells the trap path
-to leave.
+Which domain runs when, or which vcpu on engines that run those of a domain in parallel, is a policy's decision
+(``sched/``), asked through the verbs of ``sched/policy.pxd``; elsewhere the vcpus inside a domain take turns
+(``sched/rotate.py``). A vcpu that a hypercall deschedules stays in its engine until the handler returns:
+p.need_resched tells the trap path to leave.
 
 Behaviour: Xen 4.17, common/sched/core.c and common/domain.c. All functions are called under the machine lock.
 """
@@ -49,9 +49,11 @@ from cython.cimports.paravirt.hypervisor.sched.units import (
     make_unit,
     policy_of,
     prefers,
+    runs_parallel,
     sched_of,
     set_awake,
     unit_of,
+    vcpu_unit,
     waits_elsewhere,
 )
 from cython.cimports.paravirt.hypervisor.timekeeping import (
@@ -93,9 +95,9 @@ def set_policy(host: HostPtr, name: cython.p_const_char) -> cython.bint:
 
 
 def join_unit(v: VcpuPtr) -> UnitPtr:
-    """The unit that a new vcpu belongs to, made if it is the domain's first; NULL without memory."""
+    """The unit that a new vcpu belongs to, made unless it shares one with the domain's others; NULL without memory."""
     host: HostPtr = v.domain.host
-    u: UnitPtr = unit_of(v.domain)
+    u: UnitPtr = cython.NULL if runs_parallel(host) else unit_of(v.domain)
     if u == cython.NULL:
         u = make_unit(v.domain)
         if u == cython.NULL:
@@ -105,6 +107,7 @@ def join_unit(v: VcpuPtr) -> UnitPtr:
         u.home = policy_of(host).pick_cpu(u)
         policy_of(host).insert(u, now(host))
     u.nr_vcpus += 1
+    v.sched = u
     return u
 
 
@@ -156,7 +159,7 @@ def init_vcpu(v: VcpuPtr) -> cython.void:
 
 def remove_vcpu(v: VcpuPtr) -> cython.void:
     """The vcpu ends: no physical CPU may choose it or take it for the one that ran last."""
-    u: UnitPtr = unit_of(v.domain)
+    u: UnitPtr = vcpu_unit(v)
     home: PcpuPtr
     drop_vcpu(v)
     if u != cython.NULL:
@@ -168,6 +171,7 @@ def remove_vcpu(v: VcpuPtr) -> cython.void:
             policy_of(v.domain.host).remove(u)
             drop_unit(u)
             force_reschedule(home)
+        v.sched = cython.NULL
     if v.id == 0:
         forget_watchdogs(v.domain)
     forget_vcpu(v.domain.host, v)
@@ -220,7 +224,7 @@ def force_reschedule(p: PcpuPtr) -> cython.void:
 def vcpu_kick(v: VcpuPtr) -> cython.void:
     """Make the vcpu notice something soon: if it runs, by an exit; else when the policy likes."""
     p: PcpuPtr = v.pcpu
-    u: UnitPtr = unit_of(v.domain)
+    u: UnitPtr = vcpu_unit(v)
     urgent: cython.bint = False
     if p == cython.NULL:
         return
@@ -232,11 +236,21 @@ def vcpu_kick(v: VcpuPtr) -> cython.void:
         if cpu_of(p).running == u:
             u.turn_over = 1
             urgent = True
+        elif not urgent and runs_sibling(p, u):
+            # Which may wait for it.
+            cpu_of(p).running.yielded = 1
+            urgent = True
         elif not urgent:
             tickle(u)
         # What runs may have been given no end, because nobody else was there.
         if urgent or p.idle or p.slice_end == 0 or cpu_of(p).running == cython.NULL:
             force_reschedule(p)
+
+
+def runs_sibling(p: PcpuPtr, u: UnitPtr) -> cython.bint:
+    """Whether another vcpu of the same domain runs there."""
+    running: UnitPtr = cpu_of(p).running
+    return running != cython.NULL and running != u and running.domain == u.domain
 
 
 def made_runnable(v: VcpuPtr) -> cython.void:
@@ -278,7 +292,7 @@ def vcpu_block(v: VcpuPtr) -> cython.void:
 
 def vcpu_yield(v: VcpuPtr) -> cython.void:
     """The running vcpu lets others go first: a sibling, if one can run, else another domain."""
-    u: UnitPtr = unit_of(v.domain)
+    u: UnitPtr = vcpu_unit(v)
     if next_after(u, v) != cython.NULL:
         u.turn_over = 1
     else:
@@ -288,7 +302,7 @@ def vcpu_yield(v: VcpuPtr) -> cython.void:
 
 def vcpu_spins(v: VcpuPtr) -> cython.void:
     """The running vcpu seems to wait for a sibling, which cannot run beside it: that goes first."""
-    u: UnitPtr = unit_of(v.domain)
+    u: UnitPtr = vcpu_unit(v)
     if next_after(u, v) != cython.NULL:
         u.turn_over = 1
         v.pcpu.need_resched = 1

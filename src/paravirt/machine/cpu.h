@@ -83,6 +83,9 @@ enum { FLUSH_KERNEL = 1, FLUSH_USER = 2, FLUSH_ALL = 3 };
 
 struct cpu_ops {
     const char *name;
+    /* Several engines may run vcpus of one space at the same time: each sees at once what another writes, code too, and
+     * locked instructions are atomic among them and against the host's threads. */
+    uint8_t parallel;
     /* Run cpu until its handler answers CPU_LEAVE.  Returns 0, or an engine error number. */
     int (*run)(void *engine, struct cpu *cpu, cpu_handler handler, void *owner);
     /* From any thread: make the running vcpu exit with EXIT_KICKED soon. */
@@ -91,8 +94,9 @@ struct cpu_ops {
     void (*set_deadline)(void *engine, uint64_t deadline_ns);
     /* Deterministic engines: exit with EXIT_BUDGET once cpu.blocks reaches this. */
     void (*set_budget)(void *engine, uint64_t blocks);
-    /* The only way to change an entry of a page table in use; pte points into the machine's memory. */
-    void (*store_pte)(void *engine, uint64_t *pte, uint64_t value);
+    /* The only way to change an entry of a page table in use; pte points into the machine's memory.  0: it is not `old`
+     * any more, since a processor set its accessed or dirty bit, and nothing was stored. */
+    int (*store_pte)(void *engine, uint64_t *pte, uint64_t old, uint64_t value);
     /* A frame stops being a page table, or becomes one. */
     void (*release_table)(void *engine, uint64_t mfn);
     void (*flush_tlb)(void *engine, int scope);

@@ -58,11 +58,12 @@ cdef extern from "paravirt/machine/cpu.h":
 
     ctypedef struct CpuOps "struct cpu_ops":
         const char* name
+        u8 parallel
         int (*run)(void* engine, Cpu* cpu, cpu_handler handler, void* owner) noexcept nogil
         void (*kick)(void* engine) noexcept nogil
         void (*set_deadline)(void* engine, u64 deadline_ns) noexcept nogil
         void (*set_budget)(void* engine, u64 blocks) noexcept nogil
-        void (*store_pte)(void* engine, u64* pte, u64 value) noexcept nogil
+        bint (*store_pte)(void* engine, u64* pte, u64 old, u64 value) noexcept nogil
         void (*release_table)(void* engine, u64 mfn) noexcept nogil
         void (*flush_tlb)(void* engine, int scope) noexcept nogil
         void (*flush_page)(void* engine, u64 address) noexcept nogil

@@ -2,7 +2,8 @@
  * One domain of many: a paravirtual kernel that, by its command line,
  *
  *     burn from=MS to=MS    computes for ever, and says how long it had a processor, and what it did, between two
- *                           system times: "bench: had NANOSECONDS did UNITS"
+ *                           system times: "bench: had NANOSECONDS did UNITS"; with `both` on two vcpus, and says
+ *                           how long the first one had, and what both did
  *     wake count=N          sleeps N times, and says how late each alarm came: "bench: late NANOSECONDS", "bench: end"
  *     yield                 gives its processor away for ever
  *     idle                  says "bench: idle" and sleeps for ever
@@ -14,6 +15,7 @@
 #define MS 1000000UL
 #define UNIT 2000 /* steps */
 enum { VCPU_OP = 24 };
+enum { INITIALISE, UP, VGCF_IN_KERNEL = 4 };
 enum { GET_RUNSTATE = 4, STOP_PERIODIC = 7, SET_SINGLESHOT = 8, SCHED_BLOCK = 1, BIND_VIRQ = 1, VIRQ_TIMER = 0 };
 
 static u64 system_time(void)
@@ -59,11 +61,61 @@ static u64 burn_until(u64 time)
     return units;
 }
 
+/* vcpu_guest_context */
+struct context {
+    u8 floating_point[512];
+    u64 flags, r15_to_rdi[15], error_and_vector, rip;
+    u16 cs, pad0[3];
+    u64 rflags, rsp;
+    u16 ss, pad1[3];
+    u64 data_segments[4], traps[256][2], ldt[2], gdt_frames[16], gdt_entries, kernel_ss, kernel_sp;
+    u64 control[8], debug[8], callbacks[3], assists, bases[3];
+};
+_Static_assert(sizeof(struct context) == 5168, "vcpu_guest_context");
+
+static struct {
+    u64 from, to;
+    volatile u64 did;
+    volatile u8 ended;
+} other;
+
+static _Noreturn void burn_beside(void)
+{
+    burn_until(other.from);
+    other.did = burn_until(other.to);
+    other.ended = 1;
+    for (;;)
+        burn_until(~0UL);
+}
+
+static void start_other(u64 from, u64 to)
+{
+    static struct context context;
+    static char its_stack[4096] __attribute__((aligned(16)));
+    other.from = from;
+    other.to = to;
+    context.flags = VGCF_IN_KERNEL;
+    context.rip = (u64)burn_beside;
+    context.rsp = context.kernel_sp = (u64)its_stack + sizeof(its_stack) - 8;
+    context.cs = FLAT_CS;
+    context.ss = FLAT_SS;
+    context.kernel_ss = FLAT_SS;
+    context.control[3] = ((u64 *)info->mfn_list)[(info->pt_base - VIRT_BASE) / PAGE] * PAGE;
+    context.callbacks[0] = (u64)event_entry;
+    need(hypercall(VCPU_OP, INITIALISE, 1, (u64)&context, 0) == 0, "initialise");
+    need(hypercall(VCPU_OP, UP, 1, 0, 0) == 0, "up");
+}
+
 static void burn(void)
 {
     u64 from = number("from=") * MS, to = number("to=") * MS;
+    if (word("both"))
+        start_other(from, to);
     burn_until(from);
     u64 before = time_running(), did = burn_until(to), had = time_running() - before;
+    while (word("both") && !other.ended)
+        hypercall(SCHED_OP, SCHED_YIELD, 0, 0, 0);
+    did += other.did;
     say("bench: had ");
     say_number(had);
     say(" did ");

@@ -1,7 +1,7 @@
 """On which physical CPUs the vcpus of a domain may run, and would rather run.
 
-Where vcpus of one domain share an engine, the domain runs where all its vcpus may; if they have a preference in common
-it runs there as long as that is possible.
+Where the engine does not run vcpus of one domain in parallel, the domain runs where all its vcpus may; if they have a
+preference in common it runs there as long as that is possible.
 """
 
 from __future__ import annotations
@@ -9,9 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import reduce
+from typing import TYPE_CHECKING
 
 from paravirt.domain0.xlcfg.config import cpu_set
 from paravirt.errors import UserError
+
+if TYPE_CHECKING:
+    from paravirt.domain0.toolstack import Domain
 
 Cpus = frozenset[int]
 
@@ -24,6 +28,7 @@ class Affinity:
         hard, soft: the texts of a configuration, one for each vcpu; those without one may run everywhere.
         vcpus: how many there are.
         pcpus: how many physical CPUs the machine has.
+        parallel: the vcpus may run at the same time, each where it may.
 
     Raises:
         UserError: the machine has none of a text's physical CPUs, or there is none where all vcpus may run.
@@ -32,11 +37,14 @@ class Affinity:
     hard: list[Cpus] = field(init=False)
     soft: list[Cpus] = field(init=False)
 
-    def __init__(self, hard: Iterable[str], soft: Iterable[str], vcpus: int, pcpus: int) -> None:
+    def __init__(
+        self, hard: Iterable[str], soft: Iterable[str], vcpus: int, pcpus: int, parallel: bool = False
+    ) -> None:
         self._pcpus = pcpus
+        self._parallel = parallel
         self.hard = self._of_all([self._existing(text) for text in hard], vcpus)
         self.soft = self._of_all([self._cpus(text) for text in soft], vcpus)
-        _common(self.hard)
+        self._check(self.hard)
 
     def _of_all(self, chosen: list[Cpus], vcpus: int) -> list[Cpus]:
         return chosen[:vcpus] + [frozenset(range(self._pcpus))] * (vcpus - len(chosen))
@@ -63,14 +71,29 @@ class Affinity:
                 new_hard[vcpu] = self._existing(hard)
             if soft:
                 new_soft[vcpu] = self._cpus(soft)
-        _common(new_hard)
+        self._check(new_hard)
         self.hard, self.soft = new_hard, new_soft
 
+    def _check(self, hard: list[Cpus]) -> None:
+        if not self._parallel:
+            _common(hard)
+
+    def pin(self, domain: Domain) -> None:
+        """Tell the domain."""
+        if self._parallel:
+            for vcpu, (hard, soft) in enumerate(zip(self.hard, self.soft, strict=True)):
+                domain.pin(*_of_both(hard, soft), vcpu)
+        else:
+            domain.pin(*self.of_domain())
+
     def of_domain(self) -> tuple[Cpus, Cpus]:
-        """Where the domain may run, and where it would rather (nothing: no matter)."""
-        hard = _common(self.hard)
-        soft = reduce(Cpus.__and__, self.soft) & hard
-        return hard, soft if soft != hard else frozenset()
+        """Where the domain may run as a whole, and where it would rather (nothing: no matter)."""
+        return _of_both(_common(self.hard), reduce(Cpus.__and__, self.soft))
+
+
+def _of_both(hard: Cpus, soft: Cpus) -> tuple[Cpus, Cpus]:
+    soft &= hard
+    return hard, soft if soft != hard else frozenset()
 
 
 def _common(hard: list[Cpus]) -> Cpus:

@@ -314,4 +314,4 @@ def pin_vcpu(request: Request) -> None:
         raise Refusal(NOT_FOUND, f"The domain {managed.name} has no vcpu {number}.")
     vcpus = range(managed.config.maxvcpus) if number < 0 else (number,)
     managed.affinity.change(vcpus, request.string("hard", ""), request.string("soft", ""))
-    managed.domain.pin(*managed.affinity.of_domain())
+    managed.affinity.pin(managed.domain)

@@ -69,7 +69,7 @@ class ManagedDomain:
         self.started = time.time()
         self.update: DomainConfig | None = None
         self.affinity = affinity
-        domain.pin(*affinity.of_domain())
+        affinity.pin(domain)
 
     @property
     def domid(self) -> int:
@@ -175,7 +175,10 @@ class Domains:
             Refusal: the name is taken.
             UserError: a file cannot be used, or the machine has not enough memory.
         """
-        affinity = Affinity(config.cpus, config.cpus_soft, config.maxvcpus, self.machine.host.nr_pcpus)
+        machine = self.machine
+        affinity = Affinity(
+            config.cpus, config.cpus_soft, config.maxvcpus, machine.host.nr_pcpus, machine.parallel_vcpus
+        )
         with self._changed:
             # Who saw a console end may make the next domain of that name before the monitor has come to the end.
             self._changed.wait_for(lambda: not self._is_leaving(config.name), LEAVING)

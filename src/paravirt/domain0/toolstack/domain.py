@@ -158,13 +158,17 @@ class Domain:
         """
         self.control(lambda view: policies.sched_set(view, parameters))
 
-    def pin(self, pcpus: Iterable[int], preferred: Iterable[int] = ()) -> None:
-        """Let it run on these physical CPUs only, all its virtual CPUs together, and rather on the ``preferred`` ones.
+    def pin(self, pcpus: Iterable[int], preferred: Iterable[int] = (), vcpu: int | None = None) -> None:
+        """Let a virtual CPU, or all of them, run on these physical CPUs only, and rather on the ``preferred`` ones.
+
+        On an engine that does not run them in parallel (:attr:`Machine.parallel_vcpus`) all are together, and what is
+        said of one holds for all.
 
         Raises:
-            UserError: the machine has none of them; or the domain is gone.
+            UserError: the machine has none of them, or the domain no such virtual CPU; or the domain is gone.
         """
-        self.control(lambda view: policies.set_affinity(view, pcpus, preferred))
+        number = -1 if vcpu is None else vcpu
+        self.control(lambda view: policies.set_affinity(view, pcpus, preferred, number))
 
     @property
     def reason(self) -> ShutdownReason | None:

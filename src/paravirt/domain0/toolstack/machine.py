@@ -212,6 +212,12 @@ class Machine:
         """Run ``function`` in Domain 0's thread, which alone may touch :attr:`store`, and return its result."""
         return self._services.call(function)
 
+    @property
+    def parallel_vcpus(self) -> bool:
+        """Whether virtual CPUs of one domain run at the same time, where there are physical ones for them."""
+        parallel: bool = self.engines[0].capabilities.parallel_vcpus
+        return parallel
+
     def stats(self) -> dict[str, Any]:
         """Counts and times (ns) of hypercalls, traps and the engine since the machine's start.
 

@@ -173,7 +173,7 @@ def update_entry(v: VcpuPtr, address: u64, value: u64, preserve_ad: cython.bint,
     frame = cython.address(host.frames[mfn])
     if frame.type_refs != 0 and frame.type <= FRAME_L4 and frame.flags & FRAME_VALIDATED:
         if frame.type == FRAME_L1 or mapped == owner:
-            rc = mod_entry(v, mfn, index, value, frame.type, preserve_ad, mapped)
+            rc = mod_entry(v, mfn, index, value, frame.type, preserve_ad, mapped, cython.NULL)
     elif get_page_type(host, mfn, FRAME_WRITABLE) == 0:
         cython.cast(U64Ptr, frame_ptr(host, mfn))[index] = value
         drop_code(host, address, address + 8)
@@ -287,7 +287,7 @@ def update_va_mapping(v: VcpuPtr, args: U64Ptr, mapped: u16) -> i64:
     if frame.type != FRAME_L1 or frame.type_refs == 0 or not frame.flags & FRAME_VALIDATED:
         rc = -EINVAL
     else:
-        rc = mod_entry(v, l1_mfn, (args[0] >> 12) & 511, args[1], 1, False, mapped)
+        rc = mod_entry(v, l1_mfn, (args[0] >> 12) & 511, args[1], 1, False, mapped, cython.NULL)
     put_page(host, l1_mfn)
     return flush_for(v, args[2], args[0]) if rc == 0 else rc
 

@@ -15,7 +15,7 @@ forgives what is more than a time slice, so that turns that the host made longer
 """
 
 import cython
-from cython.cimports.paravirt.hypervisor.records import HostPtr, PcpuPtr, i64, u32, u64
+from cython.cimports.paravirt.hypervisor.records import DomainPtr, HostPtr, PcpuPtr, i64, u32, u64
 from cython.cimports.paravirt.hypervisor.sched.moving import move_unit
 from cython.cimports.paravirt.hypervisor.sched.policy import (
     BOOST,
@@ -28,6 +28,7 @@ from cython.cimports.paravirt.hypervisor.sched.policy import (
 from cython.cimports.paravirt.hypervisor.sched.units import (
     cpu_of,
     least_loaded,
+    own_unit,
     prefers,
     sched_of,
     to_the_end,
@@ -104,6 +105,21 @@ def settle(u: UnitPtr, peak: u64) -> u64:
     return u.params.weight
 
 
+def share_of_cap(u: UnitPtr, period: u64) -> u64:
+    """What of a period the unit may have by its domain's cap, which the domain's active vcpus share."""
+    d: DomainPtr = u.domain
+    other: UnitPtr
+    sharing: u32 = 1
+    i: u32
+    if u.params.cap == 0:
+        return period
+    for i in range(d.nr_vcpus):
+        other = own_unit(d, i)
+        if other != cython.NULL and other != u and other.credit.active:
+            sharing += 1
+    return period * u.params.cap // (100 * sharing)
+
+
 def account(host: HostPtr, at: u64) -> cython.bint:
     """Share out one period's time among the active units by weight; nobody gets more than a whole CPU, or its cap.
 
@@ -141,9 +157,7 @@ def account(host: HostPtr, at: u64) -> cython.bint:
             u = sched.units[i]
             if not u.credit.active or u.credit.settled:
                 continue
-            peak = sched.tslice
-            if u.params.cap and u.params.cap < 100:
-                peak = sched.tslice * u.params.cap // 100
+            peak = min(sched.tslice, share_of_cap(u, sched.tslice))
             u.credit.fair = total * u.params.weight // weights
             if u.credit.fair >= peak:
                 reached += settle(u, peak)

@@ -12,7 +12,7 @@ import cython
 from cython.cimports.paravirt.hypervisor.frames import arrive
 from cython.cimports.paravirt.hypervisor.records import DomainPtr, HostPtr, PcpuPtr, VcpuPtr, u32, u64
 from cython.cimports.paravirt.hypervisor.sched.policy import UnitPtr
-from cython.cimports.paravirt.hypervisor.sched.units import cpu_of, policy_of
+from cython.cimports.paravirt.hypervisor.sched.units import cpu_of, policy_of, vcpu_unit
 
 
 def leave_engine(p: PcpuPtr) -> cython.void:
@@ -43,7 +43,7 @@ def move_unit(u: UnitPtr, p: PcpuPtr, at: u64) -> cython.void:
     if old == p:
         return
     for i in range(d.nr_vcpus):
-        if d.vcpus[i] != cython.NULL:
+        if d.vcpus[i] != cython.NULL and vcpu_unit(d.vcpus[i]) == u:
             forget_vcpu(d.host, d.vcpus[i])
             d.vcpus[i].pcpu = p
     arrive(p, d)

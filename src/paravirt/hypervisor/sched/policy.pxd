@@ -1,7 +1,7 @@
 # The scheduler protocol: what the mechanism (scheduling.py) asks of a policy.
 #
-# A policy schedules units.  Where an engine cannot run the vcpus of one domain at the same time a unit is a domain,
-# and its vcpus take turns inside it (rotate.py).  A policy decides only which unit runs where and for how long:
+# A policy schedules units.  Where an engine can run the vcpus of one domain at the same time each of these is a unit;
+# elsewhere a unit is a domain, and its vcpus take turns inside it (rotate.py).  A policy decides only which unit runs where and for how long:
 # runstates, timers, kicks, turns and the guests' view are the mechanism's.  All verbs are called under the machine
 # lock; times are system time, and amounts of time are nanoseconds.
 from paravirt.hypervisor.records cimport Domain, Host, Pcpu, Vcpu, i64, u8, u32, u64

@@ -1,7 +1,7 @@
 # cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False, initializedcheck=False
 # mypy: ignore-errors
 
-"""The turns that a domain's vcpus take on the one engine that they share.
+"""The turns that a domain's vcpus take on the one engine that they share, where they do not run in parallel.
 
 A vcpu that waits for a sibling would burn its whole turn: turns are at most 1 ms long, and a yield, an event for
 a sibling or spinning ends the turn at once. The order is that of the vcpus' numbers.
@@ -10,6 +10,7 @@ a sibling or spinning ends the turn at once. The order is that of the vcpus' num
 import cython
 from cython.cimports.paravirt.hypervisor.records import DomainPtr, VcpuPtr, u32, u64
 from cython.cimports.paravirt.hypervisor.sched.policy import UnitPtr
+from cython.cimports.paravirt.hypervisor.sched.units import vcpu_unit
 from cython.cimports.paravirt.hypervisor.scheduling import runnable
 
 TURN = cython.declare(u64, 1_000_000)
@@ -23,7 +24,7 @@ def next_after(u: UnitPtr, v: VcpuPtr) -> VcpuPtr:
     i: u32
     for i in range(d.nr_vcpus):
         other = d.vcpus[(start + i) % d.nr_vcpus]
-        if other != cython.NULL and other != v and runnable(other):
+        if other != cython.NULL and other != v and vcpu_unit(other) == u and runnable(other):
             return other
     return cython.NULL
 

@@ -1,12 +1,15 @@
 # Units of scheduling: made with a domain's first vcpu, and what policies have in common.
-from paravirt.hypervisor.records cimport Domain, Host, Pcpu, u32, u64
+from paravirt.hypervisor.records cimport Domain, Host, Pcpu, Vcpu, u32, u64
 from paravirt.hypervisor.sched.policy cimport HostSched, PcpuSched, SchedPolicy, Unit
 
 cdef HostSched* sched_of(Host* host) noexcept nogil
 cdef PcpuSched* cpu_of(Pcpu* p) noexcept nogil
 cdef SchedPolicy* policy_of(Host* host) noexcept nogil
 cdef void end_sched(Host* host) noexcept nogil
+cdef bint runs_parallel(Host* host) noexcept nogil
 cdef Unit* unit_of(Domain* d) noexcept nogil
+cdef Unit* vcpu_unit(Vcpu* v) noexcept nogil
+cdef Unit* own_unit(Domain* d, u32 number) noexcept nogil
 cdef Unit* make_unit(Domain* d) noexcept nogil
 cdef void drop_unit(Unit* u) noexcept nogil
 cdef void set_awake(Unit* u, bint awake) noexcept nogil

@@ -11,7 +11,7 @@ ends with the machine (:func:`end_sched`), a domain's with its last vcpu.
 import cython
 from cython.cimports.libc.stdlib import calloc, free, realloc
 from cython.cimports.libc.string import memmove
-from cython.cimports.paravirt.hypervisor.records import MAX_PCPUS, DomainPtr, HostPtr, PcpuPtr, u32, u64
+from cython.cimports.paravirt.hypervisor.records import MAX_PCPUS, DomainPtr, HostPtr, PcpuPtr, VcpuPtr, u32, u64
 from cython.cimports.paravirt.hypervisor.sched.policy import (
     HostSched,
     HostSchedPtr,
@@ -63,9 +63,27 @@ def end_sched(host: HostPtr) -> cython.void:
     host.sched = cython.NULL
 
 
+def runs_parallel(host: HostPtr) -> cython.bint:
+    """Whether the engines can run vcpus of one domain at the same time."""
+    return host.nr_pcpus != 0 and host.pcpus[0].ops != cython.NULL and host.pcpus[0].ops.parallel
+
+
 def unit_of(d: DomainPtr) -> UnitPtr:
-    """The unit that the domain is, or NULL."""
+    """The unit that the domain is, or its first vcpu; or NULL."""
     return cython.cast(UnitPtr, d.sched)
+
+
+def vcpu_unit(v: VcpuPtr) -> UnitPtr:
+    """The unit that the vcpu, or its domain, is; or NULL."""
+    return cython.cast(UnitPtr, v.sched)
+
+
+def own_unit(d: DomainPtr, number: u32) -> UnitPtr:
+    """The unit of the domain's vcpu of that number, if that is not the first one's; or NULL."""
+    v: VcpuPtr = d.vcpus[number]
+    if v == cython.NULL or (number != 0 and vcpu_unit(v) == unit_of(d)):
+        return cython.NULL
+    return vcpu_unit(v)
 
 
 def default_params(u: UnitPtr) -> cython.void:
@@ -77,7 +95,7 @@ def default_params(u: UnitPtr) -> cython.void:
 
 
 def make_unit(d: DomainPtr) -> UnitPtr:
-    """A unit for a new domain, without a home; NULL without memory."""
+    """A unit for a new domain, or its next vcpu, without a home; NULL without memory."""
     sched: HostSchedPtr = sched_of(d.host)
     u: UnitPtr = cython.cast(UnitPtr, calloc(1, cython.sizeof(Unit)))
     grown: UnitPtrPtr
@@ -108,15 +126,19 @@ def make_unit(d: DomainPtr) -> UnitPtr:
     sched.count += 1
     u.domain = d
     u.affinity = EVERYWHERE
-    default_params(u)
+    if d.sched == cython.NULL:
+        default_params(u)
+        d.sched = u
+    else:
+        u.params = unit_of(d).params
     to_the_end(u)
-    d.sched = u
     return u
 
 
 def drop_unit(u: UnitPtr) -> cython.void:
-    """The domain's last vcpu has gone."""
+    """The last vcpu of the unit has gone."""
     sched: HostSchedPtr = cython.cast(HostSchedPtr, u.domain.host.sched)
+    other: UnitPtr
     at: u32 = 0
     i: u32
     set_awake(u, False)
@@ -131,7 +153,13 @@ def drop_unit(u: UnitPtr) -> cython.void:
         cython.address(sched.units[at + 1]),
         (sched.count - at) * cython.sizeof(UnitPtr),
     )
-    u.domain.sched = cython.NULL
+    if u.domain.sched == u:
+        u.domain.sched = cython.NULL
+        for i in range(u.domain.nr_vcpus):
+            other = cython.NULL if u.domain.vcpus[i] == cython.NULL else vcpu_unit(u.domain.vcpus[i])
+            if other != cython.NULL and other != u:
+                u.domain.sched = other
+                break
     free(u)
 
 

@@ -7,9 +7,9 @@ All functions are called under the machine lock.
 """
 
 import cython
-from cython.cimports.paravirt.hypervisor.records import DomainPtr, HostPtr, u64
+from cython.cimports.paravirt.hypervisor.records import DomainPtr, HostPtr, u32, u64
 from cython.cimports.paravirt.hypervisor.sched.policy import HostSchedPtr, UnitPtr
-from cython.cimports.paravirt.hypervisor.sched.units import policy_of, sched_of, unit_of
+from cython.cimports.paravirt.hypervisor.sched.units import own_unit, policy_of, sched_of, unit_of, vcpu_unit
 from cython.cimports.paravirt.hypervisor.scheduling import force_reschedule, set_policy, set_unit_affinity
 from cython.cimports.paravirt.hypervisor.timekeeping import now
 from cython.cimports.paravirt.hypervisor.views.domain import Domain
@@ -136,7 +136,8 @@ def sched_set(domain: Domain, values: dict) -> None:
     """
     rec: DomainPtr = domain.rec
     wanted: dict = {**sched_get(domain), **values}
-    u: UnitPtr = unit_of(rec)
+    u: UnitPtr
+    i: u32
     name: str = policy_of(rec.host).name.decode()
     _check(name, DOMAIN_LIMITS[name], values)
     if name == "sedf":
@@ -144,6 +145,16 @@ def sched_set(domain: Domain, values: dict) -> None:
             raise UserError("A slice, and a latency, are no longer than the period.")
         if wanted["latency"] and wanted["latency"] < 10_000:
             raise UserError("A latency is 0, or 10000 ns and more.")
+    for i in range(rec.nr_vcpus):
+        u = own_unit(rec, i)
+        if u != cython.NULL:
+            _set_params(u, name, wanted)
+            policy_of(rec.host).adjusted(u, now(rec.host))
+            force_reschedule(u.home)
+
+
+def _set_params(u: UnitPtr, name: str, wanted: dict) -> cython.void:
+    if name == "sedf":
         u.params.period = wanted["period"]
         u.params.slice = wanted["slice"]
         u.params.latency = wanted["latency"]
@@ -158,8 +169,6 @@ def sched_set(domain: Domain, values: dict) -> None:
         u.params.warpvalue = wanted["warpvalue"]
         u.params.warpl = wanted["warpl"]
         u.params.warpu = wanted["warpu"]
-    policy_of(rec.host).adjusted(u, now(rec.host))
-    force_reschedule(u.home)
 
 
 def _bits(domain: Domain, pcpus: object) -> int:
@@ -167,23 +176,39 @@ def _bits(domain: Domain, pcpus: object) -> int:
     return sum({1 << number for number in pcpus if 0 <= number < domain.rec.host.nr_pcpus})
 
 
-def set_affinity(domain: Domain, pcpus: object, preferred: object = ()) -> None:
-    """Say on which physical CPUs a domain may run, all its vcpus together, and where it would rather (nothing: no
-    matter); it leaves others at its next exit.
+def set_affinity(domain: Domain, pcpus: object, preferred: object = (), vcpu: int = -1) -> None:
+    """Say on which physical CPUs a vcpu (-1: each of the domain's) may run, and where it would rather (nothing: no
+    matter); it leaves others at its next exit. Where the domain's vcpus do not run in parallel, all are together, and
+    what is said of one holds for all.
 
     Raises:
-        UserError: the machine has none of those where it may.
+        UserError: the machine has none of those where it may, or the domain no such vcpu.
     """
-    u: UnitPtr = unit_of(domain.rec)
+    rec: DomainPtr = domain.rec
     wanted: u64 = _bits(domain, pcpus)
-    if u == cython.NULL:
+    liked: u64 = _bits(domain, preferred)
+    i: u32
+    if unit_of(rec) == cython.NULL:
         raise UserError("Domain 0 is not scheduled: it runs on no physical CPU of the machine.")
     if wanted == 0:
         raise UserError("The machine has no such physical CPU.")
-    set_unit_affinity(u, wanted, _bits(domain, preferred))
+    if not -1 <= vcpu < rec.nr_vcpus:
+        raise UserError(f"The domain has no vcpu {vcpu}.")
+    if vcpu >= 0:
+        set_unit_affinity(vcpu_unit(rec.vcpus[cython.cast(u32, vcpu)]), wanted, liked)
+        return
+    for i in range(rec.nr_vcpus):
+        if own_unit(rec, i) != cython.NULL:
+            set_unit_affinity(own_unit(rec, i), wanted, liked)
 
 
 def run_time(domain: Domain) -> int:
-    """For how long, in ns, the domain had a physical CPU, up to the last time that one was given to somebody."""
-    u: UnitPtr = unit_of(domain.rec)
-    return u.run_ns if u != cython.NULL else 0
+    """For how long, in ns, the domain had a physical CPU, up to the last time that one was given to somebody; vcpus
+    that run at the same time add up."""
+    rec: DomainPtr = domain.rec
+    total: u64 = 0
+    i: u32
+    for i in range(rec.nr_vcpus):
+        if own_unit(rec, i) != cython.NULL:
+            total += own_unit(rec, i).run_ns
+    return total

@@ -9,10 +9,8 @@
 
 #include <sys/ioctl.h>
 
-#define PF_PRESENT 1u
-#define PF_RESERVED 8u
-#define PF_FETCH 16u
 #define LONG_MODE (1u << 21)
+#define MAX_FAULT_TRIES 16
 
 static const uint32_t HAS_ERROR_CODE = 1u << 8 | 1u << 10 | 1u << 11 | 1u << 12 | 1u << 13 | 1u << 14 | 1u << 17;
 
@@ -21,8 +19,9 @@ static const uint32_t HAS_ERROR_CODE = 1u << 8 | 1u << 10 | 1u << 11 | 1u << 12 
 static int guest_byte(const struct kvm_machine *m, const struct cpu *cpu, uint64_t address, uint8_t *byte)
 {
     uint64_t physical;
+    uint32_t refused;
 
-    if (!kvm_walk(m, cpu, address, &physical))
+    if (!kvm_walk(m, cpu, address, &physical, &refused))
         return 0;
     *byte = m->memory[physical];
     return 1;
@@ -64,21 +63,40 @@ static int take_software_interrupt(const struct kvm_machine *m, struct cpu *cpu,
     return 0;
 }
 
-static void take_page_fault(const struct kvm_machine *m, struct cpu *cpu, struct cpu_exit *exit)
+/* A page fault where the tables allow the access: another vcpu has made it so meanwhile, and it is tried again.  Not for
+ * ever: the host is not known to be right. */
+static int try_again(struct kvm_state *s, const struct cpu *cpu, uint64_t address)
 {
+    if (s->fault_rip != cpu->rip || s->fault_address != address) {
+        s->fault_rip = cpu->rip;
+        s->fault_address = address;
+        s->fault_tries = 0;
+    }
+    return ++s->fault_tries <= MAX_FAULT_TRIES;
+}
+
+/* 0: there was none, and the access is to be tried again. */
+static int take_page_fault(struct kvm_state *s, struct cpu *cpu, struct cpu_exit *exit)
+{
+    const struct kvm_machine *m = s->machine;
     uint64_t physical;
+    uint32_t refused;
 
     /* The guest's tables were checked; where a host uses that bit, it means the host's own. */
     exit->error_code &= ~PF_RESERVED;
     if (!m->findings.shadow_tables)
-        return;
+        return 1;
     /* What is not in the shadow yet is no missing page; and the host may have pages of its own where the guest has none. */
     exit->error_code &= ~PF_PRESENT;
-    if (kvm_walk(m, cpu, exit->address, &physical))
+    if (kvm_walk(m, cpu, exit->address, &physical, &refused)) {
         exit->error_code |= PF_PRESENT;
+        if (!(refused & (exit->error_code | PF_USER)) && try_again(s, cpu, exit->address))
+            return 0;
+    }
     /* No page can be missing where there are no addresses: the code ran into the hole between the halves. */
     if (exit->error_code & PF_FETCH && (uint64_t)((int64_t)(exit->address << 16) >> 16) != exit->address)
         *exit = (struct cpu_exit){EXIT_EXCEPTION, 13, 0, 0};
+    return 1;
 }
 
 static void take_undefined(const struct kvm_machine *m, struct cpu *cpu, struct cpu_exit *exit)
@@ -116,8 +134,8 @@ static void forget_exception(struct kvm_state *s)
     (void)ioctl(s->fd, KVM_SET_VCPU_EVENTS, &events);
 }
 
-/* An exception: what the processor pushed is on the stub's stack. */
-static void take_exception(struct kvm_state *s, struct cpu *cpu, unsigned vector, struct cpu_exit *exit)
+/* An exception: what the processor pushed is on the stub's stack.  0: there was none. */
+static int take_exception(struct kvm_state *s, struct cpu *cpu, unsigned vector, struct cpu_exit *exit)
 {
     const struct kvm_machine *m = s->machine;
     const uint64_t *frame = (const uint64_t *)(s->page + STACK_TOP) - 5;
@@ -128,7 +146,7 @@ static void take_exception(struct kvm_state *s, struct cpu *cpu, unsigned vector
     cpu->gpr[GPR_RSP] = frame[3];
     if (frame[1] % 4 != 3) {
         *exit = kvm_gives_up("an exception in the engine's own code", vector);
-        return;
+        return 1;
     }
     kvm_read_segments(s, cpu);
     kvm_read_code_segment(s, cpu, (uint16_t)frame[1], (uint16_t)frame[4]);
@@ -137,7 +155,7 @@ static void take_exception(struct kvm_state *s, struct cpu *cpu, unsigned vector
         exit->error_code = (uint32_t)frame[-1];
     if (vector == 14) {
         exit->address = s->run->s.regs.sregs.cr2;
-        take_page_fault(m, cpu, exit);
+        return take_page_fault(s, cpu, exit);
     } else if (vector == 1) {
         exit->address = kvm_debug_status(s, cpu);
         if (m->findings.icebp_is_fault && exit->address == 0 && guest_code_is(m, cpu, cpu->rip, "\xf1", 1))
@@ -155,6 +173,7 @@ static void take_exception(struct kvm_state *s, struct cpu *cpu, unsigned vector
         exit->vector = 13;
         exit->error_code = 0;
     }
+    return 1;
 }
 
 /* --- other stops ----------------------------------------------------------------------------------------------- */
@@ -228,7 +247,7 @@ int kvm_has_only_repaired(const struct kvm_state *s)
 }
 
 /* KVM_EXIT_IO: which stub it was, if it was one. */
-void kvm_take_io(struct kvm_state *s, struct cpu *cpu, struct cpu_exit *exit)
+int kvm_take_io(struct kvm_state *s, struct cpu *cpu, struct cpu_exit *exit)
 {
     const struct kvm_findings *host = &s->machine->findings;
     uint64_t offset = s->run->s.regs.regs.rip - trampoline_address(PAGE_STUBS);
@@ -236,8 +255,8 @@ void kvm_take_io(struct kvm_state *s, struct cpu *cpu, struct cpu_exit *exit)
     uint8_t byte;
 
     if (offset < STUB_EXCEPTIONS + 32 * STUB_BYTES && !ring3)
-        take_exception(s, cpu, (unsigned)(offset / STUB_BYTES), exit);
-    else if (offset - STUB_SYSCALL < 2 * STUB_BYTES && (!ring3 || host->user_stubs))
+        return take_exception(s, cpu, (unsigned)(offset / STUB_BYTES), exit);
+    if (offset - STUB_SYSCALL < 2 * STUB_BYTES && (!ring3 || host->user_stubs))
         take_entry(s, cpu, EXIT_SYSCALL, offset < STUB_SYSCALL32, exit);
     else if (offset - STUB_SYSENTER < STUB_BYTES && (!ring3 || host->user_stubs))
         take_entry(s, cpu, EXIT_SYSENTER, 0, exit);
@@ -248,4 +267,5 @@ void kvm_take_io(struct kvm_state *s, struct cpu *cpu, struct cpu_exit *exit)
             cpu->rip -= guest_byte(s->machine, cpu, cpu->rip - 2, &byte) && byte == 0xe6 ? 2 : 1;
         *exit = (struct cpu_exit){EXIT_EXCEPTION, 13, 0, 0};
     }
+    return 1;
 }

@@ -13,7 +13,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define WAITS_BEFORE_KICK 1000
+#define WAITS_BEFORE_AGAIN 1000
 
 static int kick_signal(void)
 {
@@ -44,12 +44,11 @@ void kvm_catch_kicks(void)
     sigaction(kick_signal(), &action, NULL);
 }
 
-void kvm_kick(void *engine)
+/* End KVM_RUN.  Who wants that has said why before: e->kicked or e->held. */
+static void interrupt(struct kvm_engine *e)
 {
-    struct kvm_engine *e = engine;
     struct kvm_run *entered;
 
-    e->kicked = 1;
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     entered = e->entered;
     if (entered != NULL) {
@@ -57,6 +56,14 @@ void kvm_kick(void *engine)
         if (e->on_thread && !pthread_equal(e->thread, pthread_self()))
             pthread_kill(e->thread, kick_signal());
     }
+}
+
+void kvm_kick(void *engine)
+{
+    struct kvm_engine *e = engine;
+
+    e->kicked = 1;
+    interrupt(e);
 }
 
 void kvm_set_deadline(void *engine, uint64_t deadline)
@@ -99,26 +106,20 @@ void kvm_leave_guest_code(struct kvm_engine *e)
     __atomic_store_n(&e->in_guest, 0, __ATOMIC_SEQ_CST);
 }
 
-void kvm_see_out(struct kvm_engine *e)
-{
-    unsigned waits;
-
-    if (e->on_thread && pthread_equal(e->thread, pthread_self()))
-        return;
-    for (waits = 0; __atomic_load_n(&e->in_guest, __ATOMIC_SEQ_CST); waits++) {
-        /* One kick is enough, but for one that meets an exception on its way (run.c, interrupted). */
-        if (waits % WAITS_BEFORE_KICK == 0)
-            kvm_kick(e);
-        sched_yield();
-    }
-}
-
 void kvm_hold(void *engine)
 {
     struct kvm_engine *e = engine;
+    unsigned waits;
 
     __atomic_fetch_add(&e->held, 1, __ATOMIC_SEQ_CST);
-    kvm_see_out(e);
+    if (e->on_thread && pthread_equal(e->thread, pthread_self()))
+        return;
+    for (waits = 0; __atomic_load_n(&e->in_guest, __ATOMIC_SEQ_CST); waits++) {
+        /* Once is enough, but for one that meets an exception on its way (run.c, interrupted). */
+        if (waits % WAITS_BEFORE_AGAIN == 0)
+            interrupt(e);
+        sched_yield();
+    }
 }
 
 void kvm_unhold(void *engine)

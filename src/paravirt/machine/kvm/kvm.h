@@ -48,8 +48,8 @@ struct kvm_space {
     unsigned vcpus;         /* made so far */
     unsigned users;         /* of these, not yet freed */
     uint64_t flushes;       /* how many times all its translations were dropped */
-    uint32_t nr_repairs;    /* more than MAX_REPAIRS: drop everything */
-    uint64_t repairs[MAX_REPAIRS];
+    uint64_t noted, done;   /* repairs so far; further apart than MAX_REPAIRS: drop everything */
+    uint64_t repairs[MAX_REPAIRS]; /* the last ones noted: number n is at n % MAX_REPAIRS */
 };
 
 /* One vcpu: cpu.engine_state. */
@@ -63,7 +63,9 @@ struct kvm_state {
     uint8_t *page;           /* its task state segment and stack */
     struct repairs *repairs; /* the page behind it */
     uint64_t flushes_seen, flushes_next;
-    uint32_t nr_repairs;     /* in that list, for the entry in progress */
+    uint64_t fault_rip, fault_address; /* of the last page fault that the tables do not explain, */
+    unsigned fault_tries;    /* and how often it came */
+    uint64_t repairs_next;   /* space->done after the entry in progress */
     struct kvm_sregs sregs;  /* what never changes */
     uint64_t breakpoints[5]; /* DR0 to DR3 and DR7 as they are loaded; DR7 is 0 when nothing is enabled */
 };
@@ -77,7 +79,9 @@ struct kvm_machine {
     int run_bytes;
     struct kvm_findings findings;
     struct kvm_space *spaces;
-    pthread_mutex_t lock;     /* leaf lock, for the list of spaces */
+    struct kvm_engine *engines;
+    pthread_mutex_t lock;     /* leaf lock, for these lists and what spaces note */
+    pthread_mutex_t dropping; /* held, out of guest code, by who drops everything of a space; before `lock` */
     struct kvm_cpuid_leaf cpuid[MAX_CPUID_LEAVES];
     unsigned nr_cpuid;
     uint64_t memslot_resets;
@@ -86,6 +90,7 @@ struct kvm_machine {
 /* One physical CPU. */
 struct kvm_engine {
     struct kvm_machine *machine;
+    struct kvm_engine *next;
     struct cpu *cur;
     struct kvm_state *running;
     pthread_t thread;

@@ -17,6 +17,7 @@
 
 #define ADDRESS 0x000ffffffffff000ull
 #define ENTRIES 512u
+#define NO_EXECUTE (1ull << 63)
 
 static void note_repair(struct kvm_engine *e, uint64_t linear)
 {
@@ -24,21 +25,20 @@ static void note_repair(struct kvm_engine *e, uint64_t linear)
 
     pthread_mutex_lock(&e->machine->lock);
     /* It may be any domain's table, and a frame that was one domain's can be another's now. */
-    for (space = e->machine->spaces; space != NULL; space = space->next) {
-        if (space->nr_repairs < MAX_REPAIRS)
-            space->repairs[space->nr_repairs] = linear;
-        space->nr_repairs++;
-    }
+    for (space = e->machine->spaces; space != NULL; space = space->next)
+        space->repairs[space->noted++ % MAX_REPAIRS] = linear;
     pthread_mutex_unlock(&e->machine->lock);
 }
 
-void kvm_store_pte(void *engine, uint64_t *pte, uint64_t value)
+int kvm_store_pte(void *engine, uint64_t *pte, uint64_t old, uint64_t value)
 {
     struct kvm_engine *e = engine;
-    uint64_t old = __atomic_exchange_n(pte, value, __ATOMIC_SEQ_CST);
 
+    if (!__atomic_compare_exchange_n(pte, &old, value, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+        return 0;
     if (e->machine->findings.shadow_tables && old & 1 && old != value)
         note_repair(e, LINEAR_BASE + (uint64_t)((uint8_t *)pte - e->machine->memory));
+    return 1;
 }
 
 void kvm_release_table(void *engine, uint64_t mfn)
@@ -59,7 +59,8 @@ void kvm_flush_tlb(void *engine, int scope)
     for (space = e->machine->spaces; space != NULL; space = space->next)
         space->flushes++;
     pthread_mutex_unlock(&e->machine->lock);
-    kvm_see_out(e);
+    kvm_hold(e);
+    kvm_unhold(e);
 }
 
 void kvm_flush_page(void *engine, uint64_t address)
@@ -68,43 +69,81 @@ void kvm_flush_page(void *engine, uint64_t address)
     kvm_flush_tlb(engine, FLUSH_ALL);
 }
 
-/* More than fits was noted: drop all shadow tables, by making the memory slot anew. */
-static int drop_everything(struct kvm_state *s)
+/* With the lock held: whether more was noted than fits. */
+static int must_drop(const struct kvm_space *space)
+{
+    return space->noted - space->done > MAX_REPAIRS;
+}
+
+/* All shadow tables go with the memory slot, which is made anew. */
+static int remake_slot(struct kvm_state *s)
 {
     struct kvm_machine *m = s->machine;
     struct kvm_userspace_memory_region region = {.slot = 0};
+    uint64_t noted;
 
-    m->memslot_resets++;
+    pthread_mutex_lock(&m->lock);
+    noted = s->space->noted;
+    pthread_mutex_unlock(&m->lock);
     if (ioctl(s->space->vm, KVM_SET_USER_MEMORY_REGION, &region) != 0)
         return -1;
     region.memory_size = m->memory_bytes;
     region.userspace_addr = (uintptr_t)m->memory;
-    return ioctl(s->space->vm, KVM_SET_USER_MEMORY_REGION, &region);
+    if (ioctl(s->space->vm, KVM_SET_USER_MEMORY_REGION, &region) != 0)
+        return -1;
+    pthread_mutex_lock(&m->lock);
+    s->space->done = noted;
+    pthread_mutex_unlock(&m->lock);
+    m->memslot_resets++;
+    return 0;
 }
 
-/* Before guest code runs: everything noted goes into the vcpu's list, and the entry leads over the stub. */
+int kvm_drop_everything(struct kvm_engine *e, struct kvm_state *s)
+{
+    struct kvm_machine *m = e->machine;
+    struct kvm_engine *other;
+    int rc = 0, must;
+
+    pthread_mutex_lock(&m->dropping);
+    pthread_mutex_lock(&m->lock);
+    must = must_drop(s->space); /* unless another vcpu has done it */
+    pthread_mutex_unlock(&m->lock);
+    if (must) {
+        /* While the memory is away no other vcpu of the domain may look for it. */
+        for (other = m->engines; other != NULL; other = other->next)
+            if (other != e)
+                kvm_hold(other);
+        rc = remake_slot(s);
+        for (other = m->engines; other != NULL; other = other->next)
+            if (other != e)
+                kvm_unhold(other);
+    }
+    pthread_mutex_unlock(&m->dropping);
+    return rc;
+}
+
+/* Before guest code runs: everything noted goes into the vcpu's list, and the entry leads over the stub.  Several vcpus
+ * of a domain may make the same repairs: none enters before those are done that it must have seen. */
 int kvm_prepare_repairs(struct kvm_engine *e, struct kvm_state *s)
 {
     struct kvm_space *space = s->space;
     int flush = !e->machine->findings.shadow_tables && s->flushes_seen != space->flushes;
-    uint32_t count;
+    uint32_t count = 0;
+    uint64_t number;
 
     pthread_mutex_lock(&e->machine->lock);
-    count = space->nr_repairs;
-    if (count > MAX_REPAIRS)
-        space->nr_repairs = 0;
-    else
-        memcpy(s->repairs->address, space->repairs, count * sizeof(uint64_t));
+    if (must_drop(space)) {
+        pthread_mutex_unlock(&e->machine->lock);
+        return -1;
+    }
+    for (number = space->done; number != space->noted; number++)
+        s->repairs->address[count++] = space->repairs[number % MAX_REPAIRS];
+    s->repairs_next = space->noted;
     s->flushes_next = space->flushes;
     pthread_mutex_unlock(&e->machine->lock);
-    if (count > MAX_REPAIRS) {
-        if (drop_everything(s) != 0)
-            return -1;
-        count = 0;
-    }
     if (count == 0 && !flush)
         return 0;
-    s->repairs->count = s->nr_repairs = count;
+    s->repairs->count = count;
     s->repairs->flush = (uint32_t)flush;
     kvm_load_repair(s);
     return 1;
@@ -114,22 +153,23 @@ void kvm_repairs_made(struct kvm_engine *e, struct kvm_state *s)
 {
     struct kvm_space *space = s->space;
 
-    /* Others may have noted more meanwhile. */
+    /* Others may have noted more meanwhile, or made more. */
     pthread_mutex_lock(&e->machine->lock);
-    if (space->nr_repairs <= MAX_REPAIRS) {
-        space->nr_repairs -= s->nr_repairs;
-        memmove(space->repairs, space->repairs + s->nr_repairs, space->nr_repairs * sizeof(uint64_t));
+    if (space->done < s->repairs_next) {
+        e->repaired += s->repairs_next - space->done;
+        space->done = s->repairs_next;
     }
     pthread_mutex_unlock(&e->machine->lock);
-    e->repaired += s->nr_repairs;
     s->flushes_seen = s->flushes_next;
 }
 
-int kvm_walk(const struct kvm_machine *m, const struct cpu *cpu, uint64_t address, uint64_t *physical)
+int kvm_walk(const struct kvm_machine *m, const struct cpu *cpu, uint64_t address, uint64_t *physical,
+             uint32_t *refused)
 {
     uint64_t table = (cpu->user ? cpu->user_cr3 : cpu->kernel_cr3) & ADDRESS;
     int shift;
 
+    *refused = 0;
     for (shift = 39; shift >= 12; shift -= 9) {
         uint64_t entry;
         if (table + PAGE > m->memory_bytes)
@@ -138,6 +178,7 @@ int kvm_walk(const struct kvm_machine *m, const struct cpu *cpu, uint64_t addres
                                 __ATOMIC_RELAXED);
         if (!(entry & 1) || (shift > 12 && shift < 39 && entry & 0x80))
             return 0;
+        *refused |= (uint32_t)(~entry & (PF_WRITE | PF_USER)) | (entry & NO_EXECUTE ? PF_FETCH : 0);
         table = entry & ADDRESS;
     }
     *physical = table | (address & (PAGE - 1));

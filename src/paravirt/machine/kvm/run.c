@@ -38,7 +38,7 @@ static int state_is_whole(struct kvm_state *s)
            events.exception.nr != 4;
 }
 
-enum outcome { OUTCOME_EXIT, OUTCOME_NOTHING, OUTCOME_AGAIN };
+enum outcome { OUTCOME_EXIT, OUTCOME_NOTHING, OUTCOME_AGAIN, OUTCOME_DROP };
 
 /* KVM_RUN was interrupted. */
 static enum outcome interrupted(struct kvm_engine *e, struct kvm_state *s, struct cpu *cpu, int repairing)
@@ -85,8 +85,7 @@ static enum outcome run_once(struct kvm_engine *e, struct kvm_state *s, struct c
             kvm_repairs_made(e, s);
         if (kvm_has_only_repaired(s))
             return OUTCOME_NOTHING;
-        kvm_take_io(s, cpu, exit);
-        return OUTCOME_EXIT;
+        return kvm_take_io(s, cpu, exit) ? OUTCOME_EXIT : OUTCOME_NOTHING;
     }
     kvm_take_failure(s, cpu, exit);
     return OUTCOME_EXIT;
@@ -99,13 +98,11 @@ static enum outcome run_guest(struct kvm_engine *e, struct kvm_state *s, struct 
 
     kvm_load_guest(s, cpu);
     repairing = kvm_prepare_repairs(e, s);
-    if (repairing < 0) {
-        *exit = kvm_gives_up("the host's KVM refuses to make its memory anew", ENOMEM);
-        return OUTCOME_EXIT;
-    }
+    if (repairing < 0)
+        return OUTCOME_DROP;
     s->run->immediate_exit = 0;
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    if (e->kicked)
+    if (e->kicked || __atomic_load_n(&e->held, __ATOMIC_SEQ_CST))
         return OUTCOME_NOTHING; /* what was loaded is loaded again */
     e->entries++;
     for (tries = 0; tries < MAX_RETRIES; tries++) {
@@ -126,6 +123,10 @@ static enum outcome enter(struct kvm_engine *e, struct kvm_state *s, struct cpu 
         return OUTCOME_NOTHING;
     outcome = run_guest(e, s, cpu, exit);
     kvm_leave_guest_code(e);
+    if (outcome == OUTCOME_DROP && kvm_drop_everything(e, s) != 0) {
+        *exit = kvm_gives_up("the host's KVM refuses to make its memory anew", ENOMEM);
+        return OUTCOME_EXIT;
+    }
     return outcome;
 }
 
@@ -199,6 +200,7 @@ static void engine_reserved_entries(void *engine, uint64_t *entries)
 
 const struct cpu_ops kvm_ops = {
     .name = "kvm",
+    .parallel = 1,
     .run = engine_run,
     .kick = kvm_kick,
     .set_deadline = kvm_set_deadline,
@@ -227,14 +229,21 @@ struct kvm_engine *kvm_engine_open(struct kvm_machine *machine)
     if (e == NULL)
         return NULL;
     e->machine = machine;
+    e->next = machine->engines;
+    machine->engines = e;
     kvm_catch_kicks();
     return e;
 }
 
 void kvm_engine_close(struct kvm_engine *e)
 {
+    struct kvm_engine **link;
+
     if (e == NULL)
         return;
+    for (link = &e->machine->engines; *link != e; link = &(*link)->next)
+        ;
+    *link = e->next;
     if (e->have_timer)
         timer_delete(e->timer);
     free(e);

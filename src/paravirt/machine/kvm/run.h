@@ -10,6 +10,11 @@
 #define RFLAGS_ALWAYS 2ull
 #define RFLAGS_TF 0x100ull
 #define RFLAGS_RF 0x10000ull
+#define PF_PRESENT 1u
+#define PF_WRITE 2u
+#define PF_USER 4u
+#define PF_RESERVED 8u
+#define PF_FETCH 16u
 #define RFLAGS_GUEST 0x254fd5ull /* what of the flags is the guest's own */
 
 /* kick.c */
@@ -19,8 +24,7 @@ void kvm_set_deadline(void *engine, uint64_t deadline);
 /* Guest code is about to run; 0: it may not, somebody holds the engine. */
 int kvm_enter_guest_code(struct kvm_engine *e);
 void kvm_leave_guest_code(struct kvm_engine *e);
-/* From any thread: wait until the engine is out of guest code.  What is noted before will be done before it is back. */
-void kvm_see_out(struct kvm_engine *e);
+/* From any thread: see the engine out of guest code, and keep it out.  What is noted before is done before it is back. */
 void kvm_hold(void *engine);
 void kvm_unhold(void *engine);
 
@@ -39,15 +43,19 @@ void kvm_get_fxsave(void *engine, struct cpu *cpu, uint8_t *image);
 void kvm_set_fxsave(void *engine, struct cpu *cpu, const uint8_t *image);
 
 /* pagetables.c */
-void kvm_store_pte(void *engine, uint64_t *pte, uint64_t value);
+int kvm_store_pte(void *engine, uint64_t *pte, uint64_t old, uint64_t value);
 void kvm_release_table(void *engine, uint64_t mfn);
 void kvm_flush_tlb(void *engine, int scope);
 void kvm_flush_page(void *engine, uint64_t address);
-/* 1: the entry leads over the stub that repairs; 0: nothing was to be done; -1: the host refuses. */
+/* Out of guest code: more was noted than fits, so that everything is dropped.  0, or -1: the host refuses. */
+int kvm_drop_everything(struct kvm_engine *e, struct kvm_state *s);
+/* 1: the entry leads over the stub that repairs; 0: nothing was to be done; -1: everything is to be dropped first. */
 int kvm_prepare_repairs(struct kvm_engine *e, struct kvm_state *s);
 void kvm_repairs_made(struct kvm_engine *e, struct kvm_state *s);
-/* The frame and offset behind an address of the guest's, by its own tables; 0: none. */
-int kvm_walk(const struct kvm_machine *m, const struct cpu *cpu, uint64_t address, uint64_t *physical);
+/* The frame and offset behind an address of the guest's, by its own tables; 0: none.  *refused: what of a page fault's
+ * error code the tables do not allow there. */
+int kvm_walk(const struct kvm_machine *m, const struct cpu *cpu, uint64_t address, uint64_t *physical,
+             uint32_t *refused);
 
 /* exits.c */
 /* This guest cannot go on: a static text, and a number for it. */
@@ -55,7 +63,8 @@ struct cpu_exit kvm_gives_up(const char *why, uint32_t number);
 void kvm_take_failure(struct kvm_state *s, struct cpu *cpu, struct cpu_exit *exit);
 /* Whether it was the stub behind that which repairs page tables: no guest code ran. */
 int kvm_has_only_repaired(const struct kvm_state *s);
-void kvm_take_io(struct kvm_state *s, struct cpu *cpu, struct cpu_exit *exit);
+/* 0: there is nothing for the hypervisor to do, and guest code goes on. */
+int kvm_take_io(struct kvm_state *s, struct cpu *cpu, struct cpu_exit *exit);
 void kvm_take_plain(struct kvm_state *s, struct cpu *cpu);
 
 #endif

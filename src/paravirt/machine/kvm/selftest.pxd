@@ -17,4 +17,5 @@ cdef class Bench:
     cdef CpuOps* ops
     cdef void* handle
     cdef Cpu cpu
+    cdef void* other
     cdef Stop stop

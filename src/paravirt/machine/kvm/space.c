@@ -70,6 +70,7 @@ struct kvm_machine *kvm_machine_open(void *memory, uint64_t size, const struct k
     m->trampoline_base = (size + (2u << 20) - 1) & ~(uint64_t)((2u << 20) - 1);
     m->findings = *findings;
     pthread_mutex_init(&m->lock, NULL);
+    pthread_mutex_init(&m->dropping, NULL);
     m->fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
     if (m->fd < 0) {
         snprintf(error, error_size, "/dev/kvm cannot be opened: %s", strerror(errno));
@@ -90,6 +91,7 @@ void kvm_machine_close(struct kvm_machine *m)
     if (m->fd >= 0)
         close(m->fd);
     pthread_mutex_destroy(&m->lock);
+    pthread_mutex_destroy(&m->dropping);
     free(m);
 }
 

@@ -471,10 +471,10 @@ static int engine_run(void *engine, struct cpu *cpu, cpu_handler handler, void *
     return error;
 }
 
-static void engine_store_pte(void *engine, uint64_t *pte, uint64_t value)
+static int engine_store_pte(void *engine, uint64_t *pte, uint64_t old, uint64_t value)
 {
     (void)engine;
-    __atomic_store_n(pte, value, __ATOMIC_RELEASE);
+    return __atomic_compare_exchange_n(pte, &old, value, 0, __ATOMIC_RELEASE, __ATOMIC_RELAXED);
 }
 
 static void *engine_new_state(void *engine, const struct cpu *cpu)
