@@ -199,7 +199,7 @@ def _hosting_rows() -> list[Row]:
         made.append(row(f"work_{count}", "%", meaning, lower=False))
     made.append(
         Row("hosting_two", "x", "hosting", "work of two domains on two physical CPUs, of what one does", False,
-            targets=(Target(1 / 0.9, (NATIVE,), KVM),))
+            targets=(Target(1 / 0.9, (NATIVE,)), Target(1 / 0.9, (NATIVE,), KVM)))
     )  # fmt: skip
     made.append(
         Row("hosting_two_vcpus", "x", "hosting", "work of a domain's two vcpus on two physical CPUs, of what one does",
