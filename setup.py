@@ -25,7 +25,7 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 SOURCE = Path("src")
-COMPILED_FOLDERS = ("machine", "hypervisor")
+COMPILED_FOLDERS = ("machine", "hypervisor", "domain0")
 DIRECTIVE = re.compile(r"^# cython:", re.MULTILINE)
 COMPILE_ARGS = ["-O2", "-g0", "-fno-strict-aliasing", "-Wno-unused-function", "-Wno-unused-variable"]
 CYTHON_DIRECTIVES = {"language_level": 3, "annotation_typing": True, "embedsignature": True}

@@ -30,6 +30,7 @@ MODULES = (
     "version",
     "features",
     "nmi",
+    "io.blkif",
 )
 HEADER = "paravirt_abi.h"
 PXD = "constants.pxd"

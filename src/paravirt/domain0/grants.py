@@ -147,10 +147,14 @@ class MappedGrant:
 
 
 class Grants:
-    """Domain 0's use of the other domains' grants, on one machine."""
+    """Domain 0's use of the other domains' grants, on one machine.
+
+    Attributes:
+        host: the machine's hypervisor.
+    """
 
     def __init__(self, host: Host) -> None:
-        self._host = host
+        self._host = self.host = host
 
     def map(self, domid: int, ref: int, *, readonly: bool = False) -> MappedGrant:
         """Map one grant; unmap it, or use it in a ``with`` statement.

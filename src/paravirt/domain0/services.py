@@ -16,13 +16,21 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from paravirt.domain0.ring import GuestProtocolError
 from paravirt.errors import HypervisorBug
 from paravirt.hypervisor.views import Domain, Host
 
 T = TypeVar("T")
+
+
+class NativeServer(Protocol):
+    """Something with a PortServer (``hypervisor/records.pxd``)."""
+
+    @property
+    def address(self) -> int:
+        """Where that is."""
 
 
 class Channel:
@@ -35,12 +43,21 @@ class Channel:
         self.remote_domid = remote_domid
         self.port = port
         self.is_open = True
+        self._server: NativeServer | None = None  # lives as long as the channel
 
     def notify(self) -> None:
         """Send the other domain an event; nothing happens when the channel has been closed."""
         with self._host.lock:
             if self.is_open:
                 self._domain.notify(self.port)
+
+    def serve_natively(self, server: NativeServer) -> None:
+        """Have native code answer guests' events until the channel is closed; the handler is called for what it
+        leaves."""
+        self._server = server
+        with self._host.lock:
+            if self.is_open:
+                self._domain.serve_port(self.port, server.address)
 
     def close(self) -> None:
         """Its events are not handled any more; once is enough."""

@@ -7,6 +7,7 @@ cdef void apply_posted(Domain* d) noexcept nogil
 cdef i64 send_virq(Vcpu* v, u32 virq) noexcept nogil
 cdef i64 send_global_virq(Domain* d, u32 virq) noexcept nogil
 cdef i64 evtchn_send(Host* host, Domain* d, u32 port) noexcept nogil
+cdef i64 send_from_guest(Vcpu* v, u32 port) noexcept nogil
 cdef i64 unmask(Domain* d, u32 port) noexcept nogil
 
 # What a vcpu has to look at.

@@ -167,6 +167,7 @@ def free_port(d: DomainPtr, port: u32) -> cython.void:
     p.remote_domid = 0
     p.remote_port = 0
     p.virq = 0
+    p.server = cython.NULL
 
 
 # --- pending bits -------------------------------------------------------------------------------------------
@@ -350,6 +351,21 @@ def evtchn_send(host: HostPtr, d: DomainPtr, port: u32) -> i64:
         return 0
     # Through an unbound port it is dropped in silence: the peer has gone, or has not come yet.
     return 0 if p.state == PORT_UNBOUND else -EINVAL
+
+
+def send_from_guest(v: VcpuPtr, port: u32) -> i64:
+    """The same by a running vcpu, whose thread does what Domain 0 has to do then itself, if that is native."""
+    d: DomainPtr = v.domain
+    peer: DomainPtr
+    p: PortPtr
+    if port_is_valid(d, port) and d.ports[port].state == PORT_INTERDOMAIN and not v.pcpu.errand:
+        p = cython.address(d.ports[port])
+        peer = d.host.domains[p.remote_domid]
+        if peer != cython.NULL and port_is_valid(peer, p.remote_port):
+            if peer.ports[p.remote_port].server != cython.NULL:
+                v.pcpu.errand = p.remote_port
+                return 0
+    return evtchn_send(d.host, d, port)
 
 
 def unmask(d: DomainPtr, port: u32) -> i64:

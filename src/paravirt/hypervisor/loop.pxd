@@ -40,6 +40,7 @@ cdef extern from *:
         pthread_mutex_lock(mutex);
     }
     """
+    i64 add_atomically "__sync_add_and_fetch" (i64* word, i64 by) noexcept nogil
     void lock_soon "paravirt_lock_soon" (pthread_mutex_t* mutex) noexcept nogil
     void init_lock "paravirt_init_lock" (pthread_mutex_t* mutex) noexcept nogil
     int cond_wait_until "paravirt_cond_wait_until" (pthread_cond_t* cond, pthread_mutex_t* mutex,
@@ -52,6 +53,7 @@ cdef void set_alarm(Pcpu* pcpu, Vcpu* v) noexcept nogil
 cdef void advance_virtual_time(Host* host, Vcpu* v) noexcept nogil
 cdef void time_passed(Pcpu* pcpu, Vcpu* v) noexcept nogil
 cdef void carry_out(Pcpu* pcpu, Vcpu* v, const CpuExit* exit) noexcept nogil
+cdef void run_errand(Pcpu* pcpu, Vcpu* v) noexcept nogil
 cdef void do_rdtsc(Host* host, Vcpu* v, bint with_aux) noexcept nogil
 cdef bint wait_for_work(Pcpu* pcpu) noexcept nogil
 cdef void enter_guest(Pcpu* pcpu, Vcpu* v) noexcept nogil

@@ -57,6 +57,16 @@ cdef enum PortState:
     PORT_VIRQ = 5
     PORT_IPI = 6
 
+# Native code of Domain 0's behind a port of its own, which the thread whose guest sends an event there runs itself.
+ctypedef struct PortServer:
+    # Called without the machine lock; gives one use back.  What is to be done then: ServerAnswer.
+    u32 (*serve)(PortServer* server) noexcept nogil
+    i64 uses             # the port is one; changed by atomic operations
+
+cdef enum ServerAnswer:
+    SERVER_ANSWERS = 1   # the other end gets an event
+    SERVER_LEAVES = 2    # something is left to Domain 0's thread
+
 ctypedef struct Port:
     u8 state
     u8 priority          # FIFO: 0 (highest) to 15
@@ -68,6 +78,7 @@ ctypedef struct Port:
     u32 notify_vcpu
     u32 last_vcpu        # FIFO: where it was queued last
     u32 last_priority
+    PortServer* server   # Domain 0's, or NULL
 
 # --- page tables ----------------------------------------------------------------------------------------------
 
@@ -269,6 +280,7 @@ ctypedef struct Stats:
     u64 python_hypercalls
     u64 most_work          # of one stretch with the machine lock held, in looks at page-table entries
     u64 most_handler_ns    # of one exit
+    u64 errand_ns          # what physical CPUs spent on Domain 0's work
 
 # A physical CPU: a thread that runs vcpus, one at a time, on an engine of its own.  `current` is the vcpu whose state
 # and translations the engine has, whether it runs or not; a vcpu is the current one of at most one physical CPU.
@@ -283,6 +295,7 @@ ctypedef struct Pcpu:
     u8 kicked
     u8 idle
     u8 need_resched
+    u32 errand           # Domain 0's port whose server is to run before the guest goes on; 0: none
     pthread_cond_t wake
 
 ctypedef i64 (*hypercall_fn)(Host* host, Vcpu* vcpu, u64* args) noexcept nogil
@@ -346,5 +359,6 @@ ctypedef Domain* DomainPtr
 ctypedef Pcpu* PcpuPtr
 ctypedef Host* HostPtr
 ctypedef Port* PortPtr
+ctypedef PortServer* PortServerPtr
 ctypedef TrapEntry* TrapEntryPtr
 ctypedef Callback* CallbackPtr

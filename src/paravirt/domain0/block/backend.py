@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 from paravirt.abi.io.blkif import (
@@ -16,12 +16,13 @@ from paravirt.abi.io.blkif import (
     VDISK_READONLY,
 )
 from paravirt.abi.io.xenbus import XenbusStateClosed, XenbusStateClosing, XenbusStateConnected
+from paravirt.domain0.block.direct import DirectRing
 from paravirt.domain0.block.image import SECTOR_SIZE, Image
 from paravirt.domain0.block.queue import Queue
 from paravirt.domain0.block.rate import RateLimit
 from paravirt.domain0.block.requests import MAX_INDIRECT_SEGMENTS, Request, RequestError
 from paravirt.domain0.block.transfers import DiskJob, Transfer
-from paravirt.domain0.devices.backend import Backend, Facilities
+from paravirt.domain0.devices.backend import Backend, Facilities, MappedRing
 from paravirt.domain0.devices.nodes import DeviceNodes, FrontendNodes
 from paravirt.domain0.ring import GuestProtocolError
 
@@ -75,7 +76,7 @@ class BlockBackend(Backend):
     Attributes:
         unit: bytes that a sector number counts: 512, as every frontend has it, unless this one says that it counts
             the disk's own sectors.
-        counts: what it has done.
+        is_revoked: the disk has been taken away from its guest.
     """
 
     def __init__(
@@ -85,11 +86,19 @@ class BlockBackend(Backend):
         self.image = image
         self.options = options = options or DiskOptions()
         self.unit = SECTOR_SIZE
-        self.counts = Counts()
+        self._counts = Counts()
         self._readonly = image.readonly or options.is_cdrom
         self._limit = RateLimit(options.rate) if options.rate else None
         self._queues: list[Queue] = []
-        self._is_revoked = False
+        self.is_revoked = False
+
+    @property
+    def counts(self) -> Counts:
+        """What it has done."""
+        counts = replace(self._counts)
+        for queue in self._queues:
+            _add(counts, queue)
+        return counts
 
     def counted(self) -> Mapping[str, int]:
         """Its :class:`Counts`."""
@@ -149,7 +158,7 @@ class BlockBackend(Backend):
         is taken away. One that broke the rules, or begins anew, gets no more answers: its rings may be something else
         by now.
         """
-        finish = (self._is_revoked or self._state.frontend == XenbusStateClosed) and self.fault is None
+        finish = (self.is_revoked or self._state.frontend == XenbusStateClosed) and self.fault is None
         # Who unplugs a disk that is in use holds requests back; there is no waiting without time.
         linger = not self._state.is_online and not self.facilities.deterministic
         queues, self._queues = self._queues, []
@@ -163,6 +172,7 @@ class BlockBackend(Backend):
 
         for queue in queues:
             queue.close(closed, finish=finish, linger=linger)
+            _add(self._counts, queue)
         if not queues:
             done()
 
@@ -172,7 +182,7 @@ class BlockBackend(Backend):
         Linux waits for every request that it has made, for ever. Therefore the ring is served until it has closed the
         disk, or has had the time to; on Xen, where the backend goes at once, it is left waiting.
         """
-        self._is_revoked = True
+        self.is_revoked = True
         for queue in self._queues:
             queue.hurry()
         if self.state not in (XenbusStateConnected, XenbusStateClosing) or self.facilities.deterministic:
@@ -195,7 +205,7 @@ class BlockBackend(Backend):
             RequestError: the disk has not all of its bytes, or may not be used so.
         """
         offset = request.sector * self.unit
-        if self._is_revoked:
+        if self.is_revoked:
             raise RequestError("the disk has been taken away")
         if request.operation != BLKIF_OP_READ and self._readonly:
             raise RequestError("the disk is read-only")
@@ -211,13 +221,26 @@ class BlockBackend(Backend):
             raise RequestError("parts of sectors")
         return offset
 
+    @property
+    def may_write(self) -> bool:
+        """Whether the guest may."""
+        return not self._readonly
+
+    def direct_ring(self, ring: MappedRing) -> DirectRing | None:
+        """One of its rings, for requests that need no waiting, if they need nothing else either."""
+        fd = self.image.direct_fd
+        if fd < 0 or self._limit or self.is_revoked or self.facilities.deterministic:
+            return None
+        host = self.facilities.grants.host
+        return DirectRing(host, ring.addresses, ring.entries, fd, self.unit, self.options.sector_size)
+
     def submit(self, job: DiskJob) -> None:
         """Have a job run; domains take turns."""
         self.facilities.io.submit(self.nodes.domid, job)
 
     def delay(self) -> float:
         """Seconds until the device may transfer more."""
-        return self._limit.wait() if self._limit and not self._is_revoked else 0.0
+        return self._limit.wait() if self._limit and not self.is_revoked else 0.0
 
     def charge(self, transfer: Transfer) -> None:
         """A request begins."""
@@ -226,7 +249,7 @@ class BlockBackend(Backend):
 
     def count(self, transfer: Transfer) -> None:
         """A request has ended."""
-        counts, length = self.counts, transfer.request.length
+        counts, length = self._counts, transfer.request.length
         if transfer.status != BLKIF_RSP_OKAY:
             counts.errors += 1
         elif transfer.request.operation == BLKIF_OP_READ:
@@ -252,3 +275,12 @@ class BlockBackend(Backend):
     @property
     def _can_discard(self) -> bool:
         return self.options.discard and not self._readonly and self.image.discard_granularity > 0
+
+
+def _add(counts: Counts, queue: Queue) -> None:
+    """Count what a queue's ring did by itself."""
+    read_requests, read_bytes, write_requests, written_bytes = queue.counted()
+    counts.read_requests += read_requests
+    counts.read_bytes += read_bytes
+    counts.write_requests += write_requests
+    counts.written_bytes += written_bytes

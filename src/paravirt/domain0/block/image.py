@@ -39,11 +39,14 @@ class Image(ABC):
         size: bytes, a multiple of 512.
         readonly: it cannot be written.
         discard_granularity: bytes that can be discarded at least; 0: none can.
+        direct_fd: a file or block device that holds the disk's bytes and nothing else, which may be read and written
+            without asking; -1: there is none.
     """
 
     size: int
     readonly: bool
     discard_granularity: int = 0
+    direct_fd: int = -1
 
     @abstractmethod
     def read(self, offset: int, buffers: Buffers) -> None:
@@ -68,6 +71,14 @@ class Image(ABC):
     def write_at_once(self, offset: int, buffers: Buffers) -> bool:
         """Like :meth:`write`, if that will hardly take long: whether it was done."""
         return False
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether writes to :attr:`direct_fd` hardly take long at present."""
+        return False
+
+    def was_slow(self) -> None:  # noqa: B027 - nothing is to be done where nobody writes so
+        """One did."""
 
     def discard(self, offset: int, length: int) -> None:
         """What stands there does not matter any more; it reads as zeros or as before."""
@@ -185,14 +196,18 @@ class Pace:
         """Whether to try."""
         return self._clock() >= self._paused_until
 
+    def was_slow(self) -> None:
+        """Pause."""
+        self._paused_until = self._clock() + self._pause
+        self._pause = min(2 * self._pause, self.LONGEST_PAUSE)
+
     def __enter__(self) -> None:
         self._began = self._clock()
 
     def __exit__(self, *_: object) -> None:
         now = self._clock()
         if now - self._began > self.SLOW:
-            self._paused_until = now + self._pause
-            self._pause = min(2 * self._pause, self.LONGEST_PAUSE)
+            self.was_slow()
         elif now - self._paused_until > self._pause:
             self._pause = self.FIRST_PAUSE
 
@@ -209,6 +224,7 @@ class RawImage(Image):
         self.size = size_of(self._fd)
         self.readonly = readonly
         self.discard_granularity = 0 if readonly else 4096
+        self.direct_fd = self._fd
         self._pace = Pace()
 
     def read(self, offset: int, buffers: Buffers) -> None:
@@ -231,10 +247,19 @@ class RawImage(Image):
 
         Where a file system can say beforehand whether it would wait (RWF_NOWAIT), it can for reads only.
         """
-        if not self._pace.is_quick or len(buffers) > MAX_BUFFERS:
+        if not self.is_quick or len(buffers) > MAX_BUFFERS:
             return False
         with self._pace:
             return os.pwritev(self._fd, buffers, offset) == length_of(buffers)
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether none took long lately."""
+        return self._pace.is_quick
+
+    def was_slow(self) -> None:
+        """One did."""
+        self._pace.was_slow()
 
     def flush(self) -> None:
         """Have the host's disk keep what was written."""

@@ -61,7 +61,11 @@ class Queue:
         except BaseException:
             self._ring.unmap()
             raise
-        self._frames = GrantCache(facilities.grants, domid, persistent * KEPT_FOR_EACH * self._ring.entries)
+        self._direct = device.direct_ring(self._ring) if persistent else None
+        on_keep = self._direct.keep if self._direct is not None else None
+        self._frames = GrantCache(facilities.grants, domid, persistent * KEPT_FOR_EACH * self._ring.entries, on_keep)
+        if self._direct is not None:
+            self._channel.serve_natively(self._direct)
         self._backlog: deque[bytes] = deque()
         self._in_flight = 0
         self._is_waiting = False
@@ -79,6 +83,7 @@ class Queue:
             finish: do and answer all that the frontend has put into the ring; else, answer nothing any more.
             linger: and what it still puts into it, while that goes on, for some seconds at most.
         """
+        self._take_back()
         self._closed = done
         if finish:
             if linger:
@@ -91,8 +96,13 @@ class Queue:
 
     def hurry(self) -> None:
         """Whatever was waited for before the next request, it need not be any more."""
+        self._take_back()
         self._is_waiting = False
         self._serve()
+
+    def counted(self) -> tuple[int, int, int, int]:
+        """What was done without Python: requests and bytes read, requests and bytes written."""
+        return self._direct.counts() if self._direct is not None else (0, 0, 0, 0)
 
     def completed(self, jobs: Sequence[DiskJob]) -> None:
         """Answer the requests of jobs that have run, and let the frontend see all answers."""
@@ -113,6 +123,8 @@ class Queue:
             self._channel.notify()
         if not self._in_flight and (self._backlog or self._closed is not None):
             self._services.post(self._serve)
+        elif jobs:
+            self._hand_over()
 
     def _leave(self) -> None:
         """The ring is nothing to us any more."""
@@ -149,6 +161,13 @@ class Queue:
             self._serve()
 
     def _go_on(self) -> None:
+        if self._direct is not None and self._answers:
+            is_answered, is_left = self._direct.serve()
+            if is_answered:
+                self._channel.notify()
+            if not is_left:
+                return
+            self._take_back()
         try:
             self._look()
         except RingError:
@@ -177,8 +196,25 @@ class Queue:
             self._services.post(self._serve)
         elif self._closed is None:
             self._device.measure()
+            self._hand_over()
         elif not self._lingers:
             self._wind_up()
+
+    def _hand_over(self) -> None:
+        """Nothing is to be done: what needs no waiting can be done without Python from now on."""
+        device, image = self._device, self._device.image
+        if self._direct is None or self._in_flight or self._backlog or self._closed is not None or device.is_revoked:
+            return
+        self._direct.hand_over(self._ring.position, image.size, device.may_write and image.is_quick)
+
+    def _take_back(self) -> None:
+        """The ring is Python's, from where it is now."""
+        position = self._direct.take_back() if self._direct is not None else None
+        if position is not None:
+            requests, responses, was_slow = position
+            self._ring.resume(requests, responses)
+            if was_slow:
+                self._device.image.was_slow()
 
     def _work(self) -> None:
         """Begin what can be begun: a barrier waits for all requests before it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -34,9 +34,13 @@ class GrantCache:
 
     Parameters:
         keep: how many stay mapped at most; 0: none, each is mapped for its request.
+        on_keep: is told the reference and the machine address of one that stays mapped, writable.
     """
 
-    def __init__(self, grants: Grants, domid: int, keep: int) -> None:
+    def __init__(
+        self, grants: Grants, domid: int, keep: int, on_keep: Callable[[int, int], None] | None = None
+    ) -> None:
+        self._on_keep = on_keep
         self._grants = grants
         self._domid = domid
         self._keep = keep
@@ -63,6 +67,8 @@ class GrantCache:
         room = self._keep - len(kept)
         for ref in missing[:room] if room > 0 else ():
             kept[ref] = new.pop(ref)
+            if self._on_keep is not None:
+                self._on_keep(ref, kept[ref].address)
         return frames, list(new.values())
 
     def unmap(self, frames: Sequence[MappedGrant]) -> None:

@@ -60,6 +60,11 @@ class MappedRing(BackRing):
             self.unmap()
             raise
 
+    @property
+    def addresses(self) -> list[int]:
+        """Where its pages are in the machine's memory."""
+        return [page.address for page in self._pages]
+
     def unmap(self) -> None:
         """Give the pages back; the ring is not to be used any more."""
         self._grants.unmap_all(self._pages)

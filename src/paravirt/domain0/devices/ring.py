@@ -81,6 +81,15 @@ class BackRing:
         """Requests that were taken and have no response yet."""
         return (self._req_cons - self._rsp_prod) & INDEX_MASK
 
+    @property
+    def position(self) -> tuple[int, int]:
+        """The indices of requests that were taken, and of responses that were put in."""
+        return self._req_cons, self._rsp_prod
+
+    def resume(self, requests: int, responses: int) -> None:
+        """Go on at this position, up to which somebody else took requests and published responses."""
+        self._req_cons, self._rsp_prod, self._published = requests, responses, responses
+
     def waiting(self) -> int:
         """How many requests the frontend has put in that were not taken.
 

@@ -48,10 +48,10 @@ from cython.cimports.paravirt.hypervisor.events import (
     bind_virq,
     close_port,
     ensure_ports,
-    evtchn_send,
     expand_array,
     port_is_valid,
     reset_ports,
+    send_from_guest,
     set_priority,
     unmask,
 )
@@ -256,7 +256,7 @@ def carry_out(v: VcpuPtr, args: U64Ptr, command: u32, a: cython.pointer(Argument
     """One operation, on its copied argument."""
     d: DomainPtr = v.domain
     if command == EVTCHNOP_send:
-        return evtchn_send(d.host, d, a.port)
+        return send_from_guest(v, a.port)
     if command == EVTCHNOP_unmask:
         return unmask(d, a.port)
     if command == EVTCHNOP_close:

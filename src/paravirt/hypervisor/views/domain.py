@@ -36,6 +36,7 @@ from cython.cimports.paravirt.hypervisor.records import (
     DomainPtr,
     FramePtr,
     HostPtr,
+    PortServerPtr,
     VcpuPtr,
     i64,
     u32,
@@ -298,6 +299,13 @@ class Domain:
     def notify(self, port: int) -> int:
         """Send an event through a port of this domain's."""
         return ev.evtchn_send(self.rec.host, self.rec, port)
+
+    def serve_port(self, port: int, server: int) -> None:
+        """Have a :c:type:`PortServer` (records.pxd), by its address, answer events that guests send to this domain's
+        port; Domain 0's only, and until the port is closed.  The port is a use of it."""
+        self.rec.ports[cython.cast(u32, port)].server = cython.cast(
+            PortServerPtr, cython.cast(cython.p_void, cython.cast(uintptr_t, server))
+        )
 
     def close_port(self, port: int) -> None:
         """Close one of the domain's ports."""

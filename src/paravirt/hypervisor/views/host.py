@@ -463,6 +463,7 @@ class Host:
             "inside_ns": sum([getattr(engine, "inside_ticks", 0) for engine in self.engines]) * ticks,
             "handler_ns": s.handler_ns * ticks,
             "idle_ns": s.idle_ns * ticks,
+            "errand_ns": s.errand_ns * ticks,
             "most_work": s.most_work,
             "most_handler_ns": s.most_handler_ns * ticks,
         }
