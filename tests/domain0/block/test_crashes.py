@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Protocol
 
 import pytest
 
@@ -132,10 +133,16 @@ def may_be_found(history: Sequence[Sent], when: int) -> list[set[bytes]]:
     ]
 
 
+class Ticking(Protocol):
+    """What crashes now and then, and counts what happens."""
+
+    def tick(self) -> int: ...
+
+
 class Writer:
     """A frontend that sends what comes into its mind, some of it at a time."""
 
-    def __init__(self, front: BlockFront, disk: HostDisk, random: Random, can_discard: bool, content: bytes) -> None:
+    def __init__(self, front: BlockFront, disk: Ticking, random: Random, can_discard: bool, content: bytes) -> None:
         self.front, self.disk, self.random = front, disk, random
         initial = {number: content[number * SECTOR : (number + 1) * SECTOR] for number in range(SECTORS)}
         self.history = [Sent(blkif.BLKIF_OP_WRITE, initial, ALWAYS, ALWAYS)]

@@ -64,7 +64,10 @@ class NbdImage(Image):
         )
         try:
             self._socket = self._connect(address, path)
-            self.size, flags = self._go()
+            with contextlib.ExitStack() as on_failure:
+                on_failure.callback(self._socket.close)
+                self.size, flags = self._go()
+                on_failure.pop_all()
         except (OSError, struct.error, ValueError) as error:
             self._end()
             raise UserError(f"The disk image {str(path)!r} cannot be served by {PROGRAM}: {error}.") from error
