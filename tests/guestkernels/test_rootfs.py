@@ -18,7 +18,7 @@ mkdir -p $root/etc/systemd/network
 chroot() { shift; echo "$@" >> $root/etc/asked; }
 for word in "$@"; do
     case "$word" in
-        --customize-hook=*) set -- "$root"; eval "${word#--customize-hook=}" ;;
+        --essential-hook=* | --customize-hook=*) set -- "$root"; eval "${word#*-hook=}" ;;
         --include=*) echo "${word#--include=}" > $root/etc/included ;;
     esac
     archive=$word
@@ -57,6 +57,8 @@ def test_an_image(tmp_path: Path) -> None:
     assert content(image, "/etc/resolv.conf") == "nameserver 10.0.2.1\nsearch guest\n", "the router, not the host's"
     assert content(image, "/etc/asked") == "passwd -d root\nsystemctl enable systemd-networkd\n"
     assert "linux /vmlinuz root=/dev/xvda" in content(image, "/boot/grub/grub.cfg")
+    assert content(image, "/etc/initramfs-tools/conf.d/paravirt") == "MODULES=list\n"
+    assert content(image, "/usr/share/initramfs-tools/modules.d/paravirt") == "xen_blkfront\next4\n"
     assert {"systemd-sysv", "linux-image-amd64", "nano"} <= set(content(image, "/etc/included").strip().split(","))
     with pytest.raises(UserError, match="there already"):
         build_debian(image)

@@ -11,7 +11,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +33,11 @@ _HOMES: Final = {"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs", "fakeroot": 
 # The host's own server may be one that only the host reaches.
 _NAMES: Final = "nameserver 10.0.2.1\nsearch guest\n"
 _NETWORK: Final = "[Match]\nName=en* eth*\n[Network]\nDHCP=yes\n"
+# The kernel's ramdisk has what such a guest's disk needs, and not the drivers of every computer: GRUB reads a fifth.
+_RAMDISK: Final = {
+    "etc/initramfs-tools/conf.d/paravirt": "MODULES=list\n",
+    "usr/share/initramfs-tools/modules.d/paravirt": "xen_blkfront\next4\n",
+}
 # The links are kept by Debian's kernel packages: a new kernel is the one that is booted next.
 _MENU: Final = """\
 set timeout=1
@@ -74,6 +79,7 @@ def build_debian(
         archive, root = Path(scratch, "root.tar"), Path(scratch, "root")
         report(f"installing Debian ({suite})")
         hooks = [f"--customize-hook={hook}" for hook in _hooks(kernel)]
+        hooks += [f"--essential-hook={hook}" for hook in (_writing(_RAMDISK) if kernel else ())]
         _run([mmdebstrap, "--variant=apt", f"--include={','.join(wanted)}", *hooks, suite, str(archive)])
         report("making the file system")
         root.mkdir()
@@ -97,12 +103,16 @@ def _hooks(kernel: bool) -> list[str]:
         "etc/resolv.conf": _NAMES,
         "etc/systemd/network/80-dhcp.network": _NETWORK,
     }
-    hooks = []
     if kernel:
-        hooks.append('mkdir -p "$1/boot/grub"')
         files["boot/grub/grub.cfg"] = _MENU
-    hooks += [f'printf %s {shlex.quote(text)} > "$1/{name}"' for name, text in files.items()]
-    return [*hooks, 'chroot "$1" passwd -d root', 'chroot "$1" systemctl enable systemd-networkd']
+    return [*_writing(files), 'chroot "$1" passwd -d root', 'chroot "$1" systemctl enable systemd-networkd']
+
+
+def _writing(files: Mapping[str, str]) -> list[str]:
+    """Shell commands that write these files, and make their folders."""
+    folders = sorted({str(Path(name).parent) for name in files})
+    made = [f'mkdir -p "$1/{folder}"' for folder in folders]
+    return made + [f'printf %s {shlex.quote(text)} > "$1/{name}"' for name, text in files.items()]
 
 
 def _program(name: str) -> str:
