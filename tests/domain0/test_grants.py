@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import paravirt
 from paravirt import Machine
 from paravirt.abi import grant_table as abi
-from paravirt.domain0.grants import GrantError
+from paravirt.domain0.grants import GrantError, Grants
 from paravirt.errors import HypervisorBug
 from paravirt.hypervisor.audit import require_clean
 from paravirt.hypervisor.hypercalls.grant_frames import grants_of
@@ -199,6 +200,50 @@ def test_copies_in_batches(machine: Machine, granter: Granter) -> None:
     assert read[2].status == abi.GNTST_bad_gntref
     assert (granter.counts(one), granter.counts(two)) == before
     assert granter.use(REF) == granter.use(REF + 1) == 0
+
+
+KINDS = (abi.GTF_invalid, abi.GTF_permit_access, abi.GTF_accept_transfer, abi.GTF_transitive)
+BITS = (0, abi.GTF_readonly, READING, WRITING, READING | WRITING, abi.GTF_sub_page)
+
+
+@pytest.mark.parametrize("domid", [0, 7])
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_short_way_of_copies_is_the_long_one(
+    machine: Machine, granter: Granter, kind: int, bits: int, domid: int
+) -> None:
+    """Whatever the entry says and whosever the frame is: the same answer, the same bytes, the same entry afterwards."""
+    own, table = granter.frames[0], int(granter.view.p2m[0])
+    others = Granter(machine, "another").frames[0]
+    for mfn, write, (offset, size) in itertools.product(
+        (own, table, others, 0, 0xFFFFFFFF), (False, True), ((0, 4096), (100, 5), (4095, 2), (-1, 1), (7, 0))
+    ):
+        granter.grant_frame(REF, mfn, kind | bits, domid)
+        seen = []
+        for short in (True, False):
+            granter.grant_frame(REF, mfn, kind | bits, domid)
+            machine.memory.write(own << 12, b"\1" * 4096)
+            with pytest.MonkeyPatch.context() as patch:
+                if not short:
+                    patch.setattr(Grants, "_plain_entries", lambda self, domid: lambda ref: None)
+                (answer,) = (
+                    machine.grants.copy_to(granter.domain.domid, [(REF, offset, b"\2" * size)])
+                    if write
+                    else machine.grants.copy_from(granter.domain.domid, [(REF, offset, size)])
+                )
+            entry = machine.memory.read(grants_of(granter.view).entry_at(REF), 8)
+            outcome = answer.status if isinstance(answer, GrantError) else answer
+            seen.append((outcome, entry, machine.memory.read(own << 12, 4096), granter.counts(own)))
+        assert seen[0] == seen[1], (mfn, write, offset, size)
+
+
+def test_a_grant_that_is_mapped_is_copied_too(machine: Machine, granter: Granter) -> None:
+    granter.grant_frame(REF, granter.frames[0])
+    with machine.grants.map(granter.domain.domid, REF):
+        assert machine.grants.copy_to(granter.domain.domid, [(REF, 5, b"copied")]) == [None]
+        assert machine.grants.copy_from(granter.domain.domid, [(REF, 5, 6)]) == [b"copied"]
+        assert granter.use(REF) == READING | WRITING
+    assert granter.use(REF) == 0
 
 
 def test_parts_of_frames_are_copied_and_not_mapped(machine: Machine, granter: Granter) -> None:

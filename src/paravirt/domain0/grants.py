@@ -23,6 +23,7 @@ from paravirt.abi.grant_table import (
     GNTST_no_space,
 )
 from paravirt.errors import HypervisorBug
+from paravirt.hypervisor.grant_copy import read_granted, write_granted
 from paravirt.hypervisor.hypercalls.grant_active import (
     GrantStatus,
     Part,
@@ -224,32 +225,56 @@ class Grants:
 
     def copy_from(self, domid: int, parts: Sequence[tuple[int, int, int]]) -> list[bytes | GrantError]:
         """Bytes out of granted frames, by (reference, offset, length); for each, them or why not."""
-        memory = self._host.memory
-        results: list[bytes | GrantError] = []
-        with self._host.lock, self._held(domid):
+        host, results = self._host, list[bytes | GrantError]()
+        with host.lock, self._held(domid):
+            find = self._plain_entries(domid)
             for ref, offset, length in parts:
-
-                def read(part: Part, at: int = offset, size: int = length) -> bytes:
-                    return memory.read(part.mfn * FRAME_SIZE + at, size)
-
-                results.append(self._copy(domid, ref, offset, length, True, read))
+                entry = find(ref) if 0 <= offset <= offset + length <= FRAME_SIZE else None
+                data = None if entry is None else read_granted(host, entry, DOMAIN_0, domid, offset, length)
+                results.append(self._copy_from(domid, ref, offset, length) if data is None else data)
         return results
+
+    def _copy_from(self, domid: int, ref: int, offset: int, length: int) -> bytes | GrantError:
+        def read(part: Part) -> bytes:
+            return self._host.memory.read(part.mfn * FRAME_SIZE + offset, length)
+
+        return self._copy(domid, ref, offset, length, True, read)
 
     def copy_to(
         self, domid: int, parts: Sequence[tuple[int, int, bytes | bytearray | memoryview]]
     ) -> list[GrantError | None]:
         """Bytes into granted frames, by (reference, offset, data); for each, why not, or None."""
-        results: list[GrantError | None] = []
-        with self._host.lock, self._held(domid):
+        host, results = self._host, list[GrantError | None]()
+        with host.lock, self._held(domid):
+            find = self._plain_entries(domid)
             for ref, offset, data in parts:
-
-                def write(part: Part, at: int = offset, data: bytes | bytearray | memoryview = data) -> bytes:
-                    self._host.memory.write(part.mfn * FRAME_SIZE + at, data)
-                    return b""
-
-                done = self._copy(domid, ref, offset, memoryview(data).nbytes, False, write)
-                results.append(done if isinstance(done, GrantError) else None)
+                is_within = isinstance(data, bytes) and 0 <= offset <= offset + len(data) <= FRAME_SIZE
+                entry = find(ref) if is_within else None
+                if entry is not None and write_granted(host, entry, DOMAIN_0, domid, offset, bytes(data)):
+                    results.append(None)
+                else:
+                    results.append(self._copy_to(domid, ref, offset, data))
         return results
+
+    def _copy_to(
+        self, domid: int, ref: int, offset: int, data: bytes | bytearray | memoryview
+    ) -> GrantError | None:
+        def write(part: Part) -> bytes:
+            self._host.memory.write(part.mfn * FRAME_SIZE + offset, data)
+            return b""
+
+        done = self._copy(domid, ref, offset, memoryview(data).nbytes, False, write)
+        return done if isinstance(done, GrantError) else None
+
+    def _plain_entries(self, domid: int) -> Callable[[int], int | None]:
+        """Where a domain's entries of version 1 are that nobody uses, by their references, while the machine lock is
+        held."""
+        domain = find_granter(self._host, domid)
+        grants = None if domain is None else domain.state.grants
+        if grants is None or grants.version != 1 or grants.is_closed:
+            return lambda ref: None
+        count, active, entry_at = grants.nr_entries, grants.active, grants.entry_at
+        return lambda ref: entry_at(ref) if ref < count and ref not in active else None
 
     @property
     def _track(self) -> MapTrack:

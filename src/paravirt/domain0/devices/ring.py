@@ -137,11 +137,26 @@ class BackRing:
         Raises:
             HypervisorBug: it answers nothing, or is too long.
         """
-        if not self.unanswered or len(response) > self._entry_size:
+        self.respond_all([response])
+
+    def respond_all(self, responses: Sequence[bytes]) -> None:
+        """Put in several responses.
+
+        Raises:
+            HypervisorBug: as for :meth:`respond`; none is put in then.
+        """
+        count, size = len(responses), self._entry_size
+        if count > self.unanswered or any(len(response) > size for response in responses):
             raise HypervisorBug("a response that no request asked for, or that has no room in the ring")
+        # What is behind a response in its entry belongs to the request, which was taken.
+        entries = b"".join([response.ljust(size, b"\0") for response in responses])
         slot = self._rsp_prod & (self.entries - 1)
-        self._memory.write(HEADER_SIZE + slot * self._entry_size, response)
-        self._rsp_prod = (self._rsp_prod + 1) & INDEX_MASK
+        before_end = (self.entries - slot) * size
+        if entries:
+            self._memory.write(HEADER_SIZE + slot * size, entries[:before_end])
+        if len(entries) > before_end:
+            self._memory.write(HEADER_SIZE, entries[before_end:])
+        self._rsp_prod = (self._rsp_prod + count) & INDEX_MASK
 
     def publish(self) -> bool:
         """Let the frontend see the responses: whether it is to be sent an event.

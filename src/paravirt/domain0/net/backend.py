@@ -11,6 +11,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from itertools import islice
 from typing import Final
 
 from paravirt.domain0.devices.backend import Backend, Facilities, MappedRing
@@ -106,6 +107,7 @@ class Queue:
             )
         )
         ready: list[Packet] = []
+        responses: list[bytes] = []
         for packet in sent:
             is_sent = not packet.is_bad
             if packet.group is not None:
@@ -116,8 +118,8 @@ class Queue:
                 is_sent = len(data) == len(pieces)
                 if is_sent:
                     ready.append(Packet(b"".join(data), packet.csum_blank, packet.gso_size))
-            for response in packet.responses(is_sent):
-                self.tx.respond(response)
+            responses += packet.responses(is_sent)
+        self.tx.respond_all(responses)
         if self.tx.publish():
             self._tx_channel.notify()
         for frame in ready:
@@ -156,14 +158,17 @@ class Queue:
         Raises:
             GuestProtocolError: they are not there any more, or the indices make no sense.
         """
-        requests = [self._buffers(deliver.slots(packet)) for packet in packets]
+        counts = [deliver.slots(packet) for packet in packets]
+        taken = iter(self._buffers(sum(counts)))
+        requests = [list(islice(taken, count)) for count in counts]
         parts = [deliver.parts(packet, wanted) for packet, wanted in zip(packets, requests, strict=True)]
         grants, domid = self._backend.facilities.grants, self._backend.nodes.domid
         results = iter(grants.copy_to(domid, [part for some in parts for part in some]))
+        responses: list[bytes] = []
         for packet, wanted, some in zip(packets, requests, parts, strict=True):
             errors = [next(results) for _ in some]
-            for response in deliver.responses(packet, wanted, not any(errors)):
-                self.rx.respond(response)
+            responses += deliver.responses(packet, wanted, not any(errors))
+        self.rx.respond_all(responses)
         if self.rx.publish():
             self._rx_channel.notify()
 

@@ -110,6 +110,11 @@ class Connections:
     def __len__(self) -> int:
         return sum(map(len, self._of.values()))
 
+    @property
+    def is_empty(self) -> bool:
+        """There are none."""
+        return not self._flows
+
     def find(self, flow: Flow) -> Flow | None:
         """What a conversation's packets are rewritten to."""
         found = self._flows.get(flow)

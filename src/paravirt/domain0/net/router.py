@@ -191,17 +191,18 @@ class Router:
                 self.hosts[source] = Neighbour(interface, headers.src)
 
     def _filter(self, interface: Interface, packet: Packet) -> None:
-        flow = flow_of(packet)
-        known = self.connections.find(flow) if flow is not None else None
-        if known is not None:
-            self._forward(interface, rewritten(packet, known), packet, True)
-            return
+        if not self.connections.is_empty:
+            flow = flow_of(packet)
+            known = self.connections.find(flow) if flow is not None else None
+            if known is not None:
+                self._forward(interface, rewritten(packet, known), packet, True)
+                return
         rule = self.rules.decide(
             packet.headers, interface.name, None, lambda rule: self._in_passing(rule, interface.name, packet)
         )
         if rule is None or rule.action is Action.ACCEPT:
             self._forward(interface, packet, packet, False)
-        elif rule.action in (Action.SNAT, Action.DNAT) and flow is not None:
+        elif rule.action in (Action.SNAT, Action.DNAT) and (flow := flow_of(packet)) is not None:
             source = rule.address if rule.action is Action.SNAT else None
             target = (rule.address, rule.port) if rule.action is Action.DNAT else None
             new = self.connections.open(flow, source, target, interface)

@@ -31,7 +31,7 @@ _GSO: Final = struct.Struct("<HBBH")
 ENTRY_SIZE: Final = _REQUEST.size
 
 
-@dataclass
+@dataclass(slots=True)
 class Transmitted:
     """A packet that the guest sends.
 

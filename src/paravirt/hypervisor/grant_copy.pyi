@@ -1,0 +1,6 @@
+"""The typed face of grant_copy.py, which is compiled."""
+
+from paravirt.hypervisor.views import Host
+
+def read_granted(host: Host, entry: int, user: int, owner: int, offset: int, length: int) -> bytes | None: ...
+def write_granted(host: Host, entry: int, user: int, owner: int, offset: int, data: bytes) -> bool: ...
