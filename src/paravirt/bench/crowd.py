@@ -99,7 +99,7 @@ def small(marks: tuple[int, ...], effort: Effort, engine: str = "unicorn") -> It
     """Fill a machine with small domains, and measure at each mark."""
     image = kernel("load")
 
-    def start(machine: Machine) -> Domain:
+    def start(machine: Machine, pcpu: int) -> Domain:
         domain = machine.create(image, cmdline="idle", memory=SMALL_MIB)
         domain.console.expect("bench: idle", PATIENCE_S)
         return domain
@@ -124,8 +124,10 @@ def linux(
     room = max(0, _available_mib() - SPARE_MIB) // (LINUX_MIB + 1)
     possible = tuple(mark for mark in marks if mark <= room)
 
-    def start(machine: Machine) -> Domain:
-        domain = machine.create(image, ramdisk, cmdline="console=hvc0 quiet", memory=LINUX_MIB)
+    def start(machine: Machine, pcpu: int) -> Domain:
+        domain = machine.create(image, ramdisk, cmdline="console=hvc0 quiet", memory=LINUX_MIB, paused=True)
+        domain.pin([pcpu])
+        domain.unpause()
         domain.console.expect(PROMPT, PATIENCE_S)
         return domain
 
@@ -145,7 +147,7 @@ def _fill(
     pcpus: int,
     engine: str,
     effort: Effort,
-    start: Callable[[Machine], Domain],
+    start: Callable[[Machine, int], Domain],
     answer: Callable[[Machine, Domain], float],
     take_turns: Callable[[Machine, list[Domain]], Turns] | None = None,
 ) -> Iterator[Crowd]:
@@ -155,7 +157,7 @@ def _fill(
         for mark in marks:
             begin, more = time.monotonic(), mark - len(domains)
             with ThreadPoolExecutor(pcpus) as starters:
-                domains += starters.map(start, [machine] * more)
+                domains += starters.map(start, [machine] * more, (number % pcpus for number in range(more)))
             per_second = more / (time.monotonic() - begin)
             for domain in domains:
                 domain.pin([0])
