@@ -28,6 +28,22 @@ static void fault_on_bad_stack(void)
     asm volatile("movq %0, %%rsp; movl 0x12345000, %%eax; ud2" ::"r"(0x23456000UL));
 }
 
+static void fault_without_stack(void)
+{
+    asm volatile("xorl %esp, %esp; ud2");
+}
+
+static void fault_on_wild_stack(void)
+{
+    asm volatile("movq %0, %%rsp; ud2" ::"r"(1UL << 63));
+}
+
+static void jump_to_no_address(void)
+{
+    xen_set_trap_table(0);
+    asm volatile("jmp *%0" ::"r"(1UL << 63));
+}
+
 static void fault_on_hole(void)
 {
     /* There is room for part of the frame only. */
@@ -113,15 +129,20 @@ static void block_for_ever(void)
         xen_sched_op(SCHEDOP_block, 0);
 }
 
+static void loop(void)
+{
+    events_mask();
+    for (;;)
+        ;
+}
+
 static void spin(void)
 {
     struct {
         u32 id, timeout;
     } w = {0, 1};
     xen_sched_op(SCHEDOP_watchdog, &w);
-    events_mask();
-    for (;;)
-        ;
+    loop();
 }
 
 static void end_by(u32 reason)
@@ -137,6 +158,10 @@ void guest_main(void)
     } ways[] = {
         {"jump", jump_without_handlers},
         {"stack", fault_on_bad_stack},
+        {"zerostack", fault_without_stack},
+        {"wildstack", fault_on_wild_stack},
+        {"wildjump", jump_to_no_address},
+        {"loop", loop},
         {"hole", fault_on_hole},
         {"handler", faulting_handler},
         {"notables", user_without_tables},

@@ -13,7 +13,7 @@ import click
 import pytest
 
 from paravirt import Machine
-from paravirt.bench import disks, guestprogram, isolation, main, trapcosts
+from paravirt.bench import disks, guestprogram, hostkernel, isolation, main, trapcosts
 from paravirt.bench import rows as known
 from paravirt.bench.main import run
 from paravirt.bench.peers import Peer
@@ -55,6 +55,18 @@ def test_both_engines_take_turns(tmp_path: Path) -> None:
 
 
 @needs_compiler
+def test_what_the_hosts_kernel_keeps(tmp_path: Path) -> None:
+    try:
+        choose("kvm", 1)
+    except UserError as error:
+        pytest.skip(str(error))
+    file = tmp_path / "figures.json"
+    assert run(["--quick", "--engine", "kvm", "--rows", "host_kernel_1", "--json", str(file)]) == 0
+    read = figures(file)
+    assert [list(row["samples"]) for row in read["rows"]] == [["paravirt (KVM)"]] or "host_kernel" in read["skipped"]
+
+
+@needs_compiler
 def test_an_engine_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Beside another one it is skipped, with the reason; alone it is an error."""
 
@@ -75,10 +87,13 @@ def test_an_engine_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_rows_that_an_engine_cannot_have_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(main, "choose", lambda name, pcpus: None)
     skipped = {engine: main.Suite(1, True, "*", (), print, engine).results.skipped for engine in main.ENGINES}
-    assert set(skipped["unicorn"]) == {"boot_own (paravirt)"}
-    assert set(skipped["kvm"]) == {"xs_read_pipelined (paravirt (KVM))", "xs_read_single (paravirt (KVM))"}
+    memory = {f"host_kernel_{count} (paravirt)" for count in hostkernel.MACHINES}
+    assert set(skipped["unicorn"]) == {"boot_own (paravirt)", *memory}
+    assert set(skipped["kvm"]) >= {"xs_read_pipelined (paravirt (KVM))", "xs_read_single (paravirt (KVM))"}
+    assert not any(name.startswith("host_kernel") for name in skipped["kvm"])
     assert skipped["both"] == skipped["unicorn"] | skipped["kvm"]
-    suite = main.Suite(1, True, "boot_own", (), print, "both")
+    suite = main.Suite(1, True, "boot_own,trap_nul*", (), print, "both")
+    assert [row.name for row in suite.results.rows] == ["boot_own", "trap_null", "trap_null_handler"]
     suite._add("boot_own", "paravirt", 1.0)
     assert not suite.results.rows[0].samples
 

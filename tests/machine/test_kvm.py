@@ -6,6 +6,7 @@ import fcntl
 import os
 import resource
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from paravirt import Domain, Machine, ShutdownReason, UserError
+from paravirt.errors import HypervisorBug
 from paravirt.machine.choice import choose
+from paravirt.machine.kvm.engine import MAX_LEAVES
 
 from ..guests.test_guests import built
 from ..hypervisor.audited import audited
@@ -57,8 +60,8 @@ def descriptors(kind: str) -> set[int]:
 
 def spinning(machine: Machine, kernel: Path) -> Domain:
     """A domain that loops with events masked."""
-    domain = machine.create(kernel=kernel, cmdline="spin", memory=16)
-    domain.console.expect("going to end by: spin", PATIENCE)
+    domain = machine.create(kernel=kernel, cmdline="loop", memory=16)
+    domain.console.expect("going to end by: loop", PATIENCE)
     return domain
 
 
@@ -86,7 +89,7 @@ def test_a_vcpu_that_the_host_refuses_to_run(machine: Machine, kernel: Path) -> 
 def test_a_processor_that_shuts_down(machine: Machine, kernel: Path) -> None:
     """Without the engine's own pages no exception and no system call can be delivered."""
     before = descriptors("kvm-vm")
-    domain = machine.create(kernel=kernel, cmdline="spin", memory=16, paused=True)
+    domain = machine.create(kernel=kernel, cmdline="loop", memory=16, paused=True)
     (vm,) = descriptors("kvm-vm") - before
     fcntl.ioctl(vm, KVM_SET_USER_MEMORY_REGION, struct.pack("<IIQQQ", TRAMPOLINE, 0, 0, 0, 0))
     domain.unpause()
@@ -109,7 +112,7 @@ def test_no_more_open_files(machine: Machine, kernel: Path) -> None:
         made = None
         while made is None:
             try:
-                made = machine.create(kernel=kernel, cmdline="spin", memory=4)
+                made = machine.create(kernel=kernel, cmdline="loop", memory=4)
             except UserError as error:
                 said.append(str(error))
                 os.close(held.pop())
@@ -120,3 +123,39 @@ def test_no_more_open_files(machine: Machine, kernel: Path) -> None:
     assert said[-1] == "The CPU engine has no room for another virtual CPU."
     assert not domain.ended
     assert not spinning(machine, kernel).ended
+
+
+BREAKING = ("jump", "stack", "zerostack", "wildstack", "wildjump", "hole", "handler", "notables", "nostack", "iret",
+            "event", "unmap")  # fmt: skip
+"""Ways in which `hostile` breaks its stacks, its tables, its handlers, or runs where nothing is."""
+
+
+def test_guests_that_break_what_they_stand_on_crash_alone(machine: Machine, kernel: Path) -> None:
+    witness = spinning(machine, kernel)
+    for way in BREAKING:
+        domain = machine.create(kernel=kernel, cmdline=way, memory=16)
+        assert "rip" in crashed(domain), way
+        domain.destroy()
+    assert not witness.ended
+    witness.destroy()
+
+
+def test_a_loop_with_events_masked_is_stopped_whenever_somebody_wants_it(machine: Machine, kernel: Path) -> None:
+    domain, other = spinning(machine, kernel), spinning(machine, kernel)
+    for _ in range(20):
+        domain.pause()
+        end = time.monotonic() + PATIENCE
+        while machine.host.any_paused_vcpu_on_cpu():
+            assert time.monotonic() < end
+        domain.unpause()
+    domain.destroy()
+    assert domain.ended
+    assert not other.ended
+    other.destroy()
+    assert not machine.domains
+
+
+def test_a_table_of_cpuid_that_does_not_fit_is_ours(machine: Machine) -> None:
+    table = {(leaf, None): (0, 0, 0, 0) for leaf in range(MAX_LEAVES + 1)}
+    with pytest.raises(HypervisorBug, match="65 leaves"):
+        machine.engines[0].set_cpuid(table)

@@ -1,6 +1,7 @@
-"""Run test kernels on the KVM engine of an emulated AMD processor with nested SVM, under Debian's kernel.
+"""Run test kernels, or boot Linux, on the KVM engine of an emulated AMD processor with nested SVM, under
+Debian's kernel.
 
-Usage: scripts/nested [--npt 0|1] [NAME...]
+Usage: scripts/nested [--npt 0|1] [NAME...], where the name `linux` stands for a boot of Debian's cloud kernel
 
 QEMU, the kernel and its modules come from Debian's archive into the cache; the emulated machine sees this machine's
 files, which it cannot change, and runs this very interpreter and tree.
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,7 +26,7 @@ from paravirt.guestkernels.cache import Cache
 from paravirt.guestkernels.catalogue import obtain
 from tests.oracle import kernels
 
-from .guest import DONE
+from .guest import DONE, LINUX
 
 MEMORY_MIB = 1536
 TREE = Path(__file__).resolve().parent.parent.parent
@@ -74,8 +76,11 @@ def _init(npt: int, command: list[str]) -> str:
 
 def _boot(npt: int, names: list[str], scratch: Path) -> bool:
     """Run the kernels in the emulated machine, and print what it says; whether all answered as expected."""
-    for name in {kernels.runs()[name].kernel for name in names}:
+    for name in {kernels.runs()[name].kernel for name in names if name != LINUX}:
         kernels.build(name, scratch)
+    if LINUX in names:
+        shutil.copy(obtain("debian-cloud", _report).path, scratch / f"{LINUX}.kernel")
+        shutil.copy(initramfs.cached(obtain("busybox", _report).path), scratch / f"{LINUX}.ramdisk")
     command = [sys.executable, "-m", "tests.nested.guest", str(scratch), *names]
     ramdisk = scratch / "initrd"
     files = {f"lib/modules/{name}.ko": data for name, data in _modules().items()}
@@ -107,10 +112,10 @@ def main() -> int:
     """0 when every kernel answers as expected, 1 when one does not, 2 when nothing can be run."""
     parser = argparse.ArgumentParser(prog="scripts/nested", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--npt", type=int, choices=(0, 1), default=1, help="nested paging, or shadow page tables")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="a run of a kernel under guests/; default: all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a test kernel's run, or linux; default: all kernels")
     options = parser.parse_args()
     known = kernels.runs()
-    unknown = sorted(set(options.names) - set(known))
+    unknown = sorted(set(options.names) - {*known, LINUX})
     if unknown:
         _report(f"there is no test kernel called {unknown[0]}.")
         return 2

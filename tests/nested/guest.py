@@ -1,4 +1,4 @@
-"""Inside the emulated machine: run test kernels on the KVM engine, and print how each answers."""
+"""Inside the emulated machine: run test kernels and Linux on the KVM engine, and print how each answers."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from paravirt import Machine
+from paravirt import Machine, ShutdownReason
 from paravirt.machine.choice import kvm_host
 from tests.guests import known
 from tests.oracle import kernels, transcript
+from tests.stability.guest import complaint
 
 TIMEOUT_S = 300.0  # of a kernel, on an emulated processor
+BOOT_TIMEOUT_S = 900.0
 DONE = "nested: all done"
+LINUX = "linux"
+"""The run that boots Debian's kernel: files of this name in the folder, with `.kernel` and `.ramdisk` behind it."""
 
 
 def differences(run: kernels.Run, folder: Path) -> list[str]:
@@ -37,13 +41,32 @@ def differences(run: kernels.Run, folder: Path) -> list[str]:
     return expected.differences(answer, "real Xen", "paravirt on KVM")
 
 
+def boot_linux(folder: Path) -> list[str]:
+    """What is wrong with a boot of Linux, a sum by its shell, and its end."""
+    with Machine(memory=320, engine="kvm", pcpus=1) as machine:
+        domain = machine.create(
+            folder / f"{LINUX}.kernel", folder / f"{LINUX}.ramdisk", "console=hvc0 panic=-1", memory=256, name=LINUX
+        )
+        try:
+            domain.console.expect("# ", BOOT_TIMEOUT_S)
+            domain.console.send("echo sum-$((6*7)); poweroff -f\n")
+            domain.console.expect("sum-42", BOOT_TIMEOUT_S)
+            reason = domain.wait(BOOT_TIMEOUT_S)
+        except (EOFError, TimeoutError) as error:
+            return [f"{type(error).__name__}: {domain.crash_report or domain.console.tail()}"]
+        wrong = complaint(domain.console.output)
+    if reason is not ShutdownReason.POWEROFF:
+        return [f"it ended by {reason.name}"]
+    return [wrong] if wrong else []
+
+
 def main() -> None:
     """Arguments: the folder with the kernels, and the names of runs."""
     folder, *names = sys.argv[1:]
     runs = kernels.runs()
     print("nested:", ", ".join(f"{name}={value}" for name, value in kvm_host().items()), flush=True)
     for name in names:
-        found = differences(runs[name], Path(folder))
+        found = boot_linux(Path(folder)) if name == LINUX else differences(runs[name], Path(folder))
         print(f"{name}: {'differs' if found else 'agrees'}", *found, sep="\n    ", flush=True)
     print(DONE, flush=True)
 

@@ -21,7 +21,7 @@ from rich.console import Console
 from paravirt.bench import rows as known
 from paravirt.bench.peers import Peer, available
 from paravirt.bench.plots import draw
-from paravirt.bench.results import NATIVE, OURS, PARAVIRT, Results, Row, table, write_json
+from paravirt.bench.results import KVM, NATIVE, OURS, PARAVIRT, Results, Row, table, write_json
 from paravirt.errors import HypervisorBug, UserError
 from paravirt.machine.choice import choose
 
@@ -43,7 +43,8 @@ QUICK_HOSTING_S = 1.0
 
 
 class Suite:
-    """One run of the suite over the rows that ``pattern`` selects, on the engines that ``engine`` stands for.
+    """One run of the suite over the rows that ``pattern`` (or several, with commas) selects, on the engines that
+    ``engine`` stands for.
 
     Raises:
         UserError: there is no such row, or none of the engines can be used here.
@@ -58,7 +59,8 @@ class Suite:
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
         host = f"{os.cpu_count()} CPUs, {platform.system()} {platform.release()}, Python {platform.python_version()}"
         self.results = Results(now, host, runs)
-        self.results.rows = [row for row in known.rows() if fnmatch.fnmatchcase(row.name, pattern)]
+        wanted = pattern.split(",")
+        self.results.rows = [row for row in known.rows() if any(fnmatch.fnmatchcase(row.name, one) for one in wanted)]
         if not self.results.rows:
             names = ", ".join(row.name for row in known.rows())
             raise UserError(f"No row is called {pattern!r}; there are {names}.")
@@ -327,6 +329,17 @@ class Suite:
 
         self._ours("isolation", ours)
 
+    def _host_kernel(self) -> None:
+        from paravirt.bench import hostkernel
+
+        def fill() -> None:
+            for count, kib in hostkernel.memory(marks):
+                self._add(f"host_kernel_{count}", KVM, kib)
+
+        marks = tuple(count for count in hostkernel.MACHINES if f"host_kernel_{count}" in self._rows)
+        if "kvm" in self.engines:
+            self._attempt("host_kernel", fill)
+
     def _crowd(self) -> None:
         """Once only: the machine fills up slowly."""
         from paravirt.bench import crowd
@@ -381,7 +394,8 @@ def report(results: Results, console: Console) -> None:
 @click.option("--quick", is_flag=True, help="One run, with short loops: for a first look.")
 @click.option("--runs", metavar="N", type=click.IntRange(min=1, max=1000),
               help=f"How often to measure each row (default {DEFAULT_RUNS}).")  # fmt: skip
-@click.option("--rows", "pattern", metavar="PATTERN", default="*", help="Only rows like this, as in 'trap_*'.")
+@click.option("--rows", "pattern", metavar="PATTERNS", default="*",
+              help="Only rows like these, as in 'trap_*,null_call'.")  # fmt: skip
 @click.option("--engine", type=click.Choice(list(ENGINES)), default="unicorn", show_default=True,
               help="CPU engine of our own guests.")  # fmt: skip
 @click.option("--peers", is_flag=True, help="Compare with real Xen and others, installed when they are missing.")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from paravirt.bench.crowd import LINUX, SMALL
 from paravirt.bench.hosting import CAP, HOGS, MANY, POLICIES
+from paravirt.bench.hostkernel import MACHINES
 from paravirt.bench.results import KVM, NATIVE, PARAVIRT, Row, Target
 from paravirt.bench.trapcosts import TRAPS
 
@@ -96,7 +97,7 @@ _BANDWIDTHS = (
 def rows() -> list[Row]:
     """New rows without figures, in the table's order."""
     devices = [*_disk_rows(), *_network_rows(), *_store_rows()]
-    many = [*_hosting_rows(), *_isolation_rows(), *_crowd_rows()]
+    many = [*_hosting_rows(), *_isolation_rows(), *_crowd_rows(), *_host_kernel_rows()]
     return [*_boot_rows(), *_trap_rows(), *_guest_rows(), *devices, *many]
 
 
@@ -216,6 +217,15 @@ def _isolation_rows() -> list[Row]:
         made.append(Row(f"isolation_{name}", "%", "isolation", lost, targets=(Target(_ISOLATION_PERCENT),)))
         made.append(Row(f"isolation_{name}_spread", "%", "isolation", "the same, undisturbed: twice, apart by"))
     return made
+
+
+def _host_kernel_rows() -> list[Row]:
+    none = {PARAVIRT: "it has no virtual machines of the host's"}
+    return [
+        Row(f"host_kernel_{count}", "KiB", "host_kernel", f"memory of the host's kernel for each of {count} domains",
+            impossible=none)
+        for count in MACHINES
+    ]  # fmt: skip
 
 
 def _crowd_rows() -> list[Row]:

@@ -20,7 +20,7 @@ from cython.cimports.paravirt.machine.kvm.engine import (
     kvm_state_rip,
 )
 
-from paravirt.errors import UserError
+from paravirt.errors import HypervisorBug, UserError
 
 MAX_LEAVES = 64
 
@@ -51,12 +51,16 @@ class KvmMachine:
             raise UserError(f"The KVM engine cannot be used: {cython.cast(bytes, message).decode()}.")
 
     def set_cpuid(self, table: dict) -> None:
-        """What ``cpuid`` answers in vcpus made from now on: {(leaf, subleaf or None): (eax, ebx, ecx, edx)}."""
+        """What ``cpuid`` answers in vcpus made from now on: {(leaf, subleaf or None): (eax, ebx, ecx, edx)}.
+
+        Raises:
+            HypervisorBug: there are more leaves than the engine has room for.
+        """
         leaves: CpuidLeaf[64]
         count: cython.uint = 0
+        if len(table) > MAX_LEAVES:
+            raise HypervisorBug(f"a table of cpuid has {len(table)} leaves, more than {MAX_LEAVES}")
         for (leaf, subleaf), registers in table.items():
-            if count == MAX_LEAVES:
-                break
             leaves[count].leaf = leaf
             leaves[count].any_subleaf = subleaf is None
             leaves[count].subleaf = 0 if subleaf is None else subleaf

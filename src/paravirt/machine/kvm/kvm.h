@@ -110,6 +110,7 @@ struct kvm_engine {
 struct kvm_machine *kvm_machine_open(void *memory, uint64_t size, const struct kvm_findings *findings, char *error,
                                      size_t error_size);
 void kvm_machine_close(struct kvm_machine *machine);
+/* At most MAX_CPUID_LEAVES of them. */
 void kvm_machine_cpuid(struct kvm_machine *machine, const struct kvm_cpuid_leaf *leaves, unsigned count);
 
 struct kvm_engine *kvm_engine_open(struct kvm_machine *machine);

@@ -97,7 +97,7 @@ void kvm_machine_close(struct kvm_machine *m)
 
 void kvm_machine_cpuid(struct kvm_machine *m, const struct kvm_cpuid_leaf *leaves, unsigned count)
 {
-    m->nr_cpuid = count < MAX_CPUID_LEAVES ? count : MAX_CPUID_LEAVES;
+    m->nr_cpuid = count;
     memcpy(m->cpuid, leaves, m->nr_cpuid * sizeof(*leaves));
 }
 
