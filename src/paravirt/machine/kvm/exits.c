@@ -246,6 +246,16 @@ int kvm_has_only_repaired(const struct kvm_state *s)
     return offset - STUB_REPAIRED < STUB_BYTES && s->run->s.regs.sregs.ss.dpl == 0;
 }
 
+/* Guest code read from the port that is open for the stubs: to it, no port is.  KVM is in the middle of the instruction,
+ * and ends it as it is entered again; what that does to registers is loaded over. */
+void kvm_refuse_input(struct kvm_state *s, struct cpu *cpu, struct cpu_exit *exit)
+{
+    kvm_take_plain(s, cpu);
+    s->run->immediate_exit = 1;
+    (void)ioctl(s->fd, KVM_RUN, 0);
+    *exit = (struct cpu_exit){EXIT_EXCEPTION, 13, 0, 0};
+}
+
 /* KVM_EXIT_IO: which stub it was, if it was one. */
 int kvm_take_io(struct kvm_state *s, struct cpu *cpu, struct cpu_exit *exit)
 {

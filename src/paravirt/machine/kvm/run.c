@@ -87,7 +87,10 @@ static enum outcome run_once(struct kvm_engine *e, struct kvm_state *s, struct c
             return OUTCOME_NOTHING;
         return kvm_take_io(s, cpu, exit) ? OUTCOME_EXIT : OUTCOME_NOTHING;
     }
-    kvm_take_failure(s, cpu, exit);
+    if (run->exit_reason == KVM_EXIT_IO)
+        kvm_refuse_input(s, cpu, exit);
+    else
+        kvm_take_failure(s, cpu, exit);
     return OUTCOME_EXIT;
 }
 

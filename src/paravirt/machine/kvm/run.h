@@ -64,6 +64,7 @@ void kvm_take_failure(struct kvm_state *s, struct cpu *cpu, struct cpu_exit *exi
 /* Whether it was the stub behind that which repairs page tables: no guest code ran. */
 int kvm_has_only_repaired(const struct kvm_state *s);
 /* 0: there is nothing for the hypervisor to do, and guest code goes on. */
+void kvm_refuse_input(struct kvm_state *s, struct cpu *cpu, struct cpu_exit *exit);
 int kvm_take_io(struct kvm_state *s, struct cpu *cpu, struct cpu_exit *exit);
 void kvm_take_plain(struct kvm_state *s, struct cpu *cpu);
 
