@@ -50,3 +50,37 @@ def test_a_configuration_that_leaves_none_is_refused() -> None:
         Affinity(["0", "1"], [], 2, 2)
     with pytest.raises(UserError, match="physical CPUs 0 to 0"):
         Affinity(["5"], [], 1, 1)
+
+
+def test_the_physical_cpus_of_the_pool_count_alone() -> None:
+    affinity = Affinity(["0-1", "1-2"], [], 2, 4, pool=frozenset({1, 2}))
+    assert affinity.of_domain() == (frozenset({1}), frozenset())
+    with pytest.raises(UserError, match="pool has none"):
+        affinity.change([0], "0,3", "")
+    affinity.change([0, 1], "0-3", "")
+    assert affinity.of_domain()[0] == {0, 1, 2, 3}, "what the pool gets later counts then"
+    with pytest.raises(UserError, match="pool has none"):
+        Affinity(["3"], [], 1, 4, pool=frozenset({0}))
+
+
+def test_who_has_no_physical_cpu_left_may_run_on_all() -> None:
+    affinity = Affinity(["2", "1-2"], [], 2, 3)
+    affinity.follow(frozenset({0, 1}))
+    assert affinity.hard == [{0, 1, 2}, {1, 2}]
+    affinity.follow(frozenset({1, 2}))
+    affinity.change([0, 1], "1-2", "")
+    affinity.follow(frozenset({0}))
+    assert affinity.hard == [{0, 1, 2}, {0, 1, 2}]
+
+
+def test_vcpus_with_none_left_in_common_may_run_on_all() -> None:
+    for parallel in (False, True):
+        affinity = Affinity(["0-1", "0,2"], [], 2, 3, parallel)
+        affinity.follow(frozenset({1, 2}))
+        assert affinity.hard == ([{0, 1}, {0, 2}] if parallel else [{0, 1, 2}] * 2)
+
+
+def test_another_pool_knows_of_no_affinities() -> None:
+    affinity = Affinity(["0"], ["0"], 1, 3, pool=frozenset({0}))
+    affinity.forget(frozenset({1}))
+    assert (affinity.hard, affinity.soft) == ([{0, 1, 2}], [{0, 1, 2}])

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from . import native
 from .native import Guest, Machine
 
+pools = native.functions("sched.pools")
 scheduling = native.functions("scheduling")
 timekeeping = native.functions("timekeeping")
 RECORDS = native.load_records(
     "paravirt/machine/cpu.pxd", "paravirt/hypervisor/records.pxd", "paravirt/hypervisor/sched/policy.pxd"
 )
-Unit, HostSched = RECORDS["Unit"], RECORDS["HostSched"]
+Unit, HostSched, Cpupool = RECORDS["Unit"], RECORDS["HostSched"], RECORDS["Cpupool"]
 
 MS = 10**6
 SECOND = 10**9
@@ -32,12 +33,13 @@ class Bench:
 
     def __init__(self, policy: str, domains: int, pcpus: int = 1) -> None:
         self.machine = Machine(frames=256, pcpus=pcpus)
-        assert scheduling.set_policy(self.machine.at, native.address(ctypes.create_string_buffer(policy.encode())))
+        assert pools.set_policy(self.machine.at, native.address(ctypes.create_string_buffer(policy.encode())))
         self.guests = [Guest(self.machine, i + 1) for i in range(domains)]
         self.units = [Unit.from_address(guest.rec.sched) for guest in self.guests]
         self.sched = HostSched.from_address(self.machine.host.sched)
         self.by_vcpu = {guest.vcpu[0].at: i for i, guest in enumerate(self.guests)}
-        self.policy = RECORDS["SchedPolicy"].from_address(self.sched.policy)
+        self.pool = Cpupool.from_address(self.sched.pools)
+        self.policy = RECORDS["SchedPolicy"].from_address(self.pool.policy)
 
     @property
     def now(self) -> int:
@@ -113,7 +115,7 @@ class Bench:
 
     def awake(self) -> list[int]:
         """The domains that are listed as awake, where each says that it is."""
-        listed = ctypes.cast(self.sched.awake, ctypes.POINTER(ctypes.c_uint64))[: self.sched.nr_awake]
+        listed = ctypes.cast(self.pool.awake, ctypes.POINTER(ctypes.c_uint64))[: self.pool.nr_awake]
         found = [[native.address(unit) for unit in self.units].index(at) for at in listed]
         assert [self.units[i].place for i in found] == list(range(len(found)))
         return sorted(found)

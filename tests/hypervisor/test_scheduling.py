@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from . import native
 from .native import NEVER, Guest, GuestVcpu, Machine
 
+pools = native.functions("sched.pools")
 scheduling = native.functions("scheduling")
 timekeeping = native.functions("timekeeping")
 watchdog = native.functions("watchdog")
@@ -85,7 +86,7 @@ def test_all_runnable_vcpus_take_turns_of_a_millisecond(machine: Machine) -> Non
 
 
 def test_a_vcpu_that_is_alone_has_no_end_of_turn(machine: Machine) -> None:
-    assert scheduling.set_policy(machine.at, native.address(ctypes.create_string_buffer(b"null")))
+    assert pools.set_policy(machine.at, native.address(ctypes.create_string_buffer(b"null")))
     guest = Guest(machine, 1, 2)
     guest.vcpu[1].rec.pause_flags = IN_BLOCK
     assert run(machine) is guest.vcpu[0]

@@ -32,8 +32,8 @@ PATIENCE = 300.0
 MOST_SMALL = 10
 LONGEST_PAUSE_S = 0.05
 STEPS_BETWEEN_LOOKS = 60
-ACTIONS = ("create", "create", "pair", "hostile", "pause", "unpause", "pin", "spread", "sched", "destroy", "destroy",
-           "linux", "audit")  # fmt: skip
+ACTIONS = ("create", "create", "pair", "hostile", "pause", "unpause", "pin", "spread", "sched", "migrate", "cpu",
+           "destroy", "destroy", "linux", "audit")  # fmt: skip
 
 
 class Noticed(Exception):
@@ -72,6 +72,12 @@ class Counts:
         return f"{actions}; {self.widows} outlived their twins; witnesses did {self.work} rounds of work"
 
 
+def uncap(domain: Domain) -> None:
+    """Let a domain have all the time that it wants, where its pool's scheduler knows of caps."""
+    if "cap" in domain.sched_get():
+        domain.sched_set(cap=0)
+
+
 def open_files() -> int:
     """File descriptors of this process."""
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
@@ -96,6 +102,7 @@ class Torture:
         self._disks = 0
         self._warm_up()
         self.before = self.census()
+        self._second_pool()
         self.witnesses = [self._small(WITNESS)]
         if linux:
             self.witnesses.append(self._linux())
@@ -119,13 +126,22 @@ class Torture:
         disk.unlink()  # the backend has it open
         return Subject(domain, "linux")
 
+    def _second_pool(self) -> None:
+        """Where there are three physical CPUs or more, some are in a pool of their own."""
+        pools = self.machine.cpupools
+        if self.machine.host.nr_pcpus > 2:
+            for cpu in range(2, self.machine.host.nr_pcpus):
+                pools.remove_cpu(pools.find(0), cpu)
+            pools.create("second", self.chance.choice(["credit", "sedf", "bvt"]), pools.free_cpus())
+
     def _pair(self) -> list[Subject]:
         """Two domains that share a page, on different physical CPUs at first."""
         pcpus = self.machine.host.nr_pcpus
         pair = [self._small(PAIR, cmdline=role, paused=True) for role in ("offer", "take")]
         pair[0].twin, pair[1].twin = pair[1], pair[0]
         for place, one in enumerate(pair, self.chance.randrange(pcpus)):
-            one.domain.pin([place % pcpus])
+            with contextlib.suppress(UserError):  # it is not in its pool
+                one.domain.pin([place % pcpus])
             one.domain.unpause()
         if pair[1].domain.domid != pair[0].domain.domid + 1:  # the numbers began anew, or one was taken
             for one in pair:
@@ -158,8 +174,10 @@ class Torture:
         if what == "audit":
             with self.machine.host.lock:
                 require_clean(self.machine.host, "in between")
+        elif what == "cpu":
+            self._move_cpu()
         else:
-            with contextlib.suppress(UserError):  # it ended by itself just now
+            with contextlib.suppress(UserError):  # it ended by itself just now, or its pool does not let it
                 self._change(what)
 
     def _make(self, what: str) -> bool:
@@ -181,7 +199,7 @@ class Torture:
 
     def _change(self, what: str) -> None:
         pcpus = self.machine.host.nr_pcpus
-        moved_only = what in ("pin", "spread", "sched", "unpause")
+        moved_only = what in ("pin", "spread", "sched", "migrate", "unpause")
         one = self.chance.choice([*self.witnesses, *self.subjects] if moved_only else self.subjects)
         if not one.runs or (self._is_widow(one) and not moved_only):
             return
@@ -189,12 +207,25 @@ class Torture:
             one.domain.pin([self.chance.randrange(pcpus)])
         elif what == "spread":
             one.domain.pin(range(pcpus))
+        elif what == "migrate":
+            self.machine.cpupools.migrate(one.domain, self.chance.choice(self.machine.cpupools.all()))
         elif what == "sched":
             one.domain.sched_set(weight=self.chance.randint(1, 1000), cap=self.chance.choice([0, 0, 30]))
         elif what == "destroy":
             self._end(one)
         else:
             getattr(one.domain, what)()
+
+    def _move_cpu(self) -> None:
+        """Take a physical CPU out of one pool, and put it into the other, unless the first one needs it."""
+        pools = self.machine.cpupools
+        if len(pools.all()) < 2:
+            return
+        source, target = self.chance.sample(pools.all(), 2)
+        with contextlib.suppress(UserError):
+            cpu = self.chance.choice(source.cpus)
+            pools.remove_cpu(source, cpu)
+            pools.add_cpu(target, cpu)
 
     def _end(self, one: Subject) -> None:
         """Destroy it; Linux, as often, crashes."""
@@ -239,7 +270,7 @@ class Torture:
         with contextlib.suppress(UserError):  # it has ended already
             while widow.domain.control(lambda view: view.is_paused):
                 widow.domain.unpause()
-            widow.domain.sched_set(cap=0)
+            uncap(widow.domain)
         reason = widow.domain.wait(PATIENCE)
         said = widow.domain.console.tail()
         if reason is ShutdownReason.POWEROFF and "TEST pair: PASS" in said:
@@ -250,7 +281,7 @@ class Torture:
     def look_at_witnesses(self) -> None:
         """Wait until each witness has worked on, unhindered."""
         for number, one in enumerate(self.witnesses):
-            one.domain.sched_set(cap=0)
+            uncap(one.domain)
             one.domain.unpause()
             done = progress(one.domain.console.output)
             wait_for(lambda: progress(one.domain.console.output) > done + 1 or not one.runs, "a witness works")  # noqa: B023
@@ -285,6 +316,8 @@ class Torture:
         self.look_at_witnesses()
         for one in [*self.subjects, *self.witnesses]:
             one.domain.destroy()
+        for pool in self.machine.cpupools.all()[1:]:
+            self.machine.cpupools.destroy(pool)
         with self.machine.host.lock:
             require_clean(self.machine.host, "at the end")
         after = self.census()

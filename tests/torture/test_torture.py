@@ -23,7 +23,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
 @pytest.mark.parametrize("pcpus", [1, 2, 5])
 def test_random_lives_of_small_domains(pcpus: int, small: Kernels, tmp_path: Path) -> None:
     counts = torture(small, tmp_path, pcpus=pcpus, seed=pcpus, steps=120)
-    assert counts.widows and counts.work and {"create", "pair", "hostile", "destroy"} <= counts.actions.keys()
+    assert counts.widows and counts.work
+    assert {"create", "pair", "hostile", "destroy", "migrate"} <= counts.actions.keys()
 
 
 @pytest.mark.network

@@ -1,6 +1,6 @@
 # The scheduling mechanism: runnable, blocked, offline; waking, kicking, choosing what runs next; shutdown.
 from paravirt.hypervisor.records cimport Domain, Host, Pcpu, Vcpu, pthread_cond_t, u8, u32, u64
-from paravirt.hypervisor.sched.policy cimport SchedPolicy, Unit
+from paravirt.hypervisor.sched.policy cimport Unit
 
 cdef extern from "<pthread.h>" nogil:
     int pthread_cond_signal(pthread_cond_t* condition)
@@ -8,7 +8,6 @@ cdef extern from "<pthread.h>" nogil:
 cdef enum ShutdownCode:
     SHUTDOWN_CODE_INVALID = 0xFF   # Domain.shutdown_code before there is one
 
-cdef bint set_policy(Host* host, const char* name) noexcept nogil
 cdef Unit* join_unit(Vcpu* v) noexcept nogil
 cdef void fell_asleep(Unit* u, u64 at) noexcept nogil
 cdef void send_away(Pcpu* p, u64 at) noexcept nogil

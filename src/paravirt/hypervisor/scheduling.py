@@ -12,7 +12,6 @@ Behaviour: Xen 4.17, common/sched/core.c and common/domain.c. All functions are 
 """
 
 import cython
-from cython.cimports.libc.string import strcmp
 from cython.cimports.paravirt.hypervisor.records import (
     RUNSTATE_BLOCKED,
     RUNSTATE_OFFLINE,
@@ -29,25 +28,20 @@ from cython.cimports.paravirt.hypervisor.records import (
     u32,
     u64,
 )
-from cython.cimports.paravirt.hypervisor.sched.bvt import bvt
-from cython.cimports.paravirt.hypervisor.sched.credit import credit
 from cython.cimports.paravirt.hypervisor.sched.moving import forget_vcpu, move_unit, where_running
-from cython.cimports.paravirt.hypervisor.sched.null import null
 from cython.cimports.paravirt.hypervisor.sched.policy import (
-    HostSchedPtr,
+    CpupoolPtr,
     PcpuSchedPtr,
-    SchedPolicyPtr,
     UnitPtr,
 )
+from cython.cimports.paravirt.hypervisor.sched.pools import leaves_pool, set_policy
 from cython.cimports.paravirt.hypervisor.sched.rotate import next_after, next_turn
-from cython.cimports.paravirt.hypervisor.sched.sedf import sedf
 from cython.cimports.paravirt.hypervisor.sched.state import MachineStatePtr, add_vcpu, drop_vcpu, state_of
 from cython.cimports.paravirt.hypervisor.sched.units import (
     allowed,
     cpu_of,
     drop_unit,
     make_unit,
-    policy_of,
     prefers,
     runs_parallel,
     sched_of,
@@ -75,25 +69,6 @@ NEVER = cython.declare(u64, 0xFFFFFFFFFFFFFFFF)
 # --- policies and units -------------------------------------------------------------------------------------
 
 
-def set_policy(host: HostPtr, name: cython.p_const_char) -> cython.bint:
-    """Choose a machine's policy, before it has a domain; false: there is none of that name, or no memory."""
-    sched: HostSchedPtr = sched_of(host)
-    known: SchedPolicyPtr[4] = [
-        cython.address(credit),
-        cython.address(sedf),
-        cython.address(bvt),
-        cython.address(null),
-    ]
-    i: u32
-    if sched == cython.NULL:
-        return False
-    for i in range(4):
-        if strcmp(known[i].name, name) == 0:
-            sched.policy = known[i]
-            return True
-    return False
-
-
 def join_unit(v: VcpuPtr) -> UnitPtr:
     """The unit that a new vcpu belongs to, made unless it shares one with the domain's others; NULL without memory."""
     host: HostPtr = v.domain.host
@@ -102,10 +77,10 @@ def join_unit(v: VcpuPtr) -> UnitPtr:
         u = make_unit(v.domain)
         if u == cython.NULL:
             return cython.NULL
-        if sched_of(host).policy == cython.NULL:
-            sched_of(host).policy = cython.address(credit)
-        u.home = policy_of(host).pick_cpu(u)
-        policy_of(host).insert(u, now(host))
+        if u.pool.policy == cython.NULL:
+            set_policy(host, b"credit")
+        u.home = u.pool.policy.pick_cpu(u)
+        u.pool.policy.insert(u, now(host))
     u.nr_vcpus += 1
     v.sched = u
     return u
@@ -115,14 +90,14 @@ def wakes(u: UnitPtr, at: u64) -> cython.bint:
     """Some vcpu of the unit can run again, and waits for that; true: it should run at once."""
     set_awake(u, True)
     u.waits_since = at if at else 1
-    return policy_of(u.domain.host).wake(u, at)
+    return u.pool.policy.wake(u, at)
 
 
 def tickle(u: UnitPtr) -> cython.void:
     """The unit waits: if the policy moves such ones, a physical CPU that is idle looks at it."""
     host: HostPtr = u.domain.host
     i: u32
-    if not policy_of(host).balances:
+    if not u.pool.policy.balances:
         return
     for i in range(host.nr_pcpus):
         if host.pcpus[i].idle and waits_elsewhere(u, host.pcpus[i]):
@@ -135,7 +110,7 @@ def fell_asleep(u: UnitPtr, at: u64) -> cython.void:
     if next_after(u, cython.NULL) == cython.NULL:
         set_awake(u, False)
         u.waits_since = 0
-        policy_of(u.domain.host).sleep(u, at)
+        u.pool.policy.sleep(u, at)
 
 
 # --- states -------------------------------------------------------------------------------------------------
@@ -168,7 +143,7 @@ def remove_vcpu(v: VcpuPtr) -> cython.void:
         u.nr_vcpus -= 1
         if u.nr_vcpus == 0:
             home = u.home
-            policy_of(v.domain.host).remove(u)
+            u.pool.policy.remove(u)
             drop_unit(u)
             force_reschedule(home)
         v.sched = cython.NULL
@@ -392,7 +367,7 @@ def change_unit(p: PcpuPtr, u: UnitPtr, at: u64) -> cython.void:
 def send_away(p: PcpuPtr, at: u64) -> cython.void:
     """The unit that ran here may not be here any more, or would rather be elsewhere."""
     u: UnitPtr = cpu_of(p).running
-    target: PcpuPtr = policy_of(p.host).pick_cpu(u)
+    target: PcpuPtr = u.pool.policy.pick_cpu(u)
     if target != p:
         change_unit(p, cython.NULL, at)
         move_unit(u, target, at)
@@ -409,38 +384,41 @@ def set_unit_affinity(u: UnitPtr, affinity: u64, preferred: u64) -> cython.void:
     if where_running(u) != cython.NULL:
         force_reschedule(u.home)
     else:
-        move_unit(u, policy_of(u.domain.host).pick_cpu(u), now(u.domain.host))
+        move_unit(u, u.pool.policy.pick_cpu(u), now(u.domain.host))
         force_reschedule(u.home)
 
 
 def choose_unit(p: PcpuPtr, at: u64) -> UnitPtr:
     """Charge the unit that ran, and ask the policy which one runs next; NULL: idle, until p.slice_end if set."""
-    sched: HostSchedPtr = sched_of(p.host)
-    policy: SchedPolicyPtr
     cpu: PcpuSchedPtr
+    pool: CpupoolPtr
     u: UnitPtr
     until: u64
     i: u32
     p.slice_end = 0
-    if sched == cython.NULL or sched.policy == cython.NULL:
+    if sched_of(p.host) == cython.NULL:
         return cython.NULL
-    policy = policy_of(p.host)
     cpu = cpu_of(p)
+    pool = cpu.pool
+    if pool == cython.NULL or pool.policy == cython.NULL:
+        return cython.NULL
     if cpu.running != cython.NULL:
         cpu.running.run_ns += at - cpu.since
-        policy.charge(cpu.running, at - cpu.since, at)
+        pool.policy.charge(cpu.running, at - cpu.since, at)
     cpu.since = at
     if cpu.running != cython.NULL and not (allowed(cpu.running, p) and prefers(cpu.running, p)):
         send_away(p, at)
-    for i in range(sched.nr_awake, 0, -1):  # who falls asleep makes room for one that was looked at
-        if sched.awake[i - 1].home == p:
-            fell_asleep(sched.awake[i - 1], at)
-    policy.tick(p.host, at)
-    u = policy.do_schedule(p, at)
+    if leaves_pool(p):
+        return cython.NULL
+    for i in range(pool.nr_awake, 0, -1):  # who falls asleep makes room for one that was looked at
+        if pool.awake[i - 1].home == p:
+            fell_asleep(pool.awake[i - 1], at)
+    pool.policy.tick(pool, at)
+    u = pool.policy.do_schedule(p, at)
     if u != cpu.running:
         change_unit(p, u, at)
     if u == cython.NULL:
-        until = policy.deadline(p, at)
+        until = pool.policy.deadline(p, at)
         p.slice_end = until if until != NEVER else 0
     return u
 

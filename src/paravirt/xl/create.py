@@ -12,6 +12,7 @@ from paravirt.domain0.xlcfg.config import DomainConfig, read_config, with_overri
 from paravirt.xl.client import FAILURE, USAGE, Daemon, Exit, Options, say
 from paravirt.xl.libxl_json import domain_config
 from paravirt.xl.network import with_scripts
+from paravirt.xl.pools import has_pool
 from paravirt.xl.rendering import pretty
 from paravirt.xl.table import VERBS
 
@@ -34,6 +35,9 @@ def create(options: Options) -> int:
     if "n" in options:
         return 0
     daemon = Daemon()
+    if config.pool is not None and not has_pool(daemon, config.pool):
+        say(f"xl: there is no pool of physical CPUs {config.pool!r}")
+        return ERROR_INVAL
     attached = "c" in options or "F" in options
     try:
         made = daemon.call(

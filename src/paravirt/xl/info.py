@@ -55,7 +55,7 @@ def _fields(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("sharing_freed_memory", 0),
         ("sharing_used_memory", 0),
         ("outstanding_claims", 0),
-        ("free_cpus", 0),
+        ("free_cpus", len(facts["free_cpus"])),
         ("xen_major", facts["xen_major"]),
         ("xen_minor", facts["xen_minor"]),
         ("xen_extra", facts["xen_extra"]),

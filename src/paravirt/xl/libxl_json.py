@@ -41,10 +41,10 @@ def domain_config(config: DomainConfig, pcpus: int = 1) -> dict[str, Any]:
     if config.ramdisk:
         build["ramdisk"] = config.ramdisk
     build.update({"type.pv": {}, "arch_arm": {}, "arch_x86": {}})
-    result: dict[str, Any] = {
-        "c_info": {"type": "pv", "name": config.name, "uuid": config.uuid, "run_hotplug_scripts": "True"},
-        "b_info": build,
-    }
+    created = {"type": "pv", "name": config.name, "uuid": config.uuid}
+    if config.pool:
+        created["pool_name"] = config.pool
+    result: dict[str, Any] = {"c_info": {**created, "run_hotplug_scripts": "True"}, "b_info": build}
     for key, setting in DEVICE_SETTINGS.items():
         if config.devices.get(key):
             result[setting.libxl_name] = [setting.to_libxl(device) for device in config.devices[key]]

@@ -25,7 +25,7 @@ def list_domains(options: Options) -> int:
     extra += "   Security Label" if context and not verbose else ""
     extra += "         Cpupool" if "c" in options else ""
     extra += " NODE Affinity" if "n" in options else ""
-    pool = daemon.call("cpupools")[0]["name"] if "c" in options else ""
+    pools = {pool["id"]: pool["name"] for pool in daemon.call("cpupools")} if "c" in options else {}
     print(LIST_HEADER + extra)
     for row in rows:
         line = list_line(row)
@@ -34,7 +34,7 @@ def list_domains(options: Options) -> int:
         if verbose or context:
             line += f" {'-':>16}"
         if "c" in options:
-            line += f"{pool:>16}"
+            line += f"{pools.get(row['cpupool'], ''):>16}"
         if "n" in options:
             line += " " + bitmap([0], 1)
         print(line)

@@ -161,8 +161,19 @@ VERBS: Final = (
     Verb("claims", "listing:claims", "", "List memory that domains have claimed"),
     Verb("cpupool-list", "pools:cpupool_list", "[-c|--cpus] [<CPU Pool>]", "List pools of physical CPUs",
          "-c, --cpus                 With their CPUs", "c", (("cpus", "c"),)),
+    Verb("cpupool-create", "pools:cpupool_create", "[options] [<ConfigFile>] [Variable=value ...]",
+         "Make a pool of physical CPUs",
+         "-f FILE, --defconfig=FILE  The configuration file\n"
+         "-n, --dryrun               Only say what would be made", "nf:", (("defconfig=", "f"), ("dryrun", "n")),
+         dryrun=True),
+    Verb("cpupool-destroy", "pools:cpupool_destroy", "<CPU Pool>", "End a pool", required=1),
     Verb("cpupool-rename", "pools:cpupool_rename", "<CPU Pool> <new name>", "Give a pool another name", required=2),
+    Verb("cpupool-cpu-add", "pools:cpupool_cpu_add", "<CPU Pool> <CPU nr>|node:<node nr>",
+         "Put free physical CPUs into a pool", required=2),
+    Verb("cpupool-cpu-remove", "pools:cpupool_cpu_remove", "<CPU Pool> <CPU nr>|node:<node nr>",
+         "Take physical CPUs out of a pool", required=2),
     Verb("cpupool-migrate", "pools:cpupool_migrate", "<Domain> <CPU Pool>", "Move a domain into a pool", required=2),
+    Verb("cpupool-numa-split", "pools:cpupool_numa_split", "", "Make a pool of each NUMA node, of which there is one"),
 )  # fmt: skip
 
 NOT_YET: Final = {
@@ -172,11 +183,6 @@ NOT_YET: Final = {
     "migrate-receive": "migrating domains",
     "remus": "high availability",
     "dump-core": "dumping core",
-    "cpupool-create": "more than one pool of physical CPUs",
-    "cpupool-destroy": "more than one pool of physical CPUs",
-    "cpupool-cpu-add": "more than one pool of physical CPUs",
-    "cpupool-cpu-remove": "more than one pool of physical CPUs",
-    "cpupool-numa-split": "more than one pool of physical CPUs",
 }
 """Verbs that this version does not have yet, and what they are about."""
 

@@ -1,7 +1,8 @@
 """On which physical CPUs the vcpus of a domain may run, and would rather run.
 
 Where the engine does not run vcpus of one domain in parallel, the domain runs where all its vcpus may; if they have a
-preference in common it runs there as long as that is possible.
+preference in common it runs there as long as that is possible. All that is within the domain's pool of physical CPUs:
+others may be named, and count when the pool gets them.
 """
 
 from __future__ import annotations
@@ -29,19 +30,27 @@ class Affinity:
         vcpus: how many there are.
         pcpus: how many physical CPUs the machine has.
         parallel: the vcpus may run at the same time, each where it may.
+        pool: those that the domain's pool has; by default, all.
 
     Raises:
-        UserError: the machine has none of a text's physical CPUs, or there is none where all vcpus may run.
+        UserError: the pool has none of a text's physical CPUs, or there is none where all vcpus may run.
     """
 
     hard: list[Cpus] = field(init=False)
     soft: list[Cpus] = field(init=False)
 
     def __init__(
-        self, hard: Iterable[str], soft: Iterable[str], vcpus: int, pcpus: int, parallel: bool = False
+        self,
+        hard: Iterable[str],
+        soft: Iterable[str],
+        vcpus: int,
+        pcpus: int,
+        parallel: bool = False,
+        pool: Cpus | None = None,
     ) -> None:
         self._pcpus = pcpus
         self._parallel = parallel
+        self._pool = frozenset(range(pcpus)) if pool is None else pool
         self.hard = self._of_all([self._existing(text) for text in hard], vcpus)
         self.soft = self._of_all([self._cpus(text) for text in soft], vcpus)
         self._check(self.hard)
@@ -57,6 +66,8 @@ class Affinity:
         wanted = self._cpus(text)
         if not wanted:
             raise UserError(f"The machine has physical CPUs 0 to {self._pcpus - 1}, and none of them is in {text!r}.")
+        if not wanted & self._pool:
+            raise UserError(f"The domain's pool has none of the physical CPUs {text}.")
         return wanted
 
     def change(self, vcpus: Iterable[int], hard: str, soft: str) -> None:
@@ -74,9 +85,24 @@ class Affinity:
         self._check(new_hard)
         self.hard, self.soft = new_hard, new_soft
 
+    def follow(self, pool: Cpus) -> None:
+        """The domain's pool has other physical CPUs than before: a vcpu that could run on none of them may run on all,
+        as in Xen; and so may all vcpus if they need one where all may, and there is none."""
+        self._pool = pool
+        everywhere = frozenset(range(self._pcpus))
+        self.hard = [cpus if cpus & pool else everywhere for cpus in self.hard]
+        if not self._parallel and not reduce(Cpus.__and__, self.hard) & pool:
+            self.hard = [everywhere] * len(self.hard)
+
+    def forget(self, pool: Cpus) -> None:
+        """The domain is in another pool, with these physical CPUs: there its vcpus may run on all, as in Xen."""
+        self._pool = pool
+        self.hard = [frozenset(range(self._pcpus))] * len(self.hard)
+        self.soft = list(self.hard)
+
     def _check(self, hard: list[Cpus]) -> None:
         if not self._parallel:
-            _common(hard)
+            self._common(hard)
 
     def pin(self, domain: Domain) -> None:
         """Tell the domain."""
@@ -88,16 +114,15 @@ class Affinity:
 
     def of_domain(self) -> tuple[Cpus, Cpus]:
         """Where the domain may run as a whole, and where it would rather (nothing: no matter)."""
-        return _of_both(_common(self.hard), reduce(Cpus.__and__, self.soft))
+        return _of_both(self._common(self.hard), reduce(Cpus.__and__, self.soft))
+
+    def _common(self, hard: list[Cpus]) -> Cpus:
+        common = reduce(Cpus.__and__, hard)
+        if not common & self._pool:
+            raise UserError("The vcpus of a domain share a physical CPU here: there must be one on which all may run.")
+        return common
 
 
 def _of_both(hard: Cpus, soft: Cpus) -> tuple[Cpus, Cpus]:
     soft &= hard
     return hard, soft if soft != hard else frozenset()
-
-
-def _common(hard: list[Cpus]) -> Cpus:
-    common = reduce(Cpus.__and__, hard)
-    if not common:
-        raise UserError("The vcpus of a domain share a physical CPU here: there must be one on which all may run.")
-    return common

@@ -13,6 +13,7 @@ from paravirt.errors import UserError
 from paravirt.hypervisor.hypercalls.grant_frames import grants_of
 from paravirt.hypervisor.views import Domain as DomainView
 from paravirt.hypervisor.views import scheduler
+from paravirt.hypervisor.views.pools import pool_of
 
 _RUNSTATES: Final = ("running", "runnable", "blocked", "offline")
 
@@ -67,12 +68,17 @@ def _audit(request: Request) -> Iterator[str]:
 
 def _run_queues(request: Request) -> Iterator[str]:
     host = request.machine.host
-    facts = request.machine.sched_info()
-    yield f"Scheduler: {facts.pop('name')}"
-    for name, value in facts.items():
-        yield f"    {name} = {value}"
     with host.lock:
-        yield f"    {host.nr_pcpus} physical CPUs, system time {host.now()} ns"
+        yield f"{host.nr_pcpus} physical CPUs, system time {host.now()} ns"
+    free = request.machine.cpupools.free_cpus()
+    if free:
+        yield f"Free CPUs: {', '.join(map(str, free))}"
+    for pool in request.machine.cpupools.all():
+        yield f"Cpupool {pool.id} ({pool.name}): CPUs {', '.join(map(str, pool.cpus))}"
+        facts = request.machine.sched_info(pool.id)
+        yield f"    Scheduler: {facts.pop('name')}"
+        for name, value in facts.items():
+            yield f"    {name} = {value}"
 
 
 def _registers(managed: ManagedDomain, view: DomainView) -> Iterator[str]:
@@ -92,7 +98,7 @@ def _summary(managed: ManagedDomain, view: DomainView) -> Iterator[str]:
 
 def _scheduling(managed: ManagedDomain, view: DomainView) -> Iterator[str]:
     shown = " ".join(f"{name}={value}" for name, value in scheduler.sched_get(view).items())
-    yield f"    Domain {view.domid}: {shown} ran {scheduler.run_time(view)} ns"
+    yield f"    Domain {view.domid}: {shown} ran {scheduler.run_time(view)} ns in pool {pool_of(view)}"
     for vcpu in view.vcpus:
         yield f"        {view.domid}.{vcpu.id} {_RUNSTATES[vcpu.runstate]} cpu={vcpu.pcpu} time={vcpu.cpu_time} ns"
 

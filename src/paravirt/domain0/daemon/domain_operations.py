@@ -9,10 +9,12 @@ from paravirt.domain0.daemon.domains import DOMAIN_0, ManagedDomain
 from paravirt.domain0.daemon.protocol import INVALID, NOT_FOUND, UNSUPPORTED, Refusal
 from paravirt.domain0.daemon.requests import Request, operation
 from paravirt.domain0.toolstack import memory
+from paravirt.domain0.toolstack.cpupools import FIRST
 from paravirt.domain0.toolstack.memory import KIB_PER_FRAME
 from paravirt.domain0.xlcfg.config import DomainConfig
 from paravirt.errors import UserError
 from paravirt.hypervisor.views import Domain as DomainView
+from paravirt.hypervisor.views.pools import pool_of
 
 LIVENESS: Final = 1.0
 """Seconds between looks whether a client that waits for an event is still there."""
@@ -42,6 +44,7 @@ def _row(managed: ManagedDomain) -> dict[str, Any]:
             "shutdown_reason": view.shutdown_code if view.is_shut_down else 0,
             "dying": view.is_dying,
             "cpu_time_ns": sum(vcpu.cpu_time for vcpu in view.vcpus),
+            "cpupool": pool_of(view),
         }
 
     return {
@@ -70,6 +73,7 @@ def _domain_0(request: Request) -> dict[str, Any]:
         "dying": False,
         "cpu_time_ns": request.machine.service_time_ns(),
         "shutdown_reason": 0,
+        "cpupool": FIRST,
         "started": request.daemon.facts["started"],
     }
 
@@ -94,10 +98,11 @@ def list_domains(request: Request) -> list[dict[str, Any]]:
 @operation("config")
 def configuration(request: Request) -> dict[str, Any]:
     """The configuration of a domain, and what has become of its name, its identifier and its scheduling."""
-    scheduler = str(request.machine.sched_info()["name"])
     if request.string("domain") in ("0", DOMAIN_0):
+        scheduler = request.machine.sched_info()["name"]
         return {"domid": 0, "config": None, "scheduling": {"sched": scheduler, **sched_get(request)}}
     managed = request.domain()
+    scheduler = request.machine.sched_info(managed.domain.pool)["name"]
     return {
         "domid": managed.domid,
         "name": managed.name,

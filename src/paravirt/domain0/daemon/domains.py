@@ -25,6 +25,7 @@ from paravirt.domain0.daemon.protocol import EXISTS, INVALID, NOT_FOUND, Refusal
 from paravirt.domain0.daemon.ptys import Pty, Ptys
 from paravirt.domain0.daemon.records import ConsoleLog, Journal, Log, Messages
 from paravirt.domain0.toolstack import Domain, Machine, ShutdownReason
+from paravirt.domain0.toolstack.cpupools import FIRST
 from paravirt.domain0.xlcfg.config import DomainConfig, check_name
 from paravirt.errors import ParavirtError, UserError
 
@@ -145,6 +146,14 @@ class Domains:
                         return name, domid, console
             raise
 
+    def follow_pools(self) -> None:
+        """Pools have other physical CPUs than before: what that changes in affinities."""
+        cpus = {pool.id: frozenset(pool.cpus) for pool in self.machine.cpupools.all()}
+        for managed in self.all():
+            with contextlib.suppress(UserError):  # it went while we were looking
+                managed.affinity.follow(cpus[managed.domain.pool])
+                managed.affinity.pin(managed.domain)
+
     # --- events -----------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
@@ -176,9 +185,11 @@ class Domains:
             UserError: a file cannot be used, or the machine has not enough memory.
         """
         machine = self.machine
+        pool = machine.cpupools.find(config.pool or FIRST)
         affinity = Affinity(
-            config.cpus, config.cpus_soft, config.maxvcpus, machine.host.nr_pcpus, machine.parallel_vcpus
-        )
+            config.cpus, config.cpus_soft, config.maxvcpus, machine.host.nr_pcpus, machine.parallel_vcpus,
+            frozenset(pool.cpus),
+        )  # fmt: skip
         with self._changed:
             # Who saw a console end may make the next domain of that name before the monitor has come to the end.
             self._changed.wait_for(lambda: not self._is_leaving(config.name), LEAVING)
@@ -230,6 +241,7 @@ class Domains:
             tty=pty.path,
             keep=True,
             devices=config.all_devices,
+            pool=config.pool or FIRST,
         )
         try:
             domain.sched_set(**config.scheduling)

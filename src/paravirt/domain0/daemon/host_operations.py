@@ -7,14 +7,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-from paravirt.domain0.daemon.protocol import NOT_FOUND, VERSION, Refusal
+from paravirt.domain0.daemon.protocol import VERSION
 from paravirt.domain0.daemon.requests import Request, operation
+from paravirt.domain0.toolstack.cpupools import FIRST
 from paravirt.domain0.toolstack.limits import FRAMES_PER_MIB
-from paravirt.domain0.xlcfg.config import check_name
 from paravirt.hypervisor import cpuid
 from paravirt.hypervisor.hypercalls import version
-
-_POOL_NAME = "/local/pool/0/name"
 
 
 @operation("hello")
@@ -45,6 +43,7 @@ def info(request: Request) -> dict[str, Any]:
         "version": uname.version,
         "machine": uname.machine,
         "nr_cpus": pcpus,
+        "free_cpus": request.machine.cpupools.free_cpus(),
         "cpu_khz": _cpu_khz(),
         "hw_caps": [
             cpuid.FEATURES_EDX, cpuid.FEATURES_ECX, cpuid.EXTENDED_EDX, cpuid.EXTENDED_ECX, 0, cpuid.FEATURES_7_EBX,
@@ -83,29 +82,12 @@ def dmesg(request: Request) -> str:
     return request.domains.messages.read(request.flag("clear"))
 
 
-@operation("cpupools")
-def cpupools(request: Request) -> list[dict[str, Any]]:
-    """The pools of physical CPUs: there is one."""
-    cpus = list(range(request.machine.host.nr_pcpus))
-    scheduler = request.machine.sched_info()["name"]
-    name = request.machine.call(lambda: request.machine.store.get(_POOL_NAME) or b"").decode()
-    return [{"name": name, "cpus": cpus, "scheduler": scheduler, "domains": len(request.domains.all()) + 1}]
-
-
-@operation("cpupool-rename")
-def rename_cpupool(request: Request) -> None:
-    """Give the pool another name."""
-    pool, name = request.string("pool"), check_name(request.string("name"))
-    (only,) = cpupools(request)
-    if pool != only["name"]:
-        raise Refusal(NOT_FOUND, f"There is no pool {pool!r}.")
-    request.machine.call(lambda: request.machine.store.set(_POOL_NAME, name))
-
-
 @operation("sched-info")
 def sched_info(request: Request) -> dict[str, Any]:
-    """The scheduler and its own parameters, after those of ``set`` were changed."""
+    """The scheduler of a pool (by default, of the first) and its own parameters, after those of ``set`` were
+    changed."""
+    number = request.integer("pool", FIRST)
     changed = request.object("set") if request.flag("change") else {}
     if changed:
-        request.machine.set_sched_info(**changed)
-    return request.machine.sched_info()
+        request.machine.set_sched_info(number, **changed)
+    return request.machine.sched_info(number)

@@ -81,6 +81,13 @@ class Request:
             raise Refusal(INVALID, f"The argument {name!r} is not a list of texts.")
         return list(found)
 
+    def integers(self, name: str) -> list[int]:
+        """A list of numbers; empty if it is not there."""
+        found = self._get(name, list, [])
+        if not all(isinstance(one, int) and not isinstance(one, bool) for one in found):
+            raise Refusal(INVALID, f"The argument {name!r} is not a list of numbers.")
+        return list(found)
+
     def _get(self, name: str, kind: type, default: Any) -> Any:
         value = self._arguments.get(name, default)
         if value is _MISSING:

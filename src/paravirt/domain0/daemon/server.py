@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from paravirt.domain0.console import Console
 from paravirt.domain0.daemon import (
+    cpupool_operations,
     debug_keys,
     device_operations,
     domain_operations,
@@ -41,7 +42,9 @@ _CREDENTIALS: Final = struct.Struct("3i")
 
 __all__ = ["Server"]
 # They register themselves.
-_OPERATIONS = (debug_keys, device_operations, domain_operations, host_operations, network_operations)
+_OPERATIONS = (
+    cpupool_operations, debug_keys, device_operations, domain_operations, host_operations, network_operations,
+)  # fmt: skip
 
 
 class Server:

@@ -20,6 +20,7 @@ from paravirt.errors import UserError
 from paravirt.hypervisor.hypercalls.grant_frames import Entry, grants_of
 from paravirt.hypervisor.hypercalls.state import MemoryRange
 from paravirt.hypervisor.views import Domain as DomainView
+from paravirt.hypervisor.views.pools import move_domain
 
 if TYPE_CHECKING:
     from paravirt.domain0.toolstack.machine import Machine
@@ -45,6 +46,7 @@ class Wanted:
     tty: str
     keep: bool
     devices: Sequence[DeviceSpec]
+    pool: int
 
 
 def contents(source: str | os.PathLike[str] | bytes, what: str) -> bytes:
@@ -78,6 +80,7 @@ def create_domain(machine: Machine, domid: int, wanted: Wanted) -> Domain:
         console_port = view.alloc_unbound(0)
         _set_limits(view, wanted)
         try:
+            move_domain(view, wanted.pool)
             built = build_domain(
                 view,
                 wanted.image,

@@ -20,6 +20,7 @@ from paravirt.domain0.xlcfg.vifs import vif_spec
 from paravirt.errors import UserError
 from paravirt.hypervisor.views import Domain as DomainView
 from paravirt.hypervisor.views import scheduler as policies
+from paravirt.hypervisor.views.pools import pool_of
 
 if TYPE_CHECKING:
     from paravirt.domain0.toolstack.machine import Machine
@@ -147,7 +148,7 @@ class Domain:
         self.machine.call(lambda: self.machine.devices.detach(device, force))
 
     def sched_get(self) -> dict[str, int]:
-        """Its parameters under the machine's scheduler, by their names in XEN_DOMCTL_scheduler_op; times in ns."""
+        """Its parameters under its pool's scheduler, by their names in XEN_DOMCTL_scheduler_op; times in ns."""
         return self.control(policies.sched_get)
 
     def sched_set(self, **parameters: int) -> None:
@@ -158,6 +159,15 @@ class Domain:
         """
         self.control(lambda view: policies.sched_set(view, parameters))
 
+    @property
+    def pool(self) -> int:
+        """The number of the pool of physical CPUs that it is in: :attr:`Machine.cpupools` moves it to another one.
+
+        Raises:
+            UserError: the domain is gone.
+        """
+        return self.control(pool_of)
+
     def pin(self, pcpus: Iterable[int], preferred: Iterable[int] = (), vcpu: int | None = None) -> None:
         """Let a virtual CPU, or all of them, run on these physical CPUs only, and rather on the ``preferred`` ones.
 
@@ -165,7 +175,7 @@ class Domain:
         said of one holds for all.
 
         Raises:
-            UserError: the machine has none of them, or the domain no such virtual CPU; or the domain is gone.
+            UserError: the domain's pool has none of them, or the domain no such virtual CPU; or the domain is gone.
         """
         number = -1 if vcpu is None else vcpu
         self.control(lambda view: policies.set_affinity(view, pcpus, preferred, number))

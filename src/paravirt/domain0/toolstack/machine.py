@@ -32,6 +32,7 @@ from paravirt.domain0.store.rings import StoreRings
 from paravirt.domain0.store.socket import StoreSocket
 from paravirt.domain0.toolstack.autoballoon import make_room
 from paravirt.domain0.toolstack.building import Wanted, contents, create_domain
+from paravirt.domain0.toolstack.cpupools import FIRST, Cpupools
 from paravirt.domain0.toolstack.domain import Domain, ShutdownReason
 from paravirt.domain0.toolstack.limits import FRAMES_PER_MIB, MAX_MEMORY_MIB, MAX_VCPUS, MIB
 from paravirt.errors import HypervisorBug, UserError
@@ -60,7 +61,7 @@ class Machine:
         deterministic: the same inputs give the same run, event for event; time is what the guest executes.
         pcpus: physical CPUs, each a thread with an engine of its own; by default as many as the host lets this process
             use, and 1 for a deterministic machine.
-        scheduler: which policy shares the CPUs among domains: credit, sedf, bvt or null.
+        scheduler: which policy shares the CPUs of the first pool among domains: credit, sedf, bvt or null.
         engine: "unicorn", "kvm" (guests run on the processor itself, by /dev/kvm), or "auto": the latter where it is
             usable, for a machine that is not deterministic.
         network: what its domains' interfaces are joined to; None: the defaults.
@@ -73,6 +74,7 @@ class Machine:
         grants: the domains' grants, as Domain 0's backends use them.
         store_rings: which domains' rings the store serves.
         devices: the domains' virtual devices; only Domain 0's thread (:meth:`call`) may touch them.
+        cpupools: its pools of physical CPUs.
         network: the virtual firewall-router; only Domain 0's thread may touch it.
         on_shutdown: called in Domain 0's thread with a domain that has just shut down, or has been destroyed.
 
@@ -126,6 +128,7 @@ class Machine:
         facilities = Facilities(self.store, self._services, self.grants, self._io, deterministic)
         self.devices = Devices(facilities, (DiskKind(), VifKind(self.network), ChannelKind()))
         self.domains: dict[int, Domain] = {}
+        self.cpupools = Cpupools(self)
         self._kernels = KernelImages()
         self.on_shutdown: Callable[[Domain], None] | None = None
         self._store_socket: StoreSocket | None = None
@@ -163,6 +166,7 @@ class Machine:
         tty: str = "",
         keep: bool = False,
         devices: Sequence[DeviceSpec] = (),
+        pool: str | int = FIRST,
     ) -> Domain:
         """Build a domain from a kernel and start it.
 
@@ -180,9 +184,11 @@ class Machine:
             tty: the file name of the terminal that its console is found at, for xenstore.
             keep: see :class:`Domain`.
             devices: virtual devices that it has from the start.
+            pool: the number or name of the pool of physical CPUs that it is in.
 
         Raises:
-            UserError: a file cannot be read or used, a device cannot be made, or the machine has not enough memory.
+            UserError: a file cannot be read or used, a device cannot be made, the machine has not enough memory, or no
+                such pool, or that has no physical CPUs.
         """
         if not 1 <= vcpus <= MAX_VCPUS:
             raise UserError(f"A domain has 1 to {MAX_VCPUS} virtual CPUs, not {vcpus}.")
@@ -192,7 +198,7 @@ class Machine:
         disk = None if ramdisk is None else contents(ramdisk, "ramdisk")
         wanted = Wanted(
             image, disk, cmdline, memory, vcpus, name, paused, max_memory, online_vcpus, identity,
-            limits or DomainLimits(), tty, keep, devices,
+            limits or DomainLimits(), tty, keep, devices, self.cpupools.find(pool).id,
         )  # fmt: skip
         if not self._autoballoon:
             return self.call(lambda: self._create(wanted))
@@ -226,20 +232,24 @@ class Machine:
         with self.host.lock:
             return dict(self.host.stats())
 
-    def sched_info(self) -> dict[str, Any]:
-        """The scheduler ("name") and its own parameters: credit's ``tslice_ms`` and ``ratelimit_us``, BVT's
-        ``ctx_allow`` (ns)."""
-        with self.host.lock:
-            return policies.sched_info(self.host)
-
-    def set_sched_info(self, **parameters: int) -> None:
-        """Change some of the scheduler's own parameters.
+    def sched_info(self, pool: int = FIRST) -> dict[str, Any]:
+        """The scheduler ("name") of a pool and its own parameters: credit's ``tslice_ms`` and ``ratelimit_us``, BVT's
+        ``ctx_allow`` (ns).
 
         Raises:
-            UserError: it has no such parameter, or not with that value.
+            UserError: there is no pool of that number.
         """
         with self.host.lock:
-            policies.set_sched_info(self.host, parameters)
+            return policies.sched_info(self.host, pool)
+
+    def set_sched_info(self, pool: int = FIRST, /, **parameters: int) -> None:
+        """Change some of a pool's scheduler's own parameters.
+
+        Raises:
+            UserError: there is no pool of that number, or its scheduler has no such parameter, or not with that value.
+        """
+        with self.host.lock:
+            policies.set_sched_info(self.host, parameters, pool)
 
     def serve_store(self, path: Path) -> None:
         """Let programs talk to the store over a unix socket, as Domain 0; the socket goes with the machine.

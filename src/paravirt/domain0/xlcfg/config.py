@@ -59,6 +59,7 @@ class DomainConfig:
         given: which of ``vcpus`` and ``maxvcpus`` the file sets; libxl's JSON has only those.
         memory, maxmem: MiB; what it gets at first, and what it may grow to.
         vcpus, maxvcpus: virtual CPUs that are online at first, and that it has.
+        pool: number or name of the pool of physical CPUs that it is in; None: the first one.
         cpus, cpus_soft: physical CPUs that each vcpu may use, or rather uses; vcpus without an entry may use all.
         actions: by event (``on_crash`` etc.), what is done when the domain ends.
         limits: of the hypervisor's tables.
@@ -77,6 +78,7 @@ class DomainConfig:
     maxmem: int = DEFAULT_MEMORY_MIB
     vcpus: int = 1
     maxvcpus: int = 1
+    pool: str | None = None
     cpus: tuple[str, ...] = ()
     cpus_soft: tuple[str, ...] = ()
     limits: DomainLimits = dataclasses.field(default_factory=DomainLimits)
@@ -255,6 +257,7 @@ class _Reader:
             maxmem=maxmem,
             vcpus=vcpus,
             maxvcpus=maxvcpus,
+            pool=self._string("pool") or None,
             cpus=self._cpus("cpus", maxvcpus),
             cpus_soft=self._cpus("cpus_soft", maxvcpus),
             limits=self._limits(),

@@ -41,7 +41,6 @@ HARDWARE: Final = {
 NEUTRAL: Final[dict[str, tuple[str, ...]]] = {
     "bootloader": ("",),
     "bootloader_args": ("",),
-    "pool": ("Pool-0",),
     "tsc_mode": ("0", "default"),
     "localtime": ("0",),
     "rtc_timeoffset": ("0",),

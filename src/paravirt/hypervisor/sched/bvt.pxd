@@ -1,6 +1,6 @@
 # The BVT policy.
-from paravirt.hypervisor.records cimport Host, Pcpu, i64, u32, u64
-from paravirt.hypervisor.sched.policy cimport SchedPolicy, Unit
+from paravirt.hypervisor.records cimport Pcpu, i64, u32, u64
+from paravirt.hypervisor.sched.policy cimport Cpupool, SchedPolicy, Unit
 
 cdef SchedPolicy bvt
 
@@ -9,7 +9,7 @@ cdef void bvt_remove(Unit* u) noexcept nogil
 cdef bint bvt_wake(Unit* u, u64 at) noexcept nogil
 cdef void bvt_sleep(Unit* u, u64 at) noexcept nogil
 cdef void bvt_charge(Unit* u, u64 ran, u64 at) noexcept nogil
-cdef void bvt_tick(Host* host, u64 at) noexcept nogil
+cdef void bvt_tick(Cpupool* pool, u64 at) noexcept nogil
 cdef Unit* bvt_do_schedule(Pcpu* p, u64 at) noexcept nogil
 cdef u64 bvt_deadline(Pcpu* p, u64 at) noexcept nogil
 cdef void bvt_moved(Unit* u, Pcpu* old, u64 at) noexcept nogil

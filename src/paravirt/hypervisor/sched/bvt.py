@@ -13,9 +13,9 @@ Source: Duda and Cheriton, "Borrowed-Virtual-Time (BVT) scheduling", SOSP 1999, 
 """
 
 import cython
-from cython.cimports.paravirt.hypervisor.records import HostPtr, PcpuPtr, i64, u32, u64
-from cython.cimports.paravirt.hypervisor.sched.policy import HostSchedPtr, PcpuSchedPtr, UnitPtr
-from cython.cimports.paravirt.hypervisor.sched.units import cpu_of, least_loaded, sched_of, to_the_end
+from cython.cimports.paravirt.hypervisor.records import PcpuPtr, i64, u32, u64
+from cython.cimports.paravirt.hypervisor.sched.policy import CpupoolPtr, PcpuSchedPtr, UnitPtr
+from cython.cimports.paravirt.hypervisor.sched.units import cpu_of, least_loaded, to_the_end
 
 NEVER = cython.declare(u64, 0xFFFFFFFFFFFFFFFF)
 # Units of time that a warp's value counts, in ns.
@@ -31,12 +31,12 @@ def evt(u: UnitPtr) -> i64:
 
 def lowest(p: PcpuPtr, but: UnitPtr) -> UnitPtr:
     """The unit with the least effective virtual time that can run here, other than ``but``; or NULL."""
-    sched: HostSchedPtr = sched_of(p.host)
+    pool: CpupoolPtr = cpu_of(p).pool
     best: UnitPtr = cython.NULL
     u: UnitPtr
     i: u32
-    for i in range(sched.nr_awake):
-        u = sched.awake[i]
+    for i in range(pool.nr_awake):
+        u = pool.awake[i]
         if u == but or u.home != p:
             continue
         if best == cython.NULL or evt(u) < evt(best) or (evt(u) == evt(best) and u.order < best.order):
@@ -46,12 +46,12 @@ def lowest(p: PcpuPtr, but: UnitPtr) -> UnitPtr:
 
 def time_goes_on(p: PcpuPtr) -> cython.void:
     """The scheduler's virtual time is the lowest of those that can run, and stays when nobody can."""
-    sched: HostSchedPtr = sched_of(p.host)
+    pool: CpupoolPtr = cpu_of(p).pool
     least: UnitPtr = cython.NULL
     u: UnitPtr
     i: u32
-    for i in range(sched.nr_awake):
-        u = sched.awake[i]
+    for i in range(pool.nr_awake):
+        u = pool.awake[i]
         if u.home == p and (least == cython.NULL or u.bvt.avt < least.bvt.avt):
             least = u
     if least != cython.NULL and least.bvt.avt > cpu_of(p).virtual_time:
@@ -81,7 +81,7 @@ def bvt_wake(u: UnitPtr, at: u64) -> cython.bint:
 
 def allowance(u: UnitPtr) -> i64:
     """How far the running unit may be ahead of another one, in virtual time."""
-    return cython.cast(i64, sched_of(u.domain.host).ctx_allow * u.params.mcuadv)
+    return cython.cast(i64, u.pool.ctx_allow * u.params.mcuadv)
 
 
 def bvt_sleep(u: UnitPtr, at: u64) -> cython.void:
@@ -100,18 +100,18 @@ def bvt_charge(u: UnitPtr, ran: u64, at: u64) -> cython.void:
             u.bvt.unwarped_until = at + u.params.warpu
 
 
-def bvt_tick(host: HostPtr, at: u64) -> cython.void:
+def bvt_tick(pool: CpupoolPtr, at: u64) -> cython.void:
     """Move all virtual times back before they overflow."""
-    sched: HostSchedPtr = sched_of(host)
     high: cython.bint = False
     i: u32
-    for i in range(sched.nr_awake):
-        high = high or sched.awake[i].bvt.avt > HIGHEST
+    for i in range(pool.nr_awake):
+        high = high or pool.awake[i].bvt.avt > HIGHEST
     if high:
-        for i in range(sched.count):
-            sched.units[i].bvt.avt -= HIGHEST
-        for i in range(host.nr_pcpus):
-            sched.cpus[i].virtual_time -= HIGHEST
+        for i in range(pool.count):
+            pool.units[i].bvt.avt -= HIGHEST
+        for i in range(pool.host.nr_pcpus):
+            if cpu_of(pool.host.pcpus[i]).pool == pool:
+                cpu_of(pool.host.pcpus[i]).virtual_time -= HIGHEST
 
 
 def bvt_do_schedule(p: PcpuPtr, at: u64) -> UnitPtr:

@@ -1,6 +1,6 @@
 # The credit policy.
-from paravirt.hypervisor.records cimport Host, Pcpu, i64, u32, u64
-from paravirt.hypervisor.sched.policy cimport SchedPolicy, Unit
+from paravirt.hypervisor.records cimport Pcpu, i64, u32, u64
+from paravirt.hypervisor.sched.policy cimport Cpupool, SchedPolicy, Unit
 
 cdef SchedPolicy credit
 
@@ -9,7 +9,7 @@ cdef void credit_remove(Unit* u) noexcept nogil
 cdef bint credit_wake(Unit* u, u64 at) noexcept nogil
 cdef void credit_sleep(Unit* u, u64 at) noexcept nogil
 cdef void credit_charge(Unit* u, u64 ran, u64 at) noexcept nogil
-cdef void credit_tick(Host* host, u64 at) noexcept nogil
+cdef void credit_tick(Cpupool* pool, u64 at) noexcept nogil
 cdef Unit* credit_do_schedule(Pcpu* p, u64 at) noexcept nogil
 cdef u64 credit_deadline(Pcpu* p, u64 at) noexcept nogil
 cdef void credit_moved(Unit* u, Pcpu* old, u64 at) noexcept nogil
@@ -24,4 +24,4 @@ cdef u64 until_account(Pcpu* p, Unit* chosen, bint contended, u64 at) noexcept n
 cdef void earn(Unit* u, u64 fair, u64 bound) noexcept nogil
 cdef u64 settle(Unit* u, u64 peak) noexcept nogil
 cdef u64 share_of_cap(Unit* u, u64 period) noexcept nogil
-cdef bint account(Host* host, u64 at) noexcept nogil
+cdef bint account(Cpupool* pool, u64 at) noexcept nogil

@@ -3,7 +3,7 @@
 # ruff: noqa: F821  (names declared in the .pxd beside this file)
 """The credit policy: time in proportion to weights, limited by caps; who wakes with credit left goes first.
 
-Credit is processor time in nanoseconds. Every 30 ms the machine's time of as long is shared out by weight among
+Credit is processor time in nanoseconds. Every 30 ms the pool's time of as long is shared out by weight among
 the domains that used some, and running costs as much as it takes. A domain with credit goes before one without,
 and one that woke with credit before both, until the next tick. One over its cap waits until it has earned credit.
 
@@ -15,13 +15,13 @@ forgives what is more than a time slice, so that turns that the host made longer
 """
 
 import cython
-from cython.cimports.paravirt.hypervisor.records import DomainPtr, HostPtr, PcpuPtr, i64, u32, u64
+from cython.cimports.paravirt.hypervisor.records import DomainPtr, PcpuPtr, i64, u32, u64
 from cython.cimports.paravirt.hypervisor.sched.moving import move_unit
 from cython.cimports.paravirt.hypervisor.sched.policy import (
     BOOST,
     OVER,
     UNDER,
-    HostSchedPtr,
+    CpupoolPtr,
     PcpuSchedPtr,
     UnitPtr,
 )
@@ -30,7 +30,6 @@ from cython.cimports.paravirt.hypervisor.sched.units import (
     least_loaded,
     own_unit,
     prefers,
-    sched_of,
     to_the_end,
     waits_elsewhere,
 )
@@ -79,7 +78,7 @@ def credit_charge(u: UnitPtr, ran: u64, at: u64) -> cython.void:
 
 def earn(u: UnitPtr, fair: u64, bound: u64) -> cython.void:
     """What an accounting period brings to one unit that is active, and what follows from its credit."""
-    tslice: i64 = cython.cast(i64, sched_of(u.domain.host).tslice)
+    tslice: i64 = cython.cast(i64, u.pool.tslice)
     u.credit.credit += cython.cast(i64, fair)
     if u.credit.credit < 0:
         u.credit.priority = OVER
@@ -120,15 +119,14 @@ def share_of_cap(u: UnitPtr, period: u64) -> u64:
     return period * u.params.cap // (100 * sharing)
 
 
-def account(host: HostPtr, at: u64) -> cython.bint:
+def account(pool: CpupoolPtr, at: u64) -> cython.bint:
     """Share out one period's time among the active units by weight; nobody gets more than a whole CPU, or its cap.
 
     What caps leave over goes to the others: as many rounds as some reach theirs. So does what the active units are in
     debt together, since credit that was lost, by those that sleep, cannot be what the others used. False: none is
     active.
     """
-    sched: HostSchedPtr = sched_of(host)
-    total: u64 = sched.tslice * host.nr_pcpus
+    total: u64 = pool.tslice * pool.nr_cpus
     left: u64
     weights: u64 = 0
     reached: u64
@@ -138,26 +136,26 @@ def account(host: HostPtr, at: u64) -> cython.bint:
     settled: cython.bint = False
     u: UnitPtr
     i: u32
-    for i in range(sched.count):
-        u = sched.units[i]
+    for i in range(pool.count):
+        u = pool.units[i]
         u.credit.settled = 0
         if u.credit.active:
             weights += u.params.weight
             active += 1
             together += u.credit.credit
     # All that they can have used since the last accounting is not earned yet.
-    together += cython.cast(i64, (at - sched.next_account + sched.tslice) * host.nr_pcpus)
+    together += cython.cast(i64, (at - pool.next_account + pool.tslice) * pool.nr_cpus)
     if together < 0:
         total += cython.cast(u64, -together)
     while not settled:
         settled = True
         left = total
         reached = 0
-        for i in range(sched.count):
-            u = sched.units[i]
+        for i in range(pool.count):
+            u = pool.units[i]
             if not u.credit.active or u.credit.settled:
                 continue
-            peak = min(sched.tslice, share_of_cap(u, sched.tslice))
+            peak = min(pool.tslice, share_of_cap(u, pool.tslice))
             u.credit.fair = total * u.params.weight // weights
             if u.credit.fair >= peak:
                 reached += settle(u, peak)
@@ -165,31 +163,30 @@ def account(host: HostPtr, at: u64) -> cython.bint:
                 settled = False
         total = left
         weights -= reached
-    for i in range(sched.count):
-        if sched.units[i].credit.active:
-            earn(sched.units[i], sched.units[i].credit.fair, sched.tslice * (active + 1))
+    for i in range(pool.count):
+        if pool.units[i].credit.active:
+            earn(pool.units[i], pool.units[i].credit.fair, pool.tslice * (active + 1))
     return active != 0
 
 
-def credit_tick(host: HostPtr, at: u64) -> cython.void:
+def credit_tick(pool: CpupoolPtr, at: u64) -> cython.void:
     """Accounting, once for each period that has passed, or until nobody is active any more."""
-    sched: HostSchedPtr = sched_of(host)
-    if sched.next_account == 0:
-        sched.next_account = at + sched.tslice
-    while at >= sched.next_account:
-        if not account(host, at):
-            sched.next_account = at - (at - sched.next_account) % sched.tslice
-        sched.next_account += sched.tslice
+    if pool.next_account == 0:
+        pool.next_account = at + pool.tslice
+    while at >= pool.next_account:
+        if not account(pool, at):
+            pool.next_account = at - (at - pool.next_account) % pool.tslice
+        pool.next_account += pool.tslice
 
 
 def best_waiting(p: PcpuPtr, current: UnitPtr) -> UnitPtr:
     """The unit that waits here with the best priority, and longest; or NULL."""
-    sched: HostSchedPtr = sched_of(p.host)
+    pool: CpupoolPtr = cpu_of(p).pool
     best: UnitPtr = cython.NULL
     u: UnitPtr
     i: u32
-    for i in range(sched.nr_awake):
-        u = sched.awake[i]
+    for i in range(pool.nr_awake):
+        u = pool.awake[i]
         if u == current or u.home != p or u.credit.parked:
             continue
         if (
@@ -215,14 +212,14 @@ def may_move(u: UnitPtr, p: PcpuPtr, worst: cython.uchar, at: u64) -> u64:
 def to_steal(p: PcpuPtr, worst: cython.uchar, at: u64) -> UnitPtr:
     """The unit that has waited elsewhere, and may come here now: those that prefer it first, then by priority, and who
     has waited longest. NULL: none."""
-    sched: HostSchedPtr = sched_of(p.host)
+    pool: CpupoolPtr = cpu_of(p).pool
     best: UnitPtr = cython.NULL
     u: UnitPtr
     i: u32
-    if p.host.nr_pcpus == 1:
+    if pool.nr_cpus == 1:
         return cython.NULL
-    for i in range(sched.nr_awake):
-        u = sched.awake[i]
+    for i in range(pool.nr_awake):
+        u = pool.awake[i]
         if may_move(u, p, worst, at) > at:
             continue
         if (
@@ -242,12 +239,12 @@ def to_steal(p: PcpuPtr, worst: cython.uchar, at: u64) -> UnitPtr:
 
 def next_arrival(p: PcpuPtr, worst: cython.uchar, at: u64) -> u64:
     """When a unit that waits elsewhere now may come here; all ones: never."""
-    sched: HostSchedPtr = sched_of(p.host)
+    pool: CpupoolPtr = cpu_of(p).pool
     first: u64 = NEVER
     i: u32
-    if p.host.nr_pcpus > 1:
-        for i in range(sched.nr_awake):
-            first = min(first, may_move(sched.awake[i], p, worst, at))
+    if pool.nr_cpus > 1:
+        for i in range(pool.nr_awake):
+            first = min(first, may_move(pool.awake[i], p, worst, at))
     return first
 
 
@@ -268,10 +265,10 @@ def balance(p: PcpuPtr, local: UnitPtr, at: u64) -> UnitPtr:
 
 def until_account(p: PcpuPtr, chosen: UnitPtr, contended: cython.bint, at: u64) -> u64:
     """When the choice is to be looked at again: the end of the turn, or the accounting."""
-    sched: HostSchedPtr = sched_of(p.host)
+    pool: CpupoolPtr = cpu_of(p).pool
     end: u64 = cpu_of(p).turn_end
-    if not contended or sched.next_account < end:
-        end = sched.next_account
+    if not contended or pool.next_account < end:
+        end = pool.next_account
     if contended and chosen.credit.priority == BOOST and (at // TICK + 1) * TICK < end:
         end = (at // TICK + 1) * TICK
     return end
@@ -279,12 +276,12 @@ def until_account(p: PcpuPtr, chosen: UnitPtr, contended: cython.bint, at: u64) 
 
 def credit_do_schedule(p: PcpuPtr, at: u64) -> UnitPtr:
     """The best priority first, in turns of a time slice; nobody is preempted within the rate limit."""
-    sched: HostSchedPtr = sched_of(p.host)
+    pool: CpupoolPtr = cpu_of(p).pool
     cpu: PcpuSchedPtr = cpu_of(p)
     current: UnitPtr = cpu.running
     best: UnitPtr = best_waiting(p, current)
     stays: cython.bint = current != cython.NULL and current.awake and current.home == p and not current.credit.parked
-    limited: cython.bint = stays and not current.yielded and at < cpu.started + sched.ratelimit
+    limited: cython.bint = stays and not current.yielded and at < cpu.started + pool.ratelimit
     if stays and best != cython.NULL and not limited:
         if (
             current.yielded
@@ -303,28 +300,28 @@ def credit_do_schedule(p: PcpuPtr, at: u64) -> UnitPtr:
     if current == cython.NULL:
         return cython.NULL
     if current != cpu.running or cpu.turn_end == 0 or at >= cpu.turn_end:
-        cpu.turn_end = at + sched.tslice
+        cpu.turn_end = at + pool.tslice
     p.slice_end = until_account(p, current, best_waiting(p, current) != cython.NULL, at)
     if current.credit.priority == OVER and not limited:
         p.slice_end = min(p.slice_end, next_arrival(p, OVER, at))
     if limited and best != cython.NULL and best.credit.priority < current.credit.priority:
-        p.slice_end = min(p.slice_end, cpu.started + sched.ratelimit)
+        p.slice_end = min(p.slice_end, cpu.started + pool.ratelimit)
     return current
 
 
 def credit_deadline(p: PcpuPtr, at: u64) -> u64:
     """A unit that is parked may go on after the accounting; one that waits elsewhere may come here soon."""
-    sched: HostSchedPtr = sched_of(p.host)
+    pool: CpupoolPtr = cpu_of(p).pool
     first: u64 = next_arrival(p, OVER + 1, at)
     i: u32
-    for i in range(sched.nr_awake):
-        if sched.awake[i].credit.parked and sched.awake[i].home == p:
-            first = min(first, sched.next_account)
+    for i in range(pool.nr_awake):
+        if pool.awake[i].credit.parked and pool.awake[i].home == p:
+            first = min(first, pool.next_account)
     return first
 
 
 def credit_moved(u: UnitPtr, old: PcpuPtr, at: u64) -> cython.void:
-    """Credit is the machine's: it goes along."""
+    """Credit is the pool's: it goes along."""
 
 
 def credit_adjusted(u: UnitPtr, at: u64) -> cython.void:

@@ -5,4 +5,5 @@ from paravirt.hypervisor.sched.policy cimport Unit
 cdef void leave_engine(Pcpu* p) noexcept nogil
 cdef void forget_vcpu(Host* host, Vcpu* v) noexcept nogil
 cdef Pcpu* where_running(Unit* u) noexcept nogil
+cdef void settle_unit(Unit* u, Pcpu* p, u64 at) noexcept nogil
 cdef void move_unit(Unit* u, Pcpu* p, u64 at) noexcept nogil

@@ -12,7 +12,7 @@ import cython
 from cython.cimports.paravirt.hypervisor.frames import arrive
 from cython.cimports.paravirt.hypervisor.records import DomainPtr, HostPtr, PcpuPtr, VcpuPtr, u32, u64
 from cython.cimports.paravirt.hypervisor.sched.policy import UnitPtr
-from cython.cimports.paravirt.hypervisor.sched.units import cpu_of, policy_of, vcpu_unit
+from cython.cimports.paravirt.hypervisor.sched.units import cpu_of, vcpu_unit
 
 
 def leave_engine(p: PcpuPtr) -> cython.void:
@@ -35,13 +35,10 @@ def where_running(u: UnitPtr) -> PcpuPtr:
     return u.home if u.home != cython.NULL and cpu_of(u.home).running == u else cython.NULL
 
 
-def move_unit(u: UnitPtr, p: PcpuPtr, at: u64) -> cython.void:
-    """Give a unit that does not run now another home. Whoever asks for it sees that its new home chooses anew."""
+def settle_unit(u: UnitPtr, p: PcpuPtr, at: u64) -> cython.void:
+    """A unit that does not run now lives on ``p`` from now on."""
     d: DomainPtr = u.domain
-    old: PcpuPtr = u.home
     i: u32
-    if old == p:
-        return
     for i in range(d.nr_vcpus):
         if d.vcpus[i] != cython.NULL and vcpu_unit(d.vcpus[i]) == u:
             forget_vcpu(d.host, d.vcpus[i])
@@ -49,4 +46,12 @@ def move_unit(u: UnitPtr, p: PcpuPtr, at: u64) -> cython.void:
     arrive(p, d)
     u.home = p
     u.moved = at
-    policy_of(d.host).moved(u, old, at)
+
+
+def move_unit(u: UnitPtr, p: PcpuPtr, at: u64) -> cython.void:
+    """Give a unit that does not run now another home in its pool. Whoever asks for it sees that its new home chooses
+    anew."""
+    old: PcpuPtr = u.home
+    if old != p:
+        settle_unit(u, p, at)
+        u.pool.policy.moved(u, old, at)

@@ -9,8 +9,8 @@ Behaviour: Xen 4.17, common/sched/null.c, which does it with vcpus.
 import cython
 from cython.cimports.paravirt.hypervisor.records import HostPtr, PcpuPtr, u32, u64
 from cython.cimports.paravirt.hypervisor.sched.moving import move_unit
-from cython.cimports.paravirt.hypervisor.sched.policy import HostSchedPtr, PcpuSchedPtr, UnitPtr
-from cython.cimports.paravirt.hypervisor.sched.units import allowed, cpu_of, least_loaded, sched_of
+from cython.cimports.paravirt.hypervisor.sched.policy import CpupoolPtr, PcpuSchedPtr, UnitPtr
+from cython.cimports.paravirt.hypervisor.sched.units import allowed, cpu_of, least_loaded
 
 NEVER = cython.declare(u64, 0xFFFFFFFFFFFFFFFF)
 
@@ -21,10 +21,11 @@ def null_insert(u: UnitPtr, at: u64) -> cython.void:
 
 def null_remove(u: UnitPtr) -> cython.void:
     """Its physical CPU is free for another one."""
+    host: HostPtr = u.domain.host
     i: u32
-    for i in range(u.domain.host.nr_pcpus):
-        if sched_of(u.domain.host).cpus[i].assigned == u:
-            sched_of(u.domain.host).cpus[i].assigned = cython.NULL
+    for i in range(host.nr_pcpus):
+        if cpu_of(host.pcpus[i]).assigned == u:
+            cpu_of(host.pcpus[i]).assigned = cython.NULL
 
 
 def null_wake(u: UnitPtr, at: u64) -> cython.bint:
@@ -40,7 +41,7 @@ def null_charge(u: UnitPtr, ran: u64, at: u64) -> cython.void:
     """Nothing is accounted."""
 
 
-def null_tick(host: HostPtr, at: u64) -> cython.void:
+def null_tick(pool: CpupoolPtr, at: u64) -> cython.void:
     """Nothing is accounted."""
 
 
@@ -52,15 +53,15 @@ def may_take(u: UnitPtr, p: PcpuPtr) -> cython.bint:
 
 def null_do_schedule(p: PcpuPtr, at: u64) -> UnitPtr:
     """The domain assigned here; if there is none, the first of those that could run: at home here, else elsewhere."""
-    sched: HostSchedPtr = sched_of(p.host)
+    pool: CpupoolPtr = cpu_of(p).pool
     cpu: PcpuSchedPtr = cpu_of(p)
     u: UnitPtr = cpu.assigned
     i: u32
     if u != cython.NULL and (u.home != p or u.domain.is_shut_down or u.domain.dying):
         cpu.assigned = cython.NULL
     if cpu.assigned == cython.NULL:
-        for i in range(sched.nr_awake):
-            u = sched.awake[i]
+        for i in range(pool.nr_awake):
+            u = pool.awake[i]
             if not (u.home == p or may_take(u, p)):
                 continue
             if (

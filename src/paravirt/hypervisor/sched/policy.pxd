@@ -48,8 +48,9 @@ ctypedef struct SchedParams:
 
 ctypedef struct Unit:
     Domain* domain
+    Cpupool* pool
     Pcpu* home
-    u64 affinity         # a bit for each physical CPU that it may run on
+    u64 affinity         # a bit for each physical CPU that it may run on, of those that its pool has
     u64 preferred        # a bit for each one where it would rather run; 0: no matter
     u64 moved            # when it last came to another physical CPU
     u64 waits_since      # it could run, and does not, since then; 0: it runs, or cannot
@@ -68,6 +69,7 @@ ctypedef struct Unit:
     BvtState bvt
 
 ctypedef struct PcpuSched:
+    Cpupool* pool        # NULL: it is free
     Unit* running
     u64 since            # up to when its running unit was charged
     u64 started          # when it began to run the unit
@@ -75,9 +77,13 @@ ctypedef struct PcpuSched:
     i64 virtual_time     # bvt, and sedf's extra time: the least of those that can run; it never goes back
     Unit* assigned       # null: the one unit that runs here
 
-# What scheduling keeps for a machine.
-ctypedef struct HostSched:
-    void* policy         # a SchedPolicy
+# Physical CPUs that share a policy, and the domains that live there.
+ctypedef struct Cpupool:
+    Host* host
+    u32 id
+    u64 cpus             # a bit for each of its physical CPUs; one that still has to let its unit go is not among them
+    u32 nr_cpus
+    SchedPolicy* policy
     Unit** units         # by domain number
     u32 count
     u32 capacity
@@ -88,12 +94,18 @@ ctypedef struct HostSched:
     u64 ratelimit
     u64 next_account
     u64 ctx_allow        # bvt
+    Cpupool* next        # the one with the next higher number
+
+# What scheduling keeps for a machine.
+ctypedef struct HostSched:
+    Cpupool* pools       # by number; the first, Pool-0, is there as long as the machine
+    u32 nr_pools
     PcpuSched cpus[64]   # MAX_PCPUS
 
 ctypedef struct SchedPolicy:
     const char* name
     u8 balances          # do_schedule of an idle physical CPU looks for units that wait elsewhere
-    # A unit comes into being, asleep, with its home and default parameters set; or goes for good.
+    # A unit comes into the pool, asleep, with its home and default parameters set; or goes, for good or to another one.
     void (*insert)(Unit* u, u64 at) noexcept nogil
     void (*remove)(Unit* u) noexcept nogil
     # Where it shall live, of the physical CPUs that it may run on.
@@ -104,19 +116,20 @@ ctypedef struct SchedPolicy:
     void (*sleep)(Unit* u, u64 at) noexcept nogil
     # It ran for a while, up to `at`.
     void (*charge)(Unit* u, u64 ran, u64 at) noexcept nogil
-    # Time passed on the machine: accounting.
-    void (*tick)(Host* host, u64 at) noexcept nogil
+    # Time passed: accounting.
+    void (*tick)(Cpupool* pool, u64 at) noexcept nogil
     # Which unit runs next: sets p.slice_end (0: no end).  NULL: idle.
     Unit* (*do_schedule)(Pcpu* p, u64 at) noexcept nogil
     # When an idle physical CPU has to ask again though nobody woke; all ones: never.
     u64 (*deadline)(Pcpu* p, u64 at) noexcept nogil
-    # It lives on another physical CPU from now on (u.home); it does not run.
+    # It lives on another physical CPU of its pool from now on (u.home); it does not run.
     void (*moved)(Unit* u, Pcpu* old, u64 at) noexcept nogil
     # Its parameters were changed.
     void (*adjusted)(Unit* u, u64 at) noexcept nogil
 
 ctypedef Unit* UnitPtr
 ctypedef Unit** UnitPtrPtr
+ctypedef Cpupool* CpupoolPtr
 ctypedef HostSched* HostSchedPtr
 ctypedef PcpuSched* PcpuSchedPtr
 ctypedef SchedPolicy* SchedPolicyPtr

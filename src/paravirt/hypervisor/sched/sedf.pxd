@@ -1,6 +1,6 @@
 # The SEDF policy.
-from paravirt.hypervisor.records cimport Host, Pcpu, i64, u32, u64
-from paravirt.hypervisor.sched.policy cimport SchedPolicy, Unit
+from paravirt.hypervisor.records cimport Pcpu, i64, u32, u64
+from paravirt.hypervisor.sched.policy cimport Cpupool, SchedPolicy, Unit
 
 cdef SchedPolicy sedf
 
@@ -9,7 +9,7 @@ cdef void sedf_remove(Unit* u) noexcept nogil
 cdef bint sedf_wake(Unit* u, u64 at) noexcept nogil
 cdef void sedf_sleep(Unit* u, u64 at) noexcept nogil
 cdef void sedf_charge(Unit* u, u64 ran, u64 at) noexcept nogil
-cdef void sedf_tick(Host* host, u64 at) noexcept nogil
+cdef void sedf_tick(Cpupool* pool, u64 at) noexcept nogil
 cdef Unit* sedf_do_schedule(Pcpu* p, u64 at) noexcept nogil
 cdef u64 sedf_deadline(Pcpu* p, u64 at) noexcept nogil
 cdef void sedf_moved(Unit* u, Pcpu* old, u64 at) noexcept nogil

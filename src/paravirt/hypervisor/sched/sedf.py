@@ -13,9 +13,9 @@ Xen 0.5 ms), because a change of domains costs an engine its translations.
 """
 
 import cython
-from cython.cimports.paravirt.hypervisor.records import HostPtr, PcpuPtr, i64, u32, u64
-from cython.cimports.paravirt.hypervisor.sched.policy import HostSchedPtr, PcpuSchedPtr, UnitPtr
-from cython.cimports.paravirt.hypervisor.sched.units import cpu_of, least_loaded, sched_of, to_the_end
+from cython.cimports.paravirt.hypervisor.records import PcpuPtr, i64, u32, u64
+from cython.cimports.paravirt.hypervisor.sched.policy import CpupoolPtr, PcpuSchedPtr, UnitPtr
+from cython.cimports.paravirt.hypervisor.sched.units import cpu_of, least_loaded, to_the_end
 
 NEVER = cython.declare(u64, 0xFFFFFFFFFFFFFFFF)
 EXTRA_TURN = cython.declare(u64, 5_000_000)
@@ -38,14 +38,14 @@ def extra_weight(u: UnitPtr) -> u64:
 
 def share_by_weight(p: PcpuPtr) -> cython.void:
     """The slices of the domains here that have theirs from their weights."""
-    sched: HostSchedPtr = sched_of(p.host)
+    pool: CpupoolPtr = cpu_of(p).pool
     weights: u64 = 0
     fixed: u64 = 0
     rest: u64
     u: UnitPtr
     i: u32
-    for i in range(sched.count):
-        u = sched.units[i]
+    for i in range(pool.count):
+        u = pool.units[i]
         if u.home != p:
             continue
         if by_weight(u):
@@ -53,8 +53,8 @@ def share_by_weight(p: PcpuPtr) -> cython.void:
         else:
             fixed += u.params.slice * (WEIGHT_PERIOD // 1000) // (u.params.period // 1000)
     rest = WEIGHT_PERIOD - WEIGHT_SAFETY - fixed if fixed < WEIGHT_PERIOD - WEIGHT_SAFETY else 0
-    for i in range(sched.count):
-        u = sched.units[i]
+    for i in range(pool.count):
+        u = pool.units[i]
         if u.home == p and by_weight(u):
             u.sedf.period = WEIGHT_PERIOD
             u.sedf.slice = rest * u.params.weight // weights
@@ -145,22 +145,21 @@ def sedf_charge(u: UnitPtr, ran: u64, at: u64) -> cython.void:
             cpu_of(u.home).virtual_time = cython.cast(i64, least.sedf.extra)
 
 
-def sedf_tick(host: HostPtr, at: u64) -> cython.void:
+def sedf_tick(pool: CpupoolPtr, at: u64) -> cython.void:
     """Periods begin, whether anybody runs or not."""
-    sched: HostSchedPtr = sched_of(host)
     i: u32
-    for i in range(sched.nr_awake):
-        begin_period(sched.awake[i], at)
+    for i in range(pool.nr_awake):
+        begin_period(pool.awake[i], at)
 
 
 def earliest(p: PcpuPtr, but: UnitPtr) -> UnitPtr:
     """The unit with something left whose period ends first, other than one that yields; or NULL."""
-    sched: HostSchedPtr = sched_of(p.host)
+    pool: CpupoolPtr = cpu_of(p).pool
     best: UnitPtr = cython.NULL
     u: UnitPtr
     i: u32
-    for i in range(sched.nr_awake):
-        u = sched.awake[i]
+    for i in range(pool.nr_awake):
+        u = pool.awake[i]
         if u.home == p and u.sedf.left and u != but:
             if (
                 best == cython.NULL
@@ -173,12 +172,12 @@ def earliest(p: PcpuPtr, but: UnitPtr) -> UnitPtr:
 
 def extra_turn(p: PcpuPtr, but: UnitPtr) -> UnitPtr:
     """The unit that has had the least extra time for its weight, other than ``but``; or NULL."""
-    sched: HostSchedPtr = sched_of(p.host)
+    pool: CpupoolPtr = cpu_of(p).pool
     best: UnitPtr = cython.NULL
     u: UnitPtr
     i: u32
-    for i in range(sched.nr_awake):
-        u = sched.awake[i]
+    for i in range(pool.nr_awake):
+        u = pool.awake[i]
         if u.home == p and u.params.extratime and u != but:
             if (
                 best == cython.NULL
@@ -191,12 +190,12 @@ def extra_turn(p: PcpuPtr, but: UnitPtr) -> UnitPtr:
 
 def next_period(p: PcpuPtr) -> u64:
     """When the next period with a slice begins for a unit that can run here."""
-    sched: HostSchedPtr = sched_of(p.host)
+    pool: CpupoolPtr = cpu_of(p).pool
     first: u64 = NEVER
     u: UnitPtr
     i: u32
-    for i in range(sched.nr_awake):
-        u = sched.awake[i]
+    for i in range(pool.nr_awake):
+        u = pool.awake[i]
         if u.home == p and u.sedf.slice and u.sedf.deadline < first:
             first = u.sedf.deadline
     return first

@@ -4,19 +4,21 @@
 
 """Units of scheduling, and what policies have in common.
 
-The records of the machine (HostSched) and of a domain (Unit) are made when they are first needed. The machine's
-ends with the machine (:func:`end_sched`), a domain's with its last vcpu.
+The records of the machine (HostSched), of Pool-0 (Cpupool), and of a domain (Unit) are made when they are first needed.
+The machine's end with the machine (:func:`end_sched`), a domain's with its last vcpu. Other pools: pools.py.
 """
 
 import cython
 from cython.cimports.libc.stdlib import calloc, free, realloc
-from cython.cimports.libc.string import memmove
+from cython.cimports.libc.string import memmove, memset
 from cython.cimports.paravirt.hypervisor.records import MAX_PCPUS, DomainPtr, HostPtr, PcpuPtr, VcpuPtr, u32, u64
 from cython.cimports.paravirt.hypervisor.sched.policy import (
+    Cpupool,
+    CpupoolPtr,
     HostSched,
     HostSchedPtr,
     PcpuSchedPtr,
-    SchedPolicyPtr,
+    SchedParams,
     Unit,
     UnitPtr,
     UnitPtrPtr,
@@ -27,16 +29,49 @@ EVERYWHERE = cython.declare(u64, 0xFFFFFFFFFFFFFFFF)
 
 
 def sched_of(host: HostPtr) -> HostSchedPtr:
-    """What scheduling keeps for the machine, made if need be, without a policy then; NULL without memory."""
+    """What scheduling keeps for the machine, made if need be, with all physical CPUs in one pool that has no policy
+    yet; NULL without memory."""
     made: HostSchedPtr = cython.cast(HostSchedPtr, host.sched)
-    if made == cython.NULL:
-        made = cython.cast(HostSchedPtr, calloc(1, cython.sizeof(HostSched)))
-        if made != cython.NULL:
-            made.tslice = 30 * MS
-            made.ratelimit = MS
-            made.ctx_allow = 5 * MS
-            host.sched = made
+    pool: CpupoolPtr
+    i: u32
+    if made != cython.NULL:
+        return made
+    made = cython.cast(HostSchedPtr, calloc(1, cython.sizeof(HostSched)))
+    pool = new_pool(host)
+    if made == cython.NULL or pool == cython.NULL:
+        free(made)
+        free(pool)
+        return cython.NULL
+    made.pools = pool
+    made.nr_pools = 1
+    host.sched = made
+    for i in range(host.nr_pcpus):
+        made.cpus[i].pool = pool
+        pool.cpus |= cython.cast(u64, 1) << i
+    pool.nr_cpus = host.nr_pcpus
     return made
+
+
+def new_pool(host: HostPtr) -> CpupoolPtr:
+    """A pool without a policy, physical CPUs or domains, with the parameters that policies have at first; NULL without
+    memory."""
+    pool: CpupoolPtr = cython.cast(CpupoolPtr, calloc(1, cython.sizeof(Cpupool)))
+    if pool != cython.NULL:
+        pool.host = host
+        pool.tslice = 30 * MS
+        pool.ratelimit = MS
+        pool.ctx_allow = 5 * MS
+    return pool
+
+
+def free_pool(pool: CpupoolPtr) -> cython.void:
+    """Give back a pool, and the units that are left in it."""
+    i: u32
+    for i in range(pool.count):
+        free(pool.units[i])
+    free(pool.units)
+    free(pool.awake)
+    free(pool)
 
 
 def cpu_of(p: PcpuPtr) -> PcpuSchedPtr:
@@ -44,21 +79,16 @@ def cpu_of(p: PcpuPtr) -> PcpuSchedPtr:
     return cython.address(cython.cast(HostSchedPtr, p.host.sched).cpus[p.id])
 
 
-def policy_of(host: HostPtr) -> SchedPolicyPtr:
-    """The policy of a machine that has a unit."""
-    return cython.cast(SchedPolicyPtr, cython.cast(HostSchedPtr, host.sched).policy)
-
-
 def end_sched(host: HostPtr) -> cython.void:
     """The machine ends: give back what scheduling kept for it."""
     made: HostSchedPtr = cython.cast(HostSchedPtr, host.sched)
-    i: u32
+    pool: CpupoolPtr
     if made == cython.NULL:
         return
-    for i in range(made.count):
-        free(made.units[i])
-    free(made.units)
-    free(made.awake)
+    while made.pools != cython.NULL:
+        pool = made.pools
+        made.pools = pool.next
+        free_pool(pool)
     free(made)
     host.sched = cython.NULL
 
@@ -87,7 +117,8 @@ def own_unit(d: DomainPtr, number: u32) -> UnitPtr:
 
 
 def default_params(u: UnitPtr) -> cython.void:
-    """The parameters that a domain starts with, as in Xen."""
+    """The parameters that a domain starts with in a pool, as in Xen."""
+    memset(cython.address(u.params), 0, cython.sizeof(SchedParams))
     u.params.weight = 256
     u.params.period = 100 * MS
     u.params.extratime = 1
@@ -95,64 +126,89 @@ def default_params(u: UnitPtr) -> cython.void:
 
 
 def make_unit(d: DomainPtr) -> UnitPtr:
-    """A unit for a new domain, or its next vcpu, without a home; NULL without memory."""
+    """A unit for a new domain, in Pool-0, or for its next vcpu, in its pool; without a home. NULL without memory."""
     sched: HostSchedPtr = sched_of(d.host)
     u: UnitPtr = cython.cast(UnitPtr, calloc(1, cython.sizeof(Unit)))
-    grown: UnitPtrPtr
-    at: u32 = 0
+    pool: CpupoolPtr
     if sched == cython.NULL or u == cython.NULL:
         free(u)
         return cython.NULL
-    if sched.count == sched.capacity:
-        grown = cython.cast(UnitPtrPtr, realloc(sched.units, (2 * sched.capacity + 8) * cython.sizeof(UnitPtr)))
-        if grown == cython.NULL:
-            free(u)
-            return cython.NULL
-        sched.units = grown
-        grown = cython.cast(UnitPtrPtr, realloc(sched.awake, (2 * sched.capacity + 8) * cython.sizeof(UnitPtr)))
-        if grown == cython.NULL:
-            free(u)
-            return cython.NULL
-        sched.awake = grown
-        sched.capacity = 2 * sched.capacity + 8
-    while at < sched.count and sched.units[at].domain.domid < d.domid:
-        at += 1
-    memmove(
-        cython.address(sched.units[at + 1]),
-        cython.address(sched.units[at]),
-        (sched.count - at) * cython.sizeof(UnitPtr),
-    )
-    sched.units[at] = u
-    sched.count += 1
+    pool = sched.pools if d.sched == cython.NULL else unit_of(d).pool
+    if not make_room(pool, 1):
+        free(u)
+        return cython.NULL
     u.domain = d
-    u.affinity = EVERYWHERE
+    enter_pool(u, pool)
     if d.sched == cython.NULL:
-        default_params(u)
         d.sched = u
     else:
         u.params = unit_of(d).params
-    to_the_end(u)
     return u
 
 
-def drop_unit(u: UnitPtr) -> cython.void:
-    """The last vcpu of the unit has gone."""
-    sched: HostSchedPtr = cython.cast(HostSchedPtr, u.domain.host.sched)
-    other: UnitPtr
+def make_room(pool: CpupoolPtr, more: u32) -> cython.bint:
+    """See that the pool has room for so many more units; false without memory."""
+    wanted: u32 = 2 * (pool.count + more) + 8
+    grown: UnitPtrPtr
+    if pool.count + more <= pool.capacity:
+        return True
+    grown = cython.cast(UnitPtrPtr, realloc(pool.units, wanted * cython.sizeof(UnitPtr)))
+    if grown == cython.NULL:
+        return False
+    pool.units = grown
+    grown = cython.cast(UnitPtrPtr, realloc(pool.awake, wanted * cython.sizeof(UnitPtr)))
+    if grown == cython.NULL:
+        return False
+    pool.awake = grown
+    pool.capacity = wanted
+    return True
+
+
+def enter_pool(u: UnitPtr, pool: CpupoolPtr) -> cython.void:
+    """The unit is one of the pool's, which has room: asleep, with default parameters, and allowed everywhere."""
+    at: u32 = 0
+    while at < pool.count and pool.units[at].domain.domid < u.domain.domid:
+        at += 1
+    memmove(
+        cython.address(pool.units[at + 1]),
+        cython.address(pool.units[at]),
+        (pool.count - at) * cython.sizeof(UnitPtr),
+    )
+    pool.units[at] = u
+    pool.count += 1
+    u.pool = pool
+    u.affinity = EVERYWHERE
+    u.preferred = 0
+    default_params(u)
+    to_the_end(u)
+
+
+def leave_pool(u: UnitPtr) -> cython.void:
+    """The unit is not one of its pool's any more, and asleep; no physical CPU takes it for the one that runs."""
+    pool: CpupoolPtr = u.pool
+    sched: HostSchedPtr = cython.cast(HostSchedPtr, pool.host.sched)
     at: u32 = 0
     i: u32
     set_awake(u, False)
     for i in range(MAX_PCPUS):
         if sched.cpus[i].running == u:
             sched.cpus[i].running = cython.NULL
-    while sched.units[at] != u:
+    while pool.units[at] != u:
         at += 1
-    sched.count -= 1
+    pool.count -= 1
     memmove(
-        cython.address(sched.units[at]),
-        cython.address(sched.units[at + 1]),
-        (sched.count - at) * cython.sizeof(UnitPtr),
+        cython.address(pool.units[at]),
+        cython.address(pool.units[at + 1]),
+        (pool.count - at) * cython.sizeof(UnitPtr),
     )
+    u.pool = cython.NULL
+
+
+def drop_unit(u: UnitPtr) -> cython.void:
+    """The last vcpu of the unit has gone."""
+    other: UnitPtr
+    i: u32
+    leave_pool(u)
     if u.domain.sched == u:
         u.domain.sched = cython.NULL
         for i in range(u.domain.nr_vcpus):
@@ -165,44 +221,44 @@ def drop_unit(u: UnitPtr) -> cython.void:
 
 def set_awake(u: UnitPtr, awake: cython.bint) -> cython.void:
     """Some vcpu of the unit can run from now on, or none."""
-    sched: HostSchedPtr = cython.cast(HostSchedPtr, u.domain.host.sched)
+    pool: CpupoolPtr = u.pool
     last: UnitPtr
     if awake and not u.awake:
-        u.place = sched.nr_awake
-        sched.awake[u.place] = u
-        sched.nr_awake += 1
+        u.place = pool.nr_awake
+        pool.awake[u.place] = u
+        pool.nr_awake += 1
     elif u.awake and not awake:
-        sched.nr_awake -= 1
-        last = sched.awake[sched.nr_awake]
-        sched.awake[u.place] = last
+        pool.nr_awake -= 1
+        last = pool.awake[pool.nr_awake]
+        pool.awake[u.place] = last
         last.place = u.place
     u.awake = awake
 
 
 def allowed(u: UnitPtr, p: PcpuPtr) -> cython.bint:
     """Whether the unit may run on a physical CPU."""
-    return (u.affinity >> p.id) & 1
+    return ((u.affinity & u.pool.cpus) >> p.id) & 1
 
 
 def prefers(u: UnitPtr, p: PcpuPtr) -> cython.bint:
     """Whether the unit would as soon run there as anywhere."""
-    return u.preferred & u.affinity == 0 or (u.preferred >> p.id) & 1
+    return u.preferred & u.affinity & u.pool.cpus == 0 or (u.preferred >> p.id) & 1
 
 
 def least_loaded(u: UnitPtr) -> PcpuPtr:
     """Of the physical CPUs that the unit may run on, and rather of those it prefers, the one where the fewest other
     vcpus are at home."""
     host: HostPtr = u.domain.host
-    sched: HostSchedPtr = cython.cast(HostSchedPtr, host.sched)
+    pool: CpupoolPtr = u.pool
     best: PcpuPtr = cython.NULL
     here: PcpuPtr
     count: u32[64]  # MAX_PCPUS
     i: u32
     for i in range(host.nr_pcpus):
         count[i] = 0
-    for i in range(sched.count):
-        if sched.units[i].home != cython.NULL and sched.units[i] != u:
-            count[sched.units[i].home.id] += sched.units[i].nr_vcpus
+    for i in range(pool.count):
+        if pool.units[i].home != cython.NULL and pool.units[i] != u:
+            count[pool.units[i].home.id] += pool.units[i].nr_vcpus
     for i in range(host.nr_pcpus):
         here = host.pcpus[i]
         if allowed(u, here) and (
@@ -229,6 +285,5 @@ def waits_elsewhere(u: UnitPtr, p: PcpuPtr) -> cython.bint:
 
 def to_the_end(u: UnitPtr) -> cython.void:
     """The unit waits behind all others that are waiting now."""
-    sched: HostSchedPtr = cython.cast(HostSchedPtr, u.domain.host.sched)
-    sched.order += 1
-    u.order = sched.order
+    u.pool.order += 1
+    u.order = u.pool.order

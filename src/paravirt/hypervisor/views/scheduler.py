@@ -7,10 +7,11 @@ All functions are called under the machine lock.
 """
 
 import cython
-from cython.cimports.paravirt.hypervisor.records import DomainPtr, HostPtr, u32, u64
-from cython.cimports.paravirt.hypervisor.sched.policy import HostSchedPtr, UnitPtr
-from cython.cimports.paravirt.hypervisor.sched.units import own_unit, policy_of, sched_of, unit_of, vcpu_unit
-from cython.cimports.paravirt.hypervisor.scheduling import force_reschedule, set_policy, set_unit_affinity
+from cython.cimports.paravirt.hypervisor.records import DomainPtr, u32, u64
+from cython.cimports.paravirt.hypervisor.sched.policy import CpupoolPtr, UnitPtr
+from cython.cimports.paravirt.hypervisor.sched.pools import find_pool, set_policy
+from cython.cimports.paravirt.hypervisor.sched.units import own_unit, unit_of, vcpu_unit
+from cython.cimports.paravirt.hypervisor.scheduling import force_reschedule, set_unit_affinity
 from cython.cimports.paravirt.hypervisor.timekeeping import now
 from cython.cimports.paravirt.hypervisor.views.domain import Domain
 from cython.cimports.paravirt.hypervisor.views.host import Host
@@ -49,7 +50,7 @@ HOST_LIMITS = {
 
 
 def choose_scheduler(host: Host, name: str) -> None:
-    """Choose a machine's policy, before it has any domain.
+    """Choose the policy of Pool-0, before the machine has any domain.
 
     Raises:
         UserError: there is none of that name.
@@ -59,40 +60,56 @@ def choose_scheduler(host: Host, name: str) -> None:
         raise UserError(f"There is no scheduler {name!r}: {', '.join(POLICIES)} are.")
 
 
-def _name(host: Host) -> str:
-    rec: HostPtr = host.rec
-    if sched_of(rec) == cython.NULL:
-        raise MemoryError
-    return policy_of(rec).name.decode() if sched_of(rec).policy != cython.NULL else "credit"
-
-
-def sched_info(host: Host) -> dict:
-    """The machine's policy ("name") and its own parameters: credit's ``tslice_ms`` and ``ratelimit_us``, BVT's
-    ``ctx_allow`` in ns."""
-    name: str = _name(host)
-    sched: HostSchedPtr = sched_of(host.rec)
-    if name == "credit":
-        return {"name": name, "tslice_ms": sched.tslice // MS, "ratelimit_us": sched.ratelimit // 1000}
-    return {"name": name, "ctx_allow": sched.ctx_allow} if name == "bvt" else {"name": name}
-
-
-def set_sched_info(host: Host, values: dict) -> None:
-    """Change parameters of the policy itself; they act at once.
+def pool_of_number(host: Host, number: object) -> CpupoolPtr:
+    """The pool of that number.
 
     Raises:
-        UserError: the policy has no such parameter, or not with that value.
+        UserError: there is none.
     """
-    name: str = _name(host)
-    sched: HostSchedPtr = sched_of(host.rec)
-    wanted: dict = {**sched_info(host), **values}
+    pool: CpupoolPtr = cython.NULL
+    if 0 <= number < 0xFFFFFFFF:
+        pool = find_pool(host.rec, cython.cast(u32, number))
+    if pool == cython.NULL:
+        raise UserError(f"There is no pool of physical CPUs with the number {number}.")
+    return pool
+
+
+def policy_name(pool: CpupoolPtr) -> str:
+    """The name of a pool's policy."""
+    return pool.policy.name.decode() if pool.policy != cython.NULL else "credit"
+
+
+def sched_info(host: Host, number: int = 0) -> dict:
+    """A pool's policy ("name") and its own parameters: credit's ``tslice_ms`` and ``ratelimit_us``, BVT's ``ctx_allow``
+    in ns.
+
+    Raises:
+        UserError: there is no such pool.
+    """
+    pool: CpupoolPtr = pool_of_number(host, number)
+    name: str = policy_name(pool)
+    if name == "credit":
+        return {"name": name, "tslice_ms": pool.tslice // MS, "ratelimit_us": pool.ratelimit // 1000}
+    return {"name": name, "ctx_allow": pool.ctx_allow} if name == "bvt" else {"name": name}
+
+
+def set_sched_info(host: Host, values: dict, number: int = 0) -> None:
+    """Change parameters of a pool's policy itself; they act at once.
+
+    Raises:
+        UserError: there is no such pool, or the policy has no such parameter, or not with that value.
+    """
+    pool: CpupoolPtr = pool_of_number(host, number)
+    name: str = policy_name(pool)
+    wanted: dict = {**sched_info(host, number), **values}
     _check(name, HOST_LIMITS[name], values)
     if name == "credit":
         if wanted["ratelimit_us"] > wanted["tslice_ms"] * 1000 or 0 < wanted["ratelimit_us"] < 100:
             raise UserError("The rate limit is 0, or 100 us up to the time slice.")
-        sched.tslice = wanted["tslice_ms"] * MS
-        sched.ratelimit = wanted["ratelimit_us"] * 1000
+        pool.tslice = wanted["tslice_ms"] * MS
+        pool.ratelimit = wanted["ratelimit_us"] * 1000
     elif name == "bvt":
-        sched.ctx_allow = wanted["ctx_allow"]
+        pool.ctx_allow = wanted["ctx_allow"]
 
 
 def _check(name: str, limits: dict, values: dict) -> None:
@@ -105,13 +122,13 @@ def _check(name: str, limits: dict, values: dict) -> None:
 
 
 def sched_get(domain: Domain) -> dict:
-    """A domain's parameters under the machine's policy, by their names in domctl; times in ns."""
+    """A domain's parameters under its pool's policy, by their names in domctl; times in ns."""
     rec: DomainPtr = domain.rec
     u: UnitPtr = unit_of(rec)
     name: str
     if u == cython.NULL:
         raise UserError("Domain 0 is not scheduled: it has no parameters.")
-    name = policy_of(rec.host).name.decode()
+    name = policy_name(u.pool)
     everything = {
         "weight": u.params.weight,
         "cap": u.params.cap,
@@ -138,7 +155,7 @@ def sched_set(domain: Domain, values: dict) -> None:
     wanted: dict = {**sched_get(domain), **values}
     u: UnitPtr
     i: u32
-    name: str = policy_of(rec.host).name.decode()
+    name: str = policy_name(unit_of(rec).pool)
     _check(name, DOMAIN_LIMITS[name], values)
     if name == "sedf":
         if wanted["slice"] > wanted["period"] or wanted["latency"] > wanted["period"]:
@@ -149,7 +166,7 @@ def sched_set(domain: Domain, values: dict) -> None:
         u = own_unit(rec, i)
         if u != cython.NULL:
             _set_params(u, name, wanted)
-            policy_of(rec.host).adjusted(u, now(rec.host))
+            u.pool.policy.adjusted(u, now(rec.host))
             force_reschedule(u.home)
 
 
@@ -182,7 +199,7 @@ def set_affinity(domain: Domain, pcpus: object, preferred: object = (), vcpu: in
     what is said of one holds for all.
 
     Raises:
-        UserError: the machine has none of those where it may, or the domain no such vcpu.
+        UserError: the domain's pool has none of those where it may, or the domain no such vcpu.
     """
     rec: DomainPtr = domain.rec
     wanted: u64 = _bits(domain, pcpus)
@@ -192,6 +209,8 @@ def set_affinity(domain: Domain, pcpus: object, preferred: object = (), vcpu: in
         raise UserError("Domain 0 is not scheduled: it runs on no physical CPU of the machine.")
     if wanted == 0:
         raise UserError("The machine has no such physical CPU.")
+    if wanted & unit_of(rec).pool.cpus == 0:
+        raise UserError("The domain's pool has no such physical CPU.")
     if not -1 <= vcpu < rec.nr_vcpus:
         raise UserError(f"The domain has no vcpu {vcpu}.")
     if vcpu >= 0:
