@@ -148,6 +148,24 @@ def test_a_free_physical_cpu_takes_over_who_was_assigned_none_under_null() -> No
     cpus.close()
 
 
+def test_another_idle_physical_cpu_looks_when_the_one_that_did_gets_work() -> None:
+    cpus = Cpus("credit", 5, 3)
+    for domain in (0, 1, 2):
+        cpus.sleep(domain)
+    cpus.run(MS)
+    cpus.pin(3, 0b010)
+    cpus.pin(4, 0b010)
+    cpus.run(MS)
+    cpus.pin(3, 0b111)
+    cpus.pin(4, 0b111)
+    cpus.run(MS)
+    assert cpus.runs.count(None) == 2, "one waits behind the other"
+    cpus.bench.wake(0)
+    cpus.run(2 * PATIENCE)
+    assert cpus.runs.count(None) == 0
+    cpus.close()
+
+
 @pytest.mark.parametrize("policy", ALL)
 def test_affinity_holds_at_once(policy: str) -> None:
     cpus = Cpus(policy, 2, 3)

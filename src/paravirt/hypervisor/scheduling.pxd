@@ -13,6 +13,7 @@ cdef void fell_asleep(Unit* u, u64 at) noexcept nogil
 cdef void send_away(Pcpu* p, u64 at) noexcept nogil
 cdef bint wakes(Unit* u, u64 at) noexcept nogil
 cdef void tickle(Unit* u) noexcept nogil
+cdef void offer(Pcpu* p, bint everybody) noexcept nogil
 cdef void change_unit(Pcpu* p, Unit* u, u64 at) noexcept nogil
 cdef void set_unit_affinity(Unit* u, u64 affinity, u64 preferred) noexcept nogil
 cdef Unit* choose_unit(Pcpu* p, u64 at) noexcept nogil

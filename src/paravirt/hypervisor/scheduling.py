@@ -105,6 +105,16 @@ def tickle(u: UnitPtr) -> cython.void:
             return
 
 
+def offer(p: PcpuPtr, everybody: cython.bint) -> cython.void:
+    """Show idle physical CPUs who waits behind the unit that runs on this one, or ``everybody`` who waits in its pool:
+    one that is not idle any more had somebody else's in view, perhaps."""
+    pool: CpupoolPtr = cpu_of(p).pool
+    i: u32
+    for i in range(pool.nr_awake):
+        if pool.awake[i].waits_since and (everybody or pool.awake[i].home == p):
+            tickle(pool.awake[i])
+
+
 def fell_asleep(u: UnitPtr, at: u64) -> cython.void:
     """Tell the policy if none of the unit's vcpus can run any more, which nobody announces."""
     if next_after(u, cython.NULL) == cython.NULL:
@@ -380,6 +390,8 @@ def set_unit_affinity(u: UnitPtr, affinity: u64, preferred: u64) -> cython.void:
     u.affinity = affinity
     u.preferred = preferred
     if allowed(u, u.home) and prefers(u, u.home):
+        if u.waits_since:
+            tickle(u)
         return
     if where_running(u) != cython.NULL:
         force_reschedule(u.home)
@@ -395,6 +407,7 @@ def choose_unit(p: PcpuPtr, at: u64) -> UnitPtr:
     u: UnitPtr
     until: u64
     i: u32
+    had_in_view: cython.bint = p.slice_end != 0
     p.slice_end = 0
     if sched_of(p.host) == cython.NULL:
         return cython.NULL
@@ -402,6 +415,7 @@ def choose_unit(p: PcpuPtr, at: u64) -> UnitPtr:
     pool = cpu.pool
     if pool == cython.NULL or pool.policy == cython.NULL:
         return cython.NULL
+    had_in_view = had_in_view and cpu.running == cython.NULL
     if cpu.running != cython.NULL:
         cpu.running.run_ns += at - cpu.since
         pool.policy.charge(cpu.running, at - cpu.since, at)
@@ -420,6 +434,8 @@ def choose_unit(p: PcpuPtr, at: u64) -> UnitPtr:
     if u == cython.NULL:
         until = pool.policy.deadline(p, at)
         p.slice_end = until if until != NEVER else 0
+    else:
+        offer(p, had_in_view)
     return u
 
 
