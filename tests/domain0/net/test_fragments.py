@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from paravirt.domain0.net.fragments import MOST_BYTES, PATIENCE, Reassembly, fragments
 from paravirt.domain0.net.interface import Mode
-from paravirt.domain0.net.packet import ETH_IP, MTU, UDP, Malformed, Packet, checksum, ethernet, ones_sum, udp
+from paravirt.domain0.net.packet import ETH_IP, MTU, UDP, Malformed, Packet, checksum, ethernet, icmp, ones_sum, udp
+from paravirt.domain0.net.replies import ECHO
 from paravirt.domain0.net.rules import parse_rule
 from paravirt.domain0.net.usernat import UserNat
 
@@ -163,6 +164,20 @@ def test_fragments_go_through_a_bridge_no_larger_than_they_came() -> None:
     got = net.got(2)
     assert len(got) == 6 and all(len(piece.data) <= 614 and piece.headers.is_fragment for piece in got)
     assert together(got) == [packet.data]
+
+
+@pytest.mark.parametrize(("size", "largest"), [(600, MTU), (MTU, MTU), (4000, 4000), (9028, 9028)])
+def test_who_sends_large_packets_is_answered_with_such(size: int, largest: int) -> None:
+    """A ping of 9000 bytes, in fragments of so many or as one: its answer is in no smaller ones than need be."""
+    net = Net()
+    body = bytes(4) + random.Random(size).randbytes(8996)
+    ping = numbered(icmp(ip(11), ROUTER, ECHO, 0, body), 9)
+    for piece in cut(Packet(ethernet(net.gateway.mac, mac(1), ETH_IP, ping)), size):
+        net.send(1, piece.data)
+    got = net.got(1)
+    assert largest - 8 < max(len(piece.data) - 14 for piece in got) <= largest
+    (made,) = together(got)
+    assert Packet(made).data[38:] == body and is_whole(Packet(made))
 
 
 @pytest.mark.parametrize("dport", [53, 54])

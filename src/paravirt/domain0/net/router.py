@@ -295,9 +295,12 @@ class Router:
             self.send_ip_to(interface, packet, icmp_error(self._station.address, packet, UNREACHABLE, _PROHIBITED))
 
     def send_ip_to(self, interface: Interface | None, cause: Packet, data: bytes | None) -> None:
-        """Send a network packet back to who sent another one, under the address that this was sent to."""
+        """Send a network packet back to who sent another one, under the address that this was sent to; if need be in
+        fragments, but whoever sends larger ones gets such."""
         if data is not None and interface is not None and not cause.headers.is_group:
-            self.send(interface, Packet(cause.headers.src + cause.headers.dst + b"\x08\x00" + data, fragment_size=MTU))
+            frame = cause.headers.src + cause.headers.dst + b"\x08\x00" + data
+            size = cause.fragment_size or cause.headers.end - cause.headers.l3
+            self.send(interface, Packet(frame, fragment_size=max(MTU, size)))
 
 
 def _next_hop(packet: Packet, dst: bytes, src: bytes) -> Packet:
