@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from paravirt import Machine, UserError
-from paravirt.machine.choice import choose
+from paravirt.machine.choice import choose, kvm_host
 
-from ..hypervisor.audited import audited
+from ..hypervisor.audited import audited, check
 from .test_linux import (
+    _boot,
     test_a_panic_leaves_a_report,
     test_a_shell_and_what_it_needs,
     test_several_vcpus_on_one_engine,
@@ -26,6 +28,10 @@ __all__ = [
 
 pytestmark = pytest.mark.network
 
+MMU_UPDATE = 1
+SYSTEM_CALLS = 2
+"""In the statistics: the hypercall, and the kind of exit that hypercalls are."""
+
 
 @pytest.fixture
 def machine() -> Iterator[Machine]:
@@ -35,3 +41,22 @@ def machine() -> Iterator[Machine]:
         pytest.skip(str(error))
     with Machine(memory=700, engine="kvm") as made, audited(made):
         yield made
+
+
+@pytest.mark.parametrize("engine", ["kvm", "kvm-exact"])
+def test_updates_of_page_tables_are_put_off_unless_exactness_is_asked_for(
+    engine: str, kernel: Path, ramdisk: bytes
+) -> None:
+    try:
+        host = kvm_host()
+    except UserError as error:
+        pytest.skip(str(error))
+    if not host["shortcuts"]:
+        pytest.skip("here no hypercall is answered without an exit")
+    with Machine(memory=320, engine=engine) as machine, audited(machine):
+        shell = _boot(machine, kernel, ramdisk)
+        assert "\n42\n" in shell("echo $((6*7))")
+        check(machine, "while the guest runs")
+        stats = machine.stats()
+        updates, exits = stats["hypercalls"][MMU_UPDATE][0], stats["exits"][SYSTEM_CALLS]
+        assert (updates > exits) is (engine == "kvm")

@@ -32,6 +32,7 @@ def without_kvm(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_kvm_is_taken_where_its_self_test_passes() -> None:
     assert choice.settle("auto") == ("kvm", "Guests run on the KVM engine.")
     assert choice.settle("kvm") == ("kvm", "")
+    assert choice.settle("kvm-exact") == ("kvm-exact", "")
     assert choice.settle("unicorn") == ("unicorn", "")
 
 

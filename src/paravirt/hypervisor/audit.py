@@ -331,7 +331,8 @@ class _Audit:
         ignored = ~np.uint64(ACCESSED_DIRTY)
         slots = self.words[tables][:, FIRST_XEN_SLOT:PAST_XEN_SLOTS]
         expected = np.array(self.roots.reserved_l4, dtype=np.uint64)
-        bad = (slots & ignored) != (expected & ignored)
+        of_kernel = np.array(self.roots.kernel_l4, dtype=np.uint64)
+        bad = ((slots & ignored) != (expected & ignored)) & ((slots & ignored) != (of_kernel & ignored))
         m2p = slots[:, self.roots.m2p_slot - FIRST_XEN_SLOT]
         bad[:, self.roots.m2p_slot - FIRST_XEN_SLOT] = (m2p != 0) & ((m2p & ignored) != (shown & ignored))
         for mfn in tables[bad.any(axis=1)]:

@@ -56,6 +56,7 @@ def machine_record(host: Host) -> dict:
         "m2p_l3_mfn": host.rec.m2p_l3_mfn,
         "m2p_slot": 256 + host.rec.m2p_index,
         "reserved_l4": [host.rec.reserved_l4[i] for i in range(16)],
+        "kernel_l4": [host.rec.kernel_l4[i] for i in range(16)],
         "flush_clock": host.rec.flush_clock,
         "pcpu_flush_clocks": [host.rec.pcpus[i].flush_clock for i in range(host.rec.nr_pcpus)],
     }

@@ -46,6 +46,7 @@ class Roots:
     m2p_l3_mfn: int
     m2p_slot: int
     reserved_l4: list[int]
+    kernel_l4: list[int]
     frames: list[Root] = field(default_factory=list)
     processor_tables: list[tuple[str, int, int]] = field(default_factory=list)
     totals: dict[int, int] = field(default_factory=dict)
@@ -79,6 +80,7 @@ def collect(host: Host) -> Roots:
         m2p_l3_mfn=machine["m2p_l3_mfn"],
         m2p_slot=machine["m2p_slot"],
         reserved_l4=machine["reserved_l4"],
+        kernel_l4=machine["kernel_l4"],
     )
     for domain in host.domains.values():
         _collect_domain(roots, domain)

@@ -11,6 +11,7 @@ import cython
 from cython.cimports.paravirt.hypervisor.emulate import answer_cpuid
 from cython.cimports.paravirt.hypervisor.events import apply_posted, evtchn_send, set_pending
 from cython.cimports.paravirt.hypervisor.frames import flush_pcpu
+from cython.cimports.paravirt.hypervisor.hypercalls.deferred import allowed_shortcuts, carry_out_deferred
 from cython.cimports.paravirt.hypervisor.hypercalls.native import hypercall
 from cython.cimports.paravirt.hypervisor.records import (
     SERVER_ANSWERS,
@@ -59,6 +60,7 @@ from cython.cimports.paravirt.machine.cpu import (
     CpuPtr,
 )
 
+PAGE_FAULT = cython.declare(u32, 14)
 NEVER = cython.declare(u64, 0xFFFFFFFFFFFFFFFF)
 # Spinning of a guest that is taken for waiting.
 PAUSES_BEFORE_YIELD = cython.declare(u32, 8)
@@ -180,6 +182,13 @@ def run_errand(pcpu: PcpuPtr, v: VcpuPtr) -> cython.void:
         set_pending(zero, port)
 
 
+def answer_deferred(pcpu: PcpuPtr, v: VcpuPtr, exit: CpuExitPtr) -> cython.void:
+    """First what the engine put off; a page fault may have been for want of that: it comes again if not."""
+    carry_out_deferred(pcpu.host, v)
+    if exit.kind != EXIT_EXCEPTION or exit.vector != PAGE_FAULT:
+        carry_out(pcpu, v, exit)
+
+
 def on_exit(owner: cython.p_void, cpu: CpuPtr, exit: CpuExitPtr) -> cython.int:
     """The engine's handler: the guest stopped, the hypervisor acts, and the guest goes on or is descheduled."""
     pcpu: PcpuPtr = cython.cast(PcpuPtr, owner)
@@ -200,7 +209,10 @@ def on_exit(owner: cython.p_void, cpu: CpuPtr, exit: CpuExitPtr) -> cython.int:
         if host.virtual_clock:
             v.cpu.blocks += BLOCKS_PER_TRAP
             advance_virtual_time(host, v)
-        carry_out(pcpu, v, exit)
+        if v.cpu.nr_deferred != 0:
+            answer_deferred(pcpu, v, exit)
+        else:
+            carry_out(pcpu, v, exit)
         if pcpu.errand:
             before = read_tsc()
             run_errand(pcpu, v)
@@ -273,6 +285,7 @@ def enter_guest(pcpu: PcpuPtr, v: VcpuPtr) -> cython.void:
     if not may_go_on(pcpu, v):
         return
     set_alarm(pcpu, v)
+    v.cpu.shortcuts = allowed_shortcuts(v)
     host.stats.engine_enters += 1
     started = read_tsc()
     v.on_cpu = 1

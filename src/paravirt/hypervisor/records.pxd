@@ -215,6 +215,7 @@ ctypedef struct Vcpu:
     u32 poll_port        # a single polled port, for the common case
     u32 pauses           # pause instructions since it last yielded
     void* sched          # what the scheduler keeps for it: sched/policy.pxd, Unit
+    u32 good_updates     # updates of single page-table entries since the last that was refused (deferred.py)
     Refusal refused      # the last one
 
 ctypedef struct Domain:
@@ -313,6 +314,7 @@ ctypedef struct Host:
     u64 m2p_l3_mfn       # the table that shows it in every L4
     u64 m2p_index        # in which of slots 256 to 271: the first, but on an engine whose guests cannot use that
     u64 reserved_l4[16]  # what the engine needs in slots 256 to 271 of every L4
+    u64 kernel_l4[16]    # and what it may make of that in one that only a guest's kernel runs on
     Domain** domains     # by domid
     u32 max_domains
     Pcpu** pcpus

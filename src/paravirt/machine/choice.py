@@ -1,7 +1,8 @@
 """Which CPU engine a machine runs on.
 
 A machine has one kind of engine, chosen at its start, and one engine of it for each physical CPU.  ``auto`` is KVM
-where its self-test passes, else Unicorn; a machine that has to repeat its runs always takes Unicorn then.  This module
+where its self-test passes, else Unicorn; a machine that has to repeat its runs always takes Unicorn then.
+``kvm-exact`` is KVM without the shortcuts that some hosts make worth while (machine/kvm/shortcuts.c).  This module
 is light: an engine is imported when it is chosen.
 """
 
@@ -18,7 +19,7 @@ from paravirt.errors import UserError
 if TYPE_CHECKING:
     from paravirt.machine.memory import Memory
 
-ENGINES = ("auto", "kvm", "unicorn")
+ENGINES = ("auto", "kvm", "kvm-exact", "unicorn")
 DEFAULT_ENGINE = "unicorn"
 ENGINE_VARIABLE = "PARAVIRT_ENGINE"
 """The environment variable that names the engine of commands which are told none."""
@@ -51,8 +52,8 @@ def kvm_host() -> dict[str, object]:
 
 
 def settle(name: str, *, deterministic: bool = False) -> tuple[str, str]:
-    """Which engine ``name``, which may be ``auto``, is here: ``kvm`` or ``unicorn``; and a sentence that says so if
-    this was not the caller's own choice, else "".
+    """Which engine ``name``, which may be ``auto``, is here; and a sentence that says so if this was not the caller's
+    own choice, else "".
 
     Raises:
         UserError: there is no such engine, or it cannot be used here, or not for this.
@@ -61,7 +62,7 @@ def settle(name: str, *, deterministic: bool = False) -> tuple[str, str]:
         raise UserError(f"There is no CPU engine {name!r}: one of {', '.join(ENGINES)} is possible.")
     if name == "unicorn":
         return name, ""
-    if name == "kvm":
+    if name in ("kvm", "kvm-exact"):
         if deterministic:
             raise UserError("The KVM engine cannot repeat a run event for event: use the Unicorn engine for that.")
         probe_kvm()
@@ -99,7 +100,7 @@ def choose(name: str, pcpus: int, *, deterministic: bool = False) -> Callable[[M
         raise UserError(f"A machine has 1 to {MAX_PCPUS} physical CPUs, not {pcpus}.")
     if deterministic and pcpus != 1:
         raise UserError("A deterministic machine has one physical CPU: between several no run is like another.")
-    if name != "kvm":
+    if name == "unicorn":
         from paravirt.machine.unicorn.engine import UnicornEngine, code_buffer_mib
         from paravirt.machine.unicorn.selftest import self_test
 
@@ -117,7 +118,8 @@ def choose(name: str, pcpus: int, *, deterministic: bool = False) -> Callable[[M
     findings, capabilities, native_leaves = probe_kvm()
 
     def open_kvm(memory: Memory) -> list[Any]:
-        machine = KvmMachine(memory.address, memory.size, findings)
+        shortcuts = findings["shortcuts"] and name != "kvm-exact"
+        machine = KvmMachine(memory.address, memory.size, {**findings, "shortcuts": shortcuts})
         return [KvmEngine(machine, capabilities, native_leaves) for _ in range(pcpus)]
 
     return open_kvm

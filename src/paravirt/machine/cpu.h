@@ -31,6 +31,13 @@ struct cpu_seg {
     uint64_t base;
 };
 
+/* Hypercalls of a domain with one vcpu that need not end a run of its guest; an engine may ignore this. */
+enum {
+    SHORTCUT_ABSENT_VCPUS = 1,  /* VCPUOP_is_up of any other vcpu: -ENOENT */
+    SHORTCUT_UPDATES = 2        /* an mmu_update of one entry of a table that defer_table named: 0, and it joins
+                                 * cpu.deferred */
+};
+
 /* Why the guest stopped. */
 enum {
     EXIT_EXCEPTION,  /* vector, error_code, address (for #PF); rip is at the instruction (past it for a trap) */
@@ -64,13 +71,16 @@ struct cpu {
     uint8_t user;            /* 1: guest user mode */
     uint8_t ts;              /* CR0.TS as the guest set it: the next floating-point instruction raises #NM */
     uint8_t segs_dirty;      /* the hypervisor changed seg[]; the engine reloads all and clears this */
-    uint8_t reserved;
+    uint8_t shortcuts;       /* which hypercalls an engine may answer by itself: SHORTCUT_... */
     uint32_t tsc_aux;
     uint64_t dr[8];
     uint64_t blocks;         /* translation blocks executed, when the engine counts them */
     void *engine_state;      /* the engine's own: floating point, vector registers, ... */
     const void *space;       /* whose memory it sees: equal for the vcpus of one domain, and never NULL */
     uint32_t number;         /* among these */
+    uint32_t nr_deferred;    /* updates of page tables that it has answered so since the last exit, and the hypervisor
+                              * carries out, in order, before it looks at the next: {address, value} each */
+    const uint64_t *deferred;
 };
 
 /* What a handler answers. */
@@ -99,6 +109,8 @@ struct cpu_ops {
     int (*store_pte)(void *engine, uint64_t *pte, uint64_t old, uint64_t value);
     /* A frame stops being a page table, or becomes one. */
     void (*release_table)(void *engine, uint64_t mfn);
+    /* An L1 table of this cpu's domain, until it is released, for SHORTCUT_UPDATES.  Null in an engine without. */
+    void (*defer_table)(void *engine, struct cpu *cpu, uint64_t mfn);
     void (*flush_tlb)(void *engine, int scope);
     void (*flush_page)(void *engine, uint64_t address);
     /* Before re-entry: everything queued by the calls above is done when this returns. */
@@ -118,8 +130,9 @@ struct cpu_ops {
      * its unhold.  For words that must not change while the hypervisor looks at them. */
     void (*hold)(void *engine);
     void (*unhold)(void *engine);
-    /* Fill in those of the entries for L4 slots 256 to 271 that the engine needs in every L4 table. */
-    void (*reserved_entries)(void *engine, uint64_t *entries);
+    /* Fill in those of the entries for L4 slots 256 to 271 that the engine needs in every L4 table; `kernel`: those to
+     * which it may change them, by itself, in a table that only a guest's kernel runs on. */
+    void (*reserved_entries)(void *engine, int kernel, uint64_t *entries);
 };
 
 #endif

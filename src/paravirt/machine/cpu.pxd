@@ -21,6 +21,7 @@ cdef extern from "paravirt/machine/cpu.h":
     const int EXIT_EXCEPTION, EXIT_SOFTINT, EXIT_SYSCALL, EXIT_SYSENTER, EXIT_CPUID, EXIT_RDTSC
     const int EXIT_KICKED, EXIT_PAUSE, EXIT_BUDGET, EXIT_ENGINE
     const int CPU_RESUME, CPU_LEAVE
+    const int SHORTCUT_ABSENT_VCPUS, SHORTCUT_UPDATES
     const int FLUSH_KERNEL, FLUSH_USER, FLUSH_ALL
 
     ctypedef struct CpuSeg "struct cpu_seg":
@@ -46,13 +47,15 @@ cdef extern from "paravirt/machine/cpu.h":
         u8 user
         u8 ts
         u8 segs_dirty
-        u8 reserved
+        u8 shortcuts
         u32 tsc_aux
         u64 dr[8]
         u64 blocks
         void* engine_state
         const void* space
         u32 number
+        u32 nr_deferred
+        const u64* deferred
 
     ctypedef int (*cpu_handler)(void* owner, Cpu* cpu, const CpuExit* exit) noexcept nogil
 
@@ -65,6 +68,7 @@ cdef extern from "paravirt/machine/cpu.h":
         void (*set_budget)(void* engine, u64 blocks) noexcept nogil
         bint (*store_pte)(void* engine, u64* pte, u64 old, u64 value) noexcept nogil
         void (*release_table)(void* engine, u64 mfn) noexcept nogil
+        void (*defer_table)(void* engine, Cpu* cpu, u64 mfn) noexcept nogil
         void (*flush_tlb)(void* engine, int scope) noexcept nogil
         void (*flush_page)(void* engine, u64 address) noexcept nogil
         void (*commit)(void* engine) noexcept nogil
@@ -76,7 +80,7 @@ cdef extern from "paravirt/machine/cpu.h":
         void (*unload)(void* engine) noexcept nogil
         void (*hold)(void* engine) noexcept nogil
         void (*unhold)(void* engine) noexcept nogil
-        void (*reserved_entries)(void* engine, u64* entries) noexcept nogil
+        void (*reserved_entries)(void* engine, int kernel, u64* entries) noexcept nogil
 
 ctypedef Cpu* CpuPtr
 ctypedef CpuOps* CpuOpsPtr

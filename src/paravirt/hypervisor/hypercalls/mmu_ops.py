@@ -60,6 +60,7 @@ from cython.cimports.paravirt.hypervisor.guestmem import (
     frame_ptr,
     in_guest_range,
 )
+from cython.cimports.paravirt.hypervisor.hypercalls.deferred import note_update
 from cython.cimports.paravirt.hypervisor.hypercalls.descriptor_tables import destroy_ldt
 from cython.cimports.paravirt.hypervisor.mmu import mod_entry, set_kernel_table, set_user_table
 from cython.cimports.paravirt.hypervisor.promotion import leave_over, put_old_table, work_spent
@@ -231,6 +232,7 @@ def update_batch(v: VcpuPtr, args: U64Ptr, at: u64, count: u32, tables: u16, don
             at += 16
             i += 1
     v.domain.nr_pt_updates += i
+    note_update(v, count, request[0] >> 12, rc)
     return end_batch(v, args, at, count - i, done + i, rc)
 
 

@@ -204,7 +204,8 @@ class Host:
         pcpu: PcpuPtr = self.rec.pcpus[0]
         self.rec.m2p_index = 0 if self.engines[0].capabilities.honours_slot_256 else 1
         if pcpu.ops.reserved_entries != cython.NULL:
-            pcpu.ops.reserved_entries(pcpu.engine, self.rec.reserved_l4)
+            pcpu.ops.reserved_entries(pcpu.engine, 0, self.rec.reserved_l4)
+            pcpu.ops.reserved_entries(pcpu.engine, 1, self.rec.kernel_l4)
 
     @property
     def nr_frames(self) -> int:

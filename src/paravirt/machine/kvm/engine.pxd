@@ -7,6 +7,7 @@ cdef extern from "paravirt/machine/kvm/kvm.h":
         u8 real_selectors
         u8 rip_after_out
         u8 icebp_is_fault
+        u8 shortcuts
 
     ctypedef struct CpuidLeaf "struct kvm_cpuid_leaf":
         u32 leaf, subleaf, any_subleaf

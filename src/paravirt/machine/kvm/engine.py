@@ -44,6 +44,7 @@ class KvmMachine:
         found.real_selectors = findings["real_selectors"]
         found.rip_after_out = findings["rip_after_out"]
         found.icebp_is_fault = findings["icebp_is_fault"]
+        found.shortcuts = findings["shortcuts"]
         self.machine = kvm_machine_open(
             cython.cast(cython.p_void, address), size, cython.address(found), message, 256
         )

@@ -151,6 +151,10 @@ static int take_exception(struct kvm_state *s, struct cpu *cpu, unsigned vector,
     kvm_read_segments(s, cpu);
     kvm_read_code_segment(s, cpu, (uint16_t)frame[1], (uint16_t)frame[4]);
     *exit = (struct cpu_exit){EXIT_EXCEPTION, vector, 0, 0};
+    if (kvm_leave_system_call(s, cpu, frame[0]) == SYSTEM_CALL_BEGUN) {
+        exit->kind = EXIT_SYSCALL; /* a shortcut's end: its way is the common one */
+        return 1;
+    }
     if (HAS_ERROR_CODE >> vector & 1)
         exit->error_code = (uint32_t)frame[-1];
     if (vector == 14) {
@@ -203,11 +207,8 @@ void kvm_take_plain(struct kvm_state *s, struct cpu *cpu)
     kvm_to_gpr(regs, cpu->gpr);
     cpu->rip = regs->rip;
     cpu->rflags = (regs->rflags & RFLAGS_GUEST) | RFLAGS_ALWAYS;
-    if (s->machine->findings.user_stubs && regs->rip == trampoline_address(PAGE_STUBS) + STUB_SYSCALL) {
-        /* Between the system call and its stub: it is made again, and nobody sees the stub. */
-        cpu->rip = regs->rcx - 2;
-        cpu->rflags = (regs->r11 & RFLAGS_GUEST) | RFLAGS_ALWAYS;
-    }
+    if (kvm_leave_system_call(s, cpu, regs->rip) == SYSTEM_CALL_BEGUN)
+        cpu->rip -= 2; /* it is made again, and nobody sees the stub */
     kvm_read_segments(s, cpu);
     kvm_read_code_segment(s, cpu, sregs->cs.selector, sregs->ss.selector);
 }

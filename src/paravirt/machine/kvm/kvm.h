@@ -6,7 +6,8 @@
  * kick.c         how it is stopped,
  * pagetables.c   how changes of page tables reach the guest,
  * registers.c    registers into and out of KVM's record,
- * exits.c        what the end of a run means
+ * exits.c        what the end of a run means,
+ * shortcuts.c    and hypercalls that do not end one
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -30,6 +31,7 @@ struct kvm_findings {
     uint8_t real_selectors;  /* selectors that ring 3 reads are those of the virtual machine */
     uint8_t rip_after_out;   /* KVM_EXIT_IO leaves rip past the `out` */
     uint8_t icebp_is_fault;  /* `icebp` is reported before it, not behind */
+    uint8_t shortcuts;       /* the stub of `syscall` may answer some hypercalls (shortcuts.c) */
 };
 
 struct kvm_cpuid_leaf {
@@ -62,6 +64,7 @@ struct kvm_state {
     size_t run_bytes;
     uint8_t *page;           /* its task state segment and stack */
     struct repairs *repairs; /* the page behind it */
+    struct queue *queue;     /* the guest's kernel could fill it since the last entry; else NULL */
     uint64_t flushes_seen, flushes_next;
     uint64_t fault_rip, fault_address; /* of the last page fault that the tables do not explain, */
     unsigned fault_tries;    /* and how often it came */

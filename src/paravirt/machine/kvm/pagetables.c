@@ -45,6 +45,8 @@ void kvm_release_table(void *engine, uint64_t mfn)
 {
     struct kvm_engine *e = engine;
 
+    if (e->machine->findings.shortcuts)
+        kvm_forget_table(e->machine, mfn);
     if (e->machine->findings.shadow_tables)
         note_repair(e, LINEAR_BASE + (mfn << 12) + 1);
 }

@@ -198,7 +198,7 @@ static int is_returnable(const struct kvm_sregs *sregs)
     return (sregs->cs.selector == 0xe033 || sregs->cs.selector == 0xe023) && sregs->ss.selector == 0xe02b;
 }
 
-/* Enter the stub that repairs page tables and then returns by the frame on its stack: to the guest, or, where guest code
+/* Enter the program that repairs page tables and then returns by the frame on its stack: to the guest, or, where guest code
  * has selectors of its own, to the stub that stops: it is entered in its turn then. */
 void kvm_load_repair(struct kvm_state *s)
 {
@@ -220,7 +220,7 @@ void kvm_load_repair(struct kvm_state *s)
         frame[3] = stack;
         frame[4] = SELECTOR_RING0_DATA;
     }
-    regs->rip = trampoline_address(PAGE_STUBS) + STUB_REPAIR;
+    regs->rip = kvm_repair_program(s);
     regs->rflags = 2;
     regs->rsp = stack - 5 * sizeof(uint64_t);
     sregs->cs = ring0_segment(SELECTOR_RING0_CODE, 11);

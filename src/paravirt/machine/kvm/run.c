@@ -18,8 +18,8 @@
 
 static int in_repair(const struct kvm_state *s)
 {
-    uint64_t offset = s->run->s.regs.regs.rip - trampoline_address(PAGE_STUBS);
-    return s->run->s.regs.sregs.ss.dpl == 0 && offset >= STUB_REPAIR && offset < STUB_REPAIR_END;
+    uint64_t offset = s->run->s.regs.regs.rip - kvm_repair_program(s);
+    return s->run->s.regs.sregs.ss.dpl == 0 && offset < PAGE;
 }
 
 /* Whether the guest's state is whole: no exception is on its way, and none has just reached its stub.
@@ -99,6 +99,7 @@ static enum outcome run_guest(struct kvm_engine *e, struct kvm_state *s, struct 
     enum outcome outcome;
     int repairing, tries;
 
+    kvm_offer_shortcuts(e, s, cpu);
     kvm_load_guest(s, cpu);
     repairing = kvm_prepare_repairs(e, s);
     if (repairing < 0)
@@ -152,6 +153,7 @@ static int engine_run(void *engine, struct cpu *cpu, cpu_handler handler, void *
         } else if (enter(e, s, cpu, &exit) != OUTCOME_EXIT) {
             continue;
         }
+        kvm_take_deferred(s, cpu);
         answer = handler(owner, cpu, &exit);
         if (exit.kind == EXIT_ENGINE)
             break;
@@ -192,11 +194,11 @@ static void engine_invalidate_code(void *engine, uint64_t start, uint64_t end)
     (void)end;
 }
 
-static void engine_reserved_entries(void *engine, uint64_t *entries)
+static void engine_reserved_entries(void *engine, int kernel, uint64_t *entries)
 {
     struct kvm_engine *e = engine;
 
-    entries[TRAMPOLINE_SLOT - 256] = trampoline_l4_entry(e->machine->trampoline_base);
+    entries[TRAMPOLINE_SLOT - 256] = trampoline_l4_entry(e->machine->trampoline_base, kernel && e->machine->findings.shortcuts);
     if (e->machine->findings.shadow_tables)
         entries[LINEAR_SLOT - 256] = linear_l4_entry(e->machine->trampoline_base);
 }
@@ -210,6 +212,7 @@ const struct cpu_ops kvm_ops = {
     .set_budget = engine_set_budget,
     .store_pte = kvm_store_pte,
     .release_table = kvm_release_table,
+    .defer_table = kvm_defer_table,
     .flush_tlb = kvm_flush_tlb,
     .flush_page = kvm_flush_page,
     .commit = engine_commit,

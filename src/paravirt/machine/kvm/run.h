@@ -51,11 +51,25 @@ void kvm_flush_page(void *engine, uint64_t address);
 int kvm_drop_everything(struct kvm_engine *e, struct kvm_state *s);
 /* 1: the entry leads over the stub that repairs; 0: nothing was to be done; -1: everything is to be dropped first. */
 int kvm_prepare_repairs(struct kvm_engine *e, struct kvm_state *s);
+/* Where ring 0 finds the program that makes them. */
+uint64_t kvm_repair_program(const struct kvm_state *s);
 void kvm_repairs_made(struct kvm_engine *e, struct kvm_state *s);
 /* The frame and offset behind an address of the guest's, by its own tables; 0: none.  *refused: what of a page fault's
  * error code the tables do not allow there. */
 int kvm_walk(const struct kvm_machine *m, const struct cpu *cpu, uint64_t address, uint64_t *physical,
              uint32_t *refused);
+
+/* shortcuts.c */
+/* Before an entry: the shortcuts are there for a guest's kernel that may take them, and for nobody else. */
+void kvm_offer_shortcuts(struct kvm_engine *e, struct kvm_state *s, struct cpu *cpu);
+void kvm_defer_table(void *engine, struct cpu *cpu, uint64_t mfn);
+void kvm_forget_table(struct kvm_machine *m, uint64_t mfn);
+/* After it: what was put off is the hypervisor's. */
+void kvm_take_deferred(struct kvm_state *s, struct cpu *cpu);
+/* The guest was left in the stub of `syscall`, at rip: its registers become those of the kernel that calls, behind the
+ * call.  Whether that was made. */
+enum system_call_stage { NO_SYSTEM_CALL, SYSTEM_CALL_BEGUN, SYSTEM_CALL_DONE };
+enum system_call_stage kvm_leave_system_call(const struct kvm_state *s, struct cpu *cpu, uint64_t rip);
 
 /* exits.c */
 /* This guest cannot go on: a static text, and a number for it. */

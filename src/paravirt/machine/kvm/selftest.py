@@ -61,7 +61,8 @@ PROCESSOR = {
     (0x80000008, None): (48 << 8 | 40, 0, 0, 0),
 }
 
-SAFE = {"shadow_tables": 0, "user_stubs": 0, "real_selectors": 0, "rip_after_out": 0, "icebp_is_fault": 0}
+SAFE = {"shadow_tables": 0, "user_stubs": 0, "real_selectors": 0, "rip_after_out": 0, "icebp_is_fault": 0,
+        "shortcuts": 0}  # fmt: skip
 
 
 def on_stop(owner: cython.p_void, cpu: CpuPtr, exit: CpuExitPtr) -> cython.int:
@@ -117,7 +118,7 @@ class Bench:
         entries: u64[16]
         i: cython.int
         memset(entries, 0, 128)
-        self.ops.reserved_entries(self.handle, entries)
+        self.ops.reserved_entries(self.handle, 0, entries)
         for i in range(16):
             if entries[i]:
                 self.memory.write((L4 << 12) + (256 + i) * 8, int(entries[i]).to_bytes(8, "little"))
@@ -259,6 +260,7 @@ def probe() -> tuple:
     found["rip_after_out"] = trial(found, lambda bench: (bench.run(OUT), bench.raw_rip)[1]) == 2
     found["real_selectors"] = trial(found, shows_selectors)
     found["icebp_is_fault"] = trial(found, lambda bench: bench.run(ICEBP)) == (EXIT_EXCEPTION, 1, 0, 0, 0)
+    found["shortcuts"] = found["user_stubs"]
     bench = Bench(found)
     try:
         check_exceptions(bench)

@@ -272,7 +272,7 @@ static int open_vcpu(struct kvm_state *s)
         return -1;
     trampoline_add_vcpu(s->space->trampoline, s->index);
     s->page = s->space->trampoline + (size_t)(PAGE_VCPUS + PAGES_PER_VCPU * s->index) * PAGE;
-    s->repairs = (struct repairs *)(s->page + PAGE);
+    s->program = s->page + PAGE;
     s->run->kvm_valid_regs = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS;
     if (ioctl(s->fd, KVM_SET_SREGS, &s->sregs) != 0 || set_entry_points(s) != 0)
         return -1;

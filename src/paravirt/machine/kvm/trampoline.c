@@ -11,16 +11,14 @@
 #define USER 4ull
 #define ACCESSED_DIRTY 0x60ull
 #define LARGE 0x80ull
+#define JUMP 0xe9
 #define NO_EXECUTE (1ull << 63)
 
 #define STRINGIZE(x) #x
 #define TEXT(x) STRINGIZE(x)
+#define QUEUE(offset) "(kvm_stubs + " TEXT(QUEUE_DISTANCE) " + " #offset ")(%rip)"
 
-/* The stubs.  They lie at fixed offsets, so that the host knows by rip which one stopped.
- *
- * The last one changes nothing of the guest: for each address of the list behind its stack page it makes the write
- * that changes no byte, which a host that shadows page tables answers by dropping what it derived from the entry
- * (or, at offset 1, from the table).  Then it enters the guest, or the stub before it, which stops. */
+/* The stubs.  They lie at fixed offsets, so that the host knows by rip which one stopped. */
 __asm__(".pushsection .rodata\n"
         ".balign 16\n"
         "kvm_stubs:\n"
@@ -32,6 +30,9 @@ __asm__(".pushsection .rodata\n"
         ".org kvm_stubs + 0x200\n"
         "    out %al, $" TEXT(STUB_PORT) "\n"
         "    ud2\n"
+        ".org kvm_stubs + 0x208\n"
+        "9:  out %al, $" TEXT(STUB_PORT) "\n"
+        "    ud2\n"
         ".org kvm_stubs + 0x210\n"
         "    out %al, $" TEXT(STUB_PORT) "\n"
         "    ud2\n"
@@ -41,35 +42,80 @@ __asm__(".pushsection .rodata\n"
         ".org kvm_stubs + 0x230\n"
         "    out %al, $" TEXT(STUB_PORT) "\n"
         "    ud2\n"
-        ".org kvm_stubs + 0x300\n"
-        "    push %rax\n"
-        "    push %rcx\n"
-        "    push %rdx\n"
-        "    mov %rsp, %rdx\n"
-        "    or $0xfff, %rdx\n"
-        "    mov 1(%rdx), %ecx\n"
-        "    jmp 2f\n"
-        "1:  mov 1(%rdx,%rcx,8), %rax\n"
-        "    test $1, %al\n"
-        "    jz 3f\n"
-        "    lock orb $0, (%rax)\n"
-        "    jmp 4f\n"
-        "3:  lock orq $0, (%rax)\n"
-        "4:  dec %ecx\n"
-        "2:  test %ecx, %ecx\n"
-        "    jnz 1b\n"
-        "    cmpl $0, 5(%rdx)\n"
-        "    je 5f\n"
-        "    mov %cr3, %rax\n"
-        "    mov %rax, %cr3\n"
-        "5:  pop %rdx\n"
-        "    pop %rcx\n"
-        "    pop %rax\n"
-        "    iretq\n"
-        ".org kvm_stubs + 0x380\n"
+        ".org kvm_stubs + 0x400\n"
+        "    mov %rcx, " QUEUE(0) "\n"
+        "    mov %rax, " QUEUE(8) "\n"
+        "    lahf\n"
+        "    seto %al\n"
+        "    mov %rax, " QUEUE(16) "\n"
+        "    mov " QUEUE(8) ", %rax\n"
+        "    test $0x44500, %r11d\n" /* AC, NT, DF, TF: with them it is not worth it */
+        "    jnz 8f\n"
+        "    cmp $1, %rax\n" /* mmu_update */
+        "    je 7f\n"
+        "    cmp $24, %rax\n" /* vcpu_op: VCPUOP_is_up */
+        "    jne 8f\n"
+        "    testb $1, " QUEUE(32) "\n"
+        "    jz 8f\n"
+        "    cmp $3, %edi\n"
+        "    jne 8f\n"
+        "    test %esi, %esi\n"
+        "    jz 8f\n"
+        "    mov " QUEUE(16) ", %rax\n"
+        "    add $0x7f, %al\n"
+        "    sahf\n"
+        "    mov $-2, %rax\n" /* -ENOENT */
+        "    mov " QUEUE(0) ", %rcx\n"
+        "    jmp *%rcx\n"
+        "8:  mov " QUEUE(8) ", %rax\n"
+        "    mov " QUEUE(0) ", %rcx\n"
+        "    jmp 9b\n"
+        /* (rdi: the entry, rsi: 1, rdx: no count wanted, r10: DOMID_SELF) */
+        "7:  testb $2, " QUEUE(32) "\n"
+        "    jz 8b\n"
+        "    cmp $1, %rsi\n"
+        "    jne 8b\n"
+        "    test %rdx, %rdx\n"
+        "    jnz 8b\n"
+        "    cmp $0x7ff0, %r10\n"
+        "    jne 8b\n"
+        "    mov %rdi, %rax\n" /* not in the hypervisor's part of addresses */
+        "    shr $43, %rax\n"
+        "    cmp $0x1ffff0, %eax\n"
+        "    je 8b\n"
+        "    mov (%rdi), %rax\n"
+        "    test $5, %al\n" /* MMU_NORMAL_PT_UPDATE or MMU_PT_UPDATE_PRESERVE_AD */
+        "    jnz 8b\n"
+        "    shr $9, %eax\n" /* whether the table is one of those, at 8 * (frame % 64) */
+        "    and $0x1f8, %eax\n"
+        "    lea " QUEUE(64) ", %rcx\n"
+        "    add %rcx, %rax\n"
+        "    mov (%rdi), %rcx\n"
+        "    shr $12, %rcx\n"
+        "    cmp %rcx, (%rax)\n"
+        "    jne 8b\n"
+        "    mov " QUEUE(24) ", %rcx\n"
+        "    mov (%rdi), %rax\n"
+        "    mov %rax, (%rcx)\n" /* when the queue is full: a page fault */
+        "    mov 8(%rdi), %rax\n"
+        "    mov %rax, 8(%rcx)\n"
+        "    add $16, %rcx\n"
+        "    jmp 6f\n"
+        ".org kvm_stubs + 0x500 - 7\n"
+        "6:  mov %rcx, " QUEUE(24) "\n"
+        "    mov " QUEUE(16) ", %rax\n"
+        "    add $0x7f, %al\n"
+        "    sahf\n"
+        "    mov $0, %eax\n"
+        "    mov " QUEUE(0) ", %rcx\n"
+        "    jmp *%rcx\n"
+        ".org kvm_stubs + 0x540\n"
         "kvm_stubs_end:\n"
         ".popsection\n");
 extern const uint8_t kvm_stubs[], kvm_stubs_end[];
+
+_Static_assert(QUEUE_DISTANCE == (PAGE_QUEUE - PAGE_STUBS) * PAGE, "the stubs know where the queue is");
+_Static_assert(sizeof(struct queue) == PAGE, "the queue ends where its page does");
 
 static uint64_t linear_tables(uint64_t memory_bytes)
 {
@@ -98,8 +144,16 @@ static void build_mapping(uint8_t *region, uint64_t base, int user_stubs)
     for (i = 0; i < 16; i++)
         l1[PAGE_GDT + i] = (base + (i == 14 ? PAGE_DESCRIPTORS : PAGE_ZERO) * PAGE) | PRESENT | ACCESSED_DIRTY |
                            NO_EXECUTE;
-    for (i = PAGE_VCPUS; i < TRAMPOLINE_PAGES; i++)
+    for (i = PAGE_VCPUS; i < TRAMPOLINE_PAGES; i += PAGES_PER_VCPU) {
         l1[i] = (base + i * PAGE) | PRESENT | WRITABLE | ACCESSED_DIRTY | NO_EXECUTE;
+        l1[i + 1] = (base + (i + 1) * PAGE) | PRESENT | ACCESSED_DIRTY;
+    }
+    page(region, PAGE_KERNEL_L3)[0] = (base + PAGE_KERNEL_L2 * PAGE) | PRESENT | WRITABLE | USER | ACCESSED_DIRTY;
+    page(region, PAGE_KERNEL_L2)[0] = (base + PAGE_KERNEL_L1 * PAGE) | PRESENT | WRITABLE | USER | ACCESSED_DIRTY;
+    memcpy(page(region, PAGE_KERNEL_L1), l1, PAGE);
+    l1 = page(region, PAGE_KERNEL_L1);
+    l1[PAGE_STUBS] = (base + PAGE_KERNEL_STUBS * PAGE) | PRESENT | ACCESSED_DIRTY | USER;
+    l1[PAGE_QUEUE] = (base + PAGE_QUEUE * PAGE) | PRESENT | WRITABLE | USER | ACCESSED_DIRTY | NO_EXECUTE;
 }
 
 static void build_linear_map(uint8_t *region, uint64_t base, uint64_t memory_bytes)
@@ -139,6 +193,16 @@ static void build_descriptors(uint64_t *table)
     table[6] = 0x00affb000000ffffull; /* 0xe033: 64-bit code */
 }
 
+/* As the others, but that `syscall` leads to the shortcuts. */
+static void build_kernel_stubs(uint8_t *stubs)
+{
+    int32_t distance = STUB_SHORTCUTS - (STUB_SYSCALL + 5);
+
+    memcpy(stubs, kvm_stubs, (size_t)(kvm_stubs_end - kvm_stubs));
+    stubs[STUB_SYSCALL] = JUMP;
+    memcpy(stubs + STUB_SYSCALL + 1, &distance, sizeof(distance));
+}
+
 void trampoline_build(uint8_t *region, uint64_t base, uint64_t memory_bytes, int user_stubs)
 {
     memset(region, 0, trampoline_bytes(memory_bytes));
@@ -147,6 +211,8 @@ void trampoline_build(uint8_t *region, uint64_t base, uint64_t memory_bytes, int
     build_idt(page(region, PAGE_IDT));
     build_descriptors(page(region, PAGE_DESCRIPTORS));
     memcpy(page(region, PAGE_STUBS), kvm_stubs, (size_t)(kvm_stubs_end - kvm_stubs));
+    build_kernel_stubs((uint8_t *)page(region, PAGE_KERNEL_STUBS));
+    memset(((struct queue *)page(region, PAGE_QUEUE))->tables, 0xff, QUEUE_TABLES * sizeof(uint64_t));
 }
 
 void trampoline_add_vcpu(uint8_t *region, unsigned vcpu)
@@ -164,9 +230,9 @@ void trampoline_add_vcpu(uint8_t *region, unsigned vcpu)
     tss[bitmap + STUB_PORT / 8] &= (uint8_t)~(1u << STUB_PORT % 8);
 }
 
-uint64_t trampoline_l4_entry(uint64_t base)
+uint64_t trampoline_l4_entry(uint64_t base, int kernel)
 {
-    return (base + PAGE_L3 * PAGE) | PRESENT | WRITABLE | USER | ACCESSED_DIRTY;
+    return (base + (kernel ? PAGE_KERNEL_L3 : PAGE_L3) * PAGE) | PRESENT | WRITABLE | USER | ACCESSED_DIRTY;
 }
 
 uint64_t linear_l4_entry(uint64_t base)

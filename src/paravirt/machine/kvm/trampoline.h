@@ -34,6 +34,11 @@ enum {
     PAGE_ZERO,        /* stands for the pages of a descriptor table that are empty */
     PAGE_DESCRIPTORS, /* page 14 of the descriptor table: the selectors that Xen offers, 0xe008 and on */
     PAGE_LINEAR_L3,   /* of slot 259 */
+    PAGE_KERNEL_L3,   /* of slot 258 in a table of the guest's kernel alone: as above, but for the stubs and the queue */
+    PAGE_KERNEL_L2,
+    PAGE_KERNEL_L1,
+    PAGE_KERNEL_STUBS, /* appears where PAGE_STUBS does: a system call leads to the shortcuts (shortcuts.c) */
+    PAGE_QUEUE,       /* no page that ring 3 can write to must follow it */
     PAGE_GDT,         /* sixteen addresses, not pages: the table as the processor sees it */
     PAGE_VCPUS = PAGE_GDT + 16,
     PAGES_PER_VCPU = 2,
@@ -41,16 +46,26 @@ enum {
     TRAMPOLINE_PAGES = PAGE_VCPUS + PAGES_PER_VCPU * MAX_VCPUS_PER_SPACE
 };
 
-/* A vcpu's first page: its task state segment below, its exception stack above.  Its second page is the list of
- * repairs. */
+/* A vcpu's first page: its task state segment below, its exception stack above.  Its second page is the program that
+ * repairs page tables (pagetables.c). */
 #define TSS_LIMIT 107u
 #define STACK_TOP PAGE
-#define MAX_REPAIRS 500u
+#define MAX_REPAIRS 256u
 
-struct repairs {
-    uint32_t count;
-    uint32_t flush;     /* reload CR3 after the repairs */
-    uint64_t address[MAX_REPAIRS]; /* linear addresses of entries; bit 0: drop all that was derived from the page */
+/* How far PAGE_QUEUE is from PAGE_STUBS, for the stubs. */
+#define QUEUE_DISTANCE 0x9000
+#define QUEUE_LENGTH 220u
+#define QUEUE_TABLES 64u
+
+/* PAGE_QUEUE.  The guest's kernel can write to all of it: nothing here is trusted. */
+struct queue {
+    uint64_t rcx, rax;  /* as they were at the system call in progress */
+    uint64_t flags;     /* AH and AL: its flags, by `lahf` and `seto` */
+    uint64_t next;      /* address of the entry that is filled next */
+    uint64_t shortcuts; /* cpu.shortcuts */
+    uint64_t spare[3];
+    uint64_t tables[QUEUE_TABLES]; /* L1 tables whose updates may be put off, by frame number modulo the length */
+    uint64_t entries[QUEUE_LENGTH][2];
 };
 
 /* The port that the stubs write to; the only one that the task state segment opens. */
@@ -63,8 +78,10 @@ struct repairs {
 #define STUB_SYSCALL32 0x210u
 #define STUB_SYSENTER 0x220u
 #define STUB_REPAIRED 0x230u
-#define STUB_REPAIR 0x300u
-#define STUB_REPAIR_END 0x380u
+#define STUB_SHORTCUTS 0x400u
+#define STUB_SHORTCUTS_SAVED 0x40eu     /* from here on rcx and rax are in the queue's page */
+#define STUB_SHORTCUTS_COMMITTED 0x500u /* and from here on the call was made, and its answer is 0 */
+#define STUB_SHORTCUTS_END 0x540u
 
 #define SELECTOR_RING0_CODE 0xe008
 #define SELECTOR_RING0_DATA 0xe010
@@ -84,8 +101,8 @@ void trampoline_build(uint8_t *region, uint64_t base, uint64_t memory_bytes, int
 /* The pages of one vcpu, in a region. */
 void trampoline_add_vcpu(uint8_t *region, unsigned vcpu);
 
-/* Entries for L4 slots 258 and 259. */
-uint64_t trampoline_l4_entry(uint64_t base);
+/* Entries for L4 slots 258 and 259; `kernel`: of a table that only the guest's kernel runs on. */
+uint64_t trampoline_l4_entry(uint64_t base, int kernel);
 uint64_t linear_l4_entry(uint64_t base);
 
 #endif

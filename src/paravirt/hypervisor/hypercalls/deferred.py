@@ -1,0 +1,107 @@
+# cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False, initializedcheck=False
+# mypy: ignore-errors
+# ruff: noqa: F821
+"""Hypercalls that an engine may answer before the hypervisor sees them (cpu.h, SHORTCUT).
+
+An update of one L1 entry nearly always succeeds, and Linux makes one at a time.  An engine to which leaving the
+guest is dear says so at once, and the hypervisor carries out what was put off before it looks at the next exit: in
+order, and checked like any other update.  What differs is seen by a guest whose update is refused, since it has been
+told otherwise; and by one that reads an entry back before anything else ends its run.  So only a guest with a long row
+of updates of which none was refused is served like that, and after the first refusal it never is again.  With several
+vcpus one would not see what another has put off.
+"""
+
+import cython
+from cython.cimports.paravirt.abi.constants import ERESTART, HYPERVISOR_mmu_update
+from cython.cimports.paravirt.hypervisor.hypercalls.mmu_ops import update_one
+from cython.cimports.paravirt.hypervisor.promotion import put_old_table
+from cython.cimports.paravirt.hypervisor.records import (
+    ANSWER_ERROR,
+    FRAME_L1,
+    REFUSED_NOTHING,
+    HostPtr,
+    VcpuPtr,
+    i64,
+    u8,
+    u32,
+    u64,
+)
+from cython.cimports.paravirt.hypervisor.refusals import note_refusal
+from cython.cimports.paravirt.hypervisor.tsc import read_tsc
+from cython.cimports.paravirt.machine.cpu import SHORTCUT_ABSENT_VCPUS, SHORTCUT_UPDATES, U64Ptr
+
+# Updates in a row, all of them good, before one may be put off.
+TRUSTED = cython.declare(u32, 1000)
+NEVER_TRUSTED = cython.declare(u32, 0xFFFFFFFF)
+
+
+def allowed_shortcuts(v: VcpuPtr) -> u8:
+    """What an engine may answer by itself; nothing that a trace has to show."""
+    if v.domain.nr_vcpus != 1 or v.domain.host.trace_on:
+        return 0
+    if TRUSTED <= v.good_updates < NEVER_TRUSTED:
+        return SHORTCUT_ABSENT_VCPUS | SHORTCUT_UPDATES
+    return SHORTCUT_ABSENT_VCPUS
+
+
+def note_update(v: VcpuPtr, count: u32, table_mfn: u64, rc: i64) -> cython.void:
+    """An mmu_update of ``count`` entries, the last of them in ``table_mfn``, came to its end with ``rc``."""
+    host: HostPtr = v.domain.host
+    if rc < 0 and rc != -ERESTART:
+        v.good_updates = NEVER_TRUSTED
+        v.cpu.shortcuts = allowed_shortcuts(v)
+    elif rc == 0 and count == 1 and v.good_updates < TRUSTED:
+        v.good_updates += 1
+        if v.good_updates == TRUSTED:
+            v.cpu.shortcuts = allowed_shortcuts(v)
+    elif (
+        rc == 0
+        and count == 1
+        and v.cpu.shortcuts & SHORTCUT_UPDATES
+        and v.pcpu.ops.defer_table != cython.NULL
+        and host.frames[table_mfn].type == FRAME_L1
+        and host.frames[table_mfn].type_refs != 0
+    ):
+        v.pcpu.ops.defer_table(v.pcpu.engine, cython.address(v.cpu), table_mfn)
+
+
+def update_now(host: HostPtr, v: VcpuPtr, request: U64Ptr) -> i64:
+    """One update, and the release of what it left over, to their ends: 0, or why it is refused."""
+    rc: i64 = -ERESTART
+    host.old = cython.address(v.old)
+    while rc == -ERESTART:
+        host.work = 0
+        rc = put_old_table(host, host.old)
+        if rc == 0:
+            rc = update_one(v, request, v.domain.domid, v.domain.domid)
+    host.work = 0
+    while put_old_table(host, host.old) != 0:
+        host.work = 0
+    return rc
+
+
+def carry_out_deferred(host: HostPtr, v: VcpuPtr) -> cython.void:
+    """Make the updates that the engine has answered."""
+    started: u64 = read_tsc()
+    count: u32 = v.cpu.nr_deferred
+    args: u64[6]
+    request: u64[2]
+    rc: i64
+    i: u32
+    v.cpu.nr_deferred = 0
+    v.hypercall = HYPERVISOR_mmu_update
+    v.domain.nr_pt_updates += count
+    for i in range(count):
+        request[0] = v.cpu.deferred[2 * i]
+        request[1] = v.cpu.deferred[2 * i + 1]
+        host.refused.kind = REFUSED_NOTHING
+        rc = update_now(host, v, request)
+        if rc != 0:
+            args[0] = request[0]
+            args[1] = 1
+            args[2] = 0
+            args[3] = 0
+            note_refusal(host, v, HYPERVISOR_mmu_update, args, ANSWER_ERROR, rc)
+            note_update(v, 1, 0, rc)
+    host.stats.hypercall_count[HYPERVISOR_mmu_update] += count
+    host.stats.hypercall_ns[HYPERVISOR_mmu_update] += read_tsc() - started
