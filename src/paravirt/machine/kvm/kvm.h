@@ -63,7 +63,7 @@ struct kvm_state {
     struct kvm_run *run;
     size_t run_bytes;
     uint8_t *page;           /* its task state segment and stack */
-    struct repairs *repairs; /* the page behind it */
+    uint8_t *program;        /* the page behind it */
     struct queue *queue;     /* the guest's kernel could fill it since the last entry; else NULL */
     uint64_t flushes_seen, flushes_next;
     uint64_t fault_rip, fault_address; /* of the last page fault that the tables do not explain, */

@@ -2,8 +2,10 @@
  *
  * Where it translates, a store into a live table is a store, and a flush a reload of CR3.  Where it keeps shadow tables,
  * it learns of changes only from the guest's own writes: so each changed entry that was present is noted, and before
- * guest code runs again ring 0 makes, through its linear map, the write that changes nothing (trampoline.c).  A frame
- * that becomes a page table, or stops being one, is noted whole.
+ * guest code runs again ring 0 makes, through its linear map, the write that changes nothing: the host answers by
+ * dropping what it derived from the entry, or, at offset 1, from the table.  A frame that becomes a page table, or stops
+ * being one, is noted whole.  Such hosts emulate ring 0, and each instruction there is dear (0.3 to 2 us): so what is to
+ * be done is no list for a loop, but a program that is written for each entry.
  *
  * A change that takes something away is complete when the flush that follows it returns: by then no guest code that
  * could use the old entry runs, and what was noted is done before any does.
@@ -124,13 +126,48 @@ int kvm_drop_everything(struct kvm_engine *e, struct kvm_state *s)
     return rc;
 }
 
-/* Before guest code runs: everything noted goes into the vcpu's list, and the entry leads over the stub.  Several vcpus
+uint64_t kvm_repair_program(const struct kvm_state *s)
+{
+    return trampoline_address(PAGE_VCPUS + PAGES_PER_VCPU * s->index + 1);
+}
+
+static uint8_t *add_code(uint8_t *at, const char *code, size_t bytes)
+{
+    memcpy(at, code, bytes);
+    return at + bytes;
+}
+
+static uint8_t *add_load_rax(uint8_t *at, uint64_t value)
+{
+    at = add_code(at, "\x48\xb8", 2);
+    memcpy(at, &value, sizeof(value));
+    return at + sizeof(value);
+}
+
+/* One of the program's writes. */
+static uint8_t *add_repair(uint8_t *at, uint64_t repair)
+{
+    at = add_load_rax(at, repair);
+    return repair & 1 ? add_code(at, "\xf0\x80\x08\x00", 4)      /* lock orb $0, (%rax) */
+                      : add_code(at, "\xf0\x48\x83\x08\x00", 5); /* lock orq $0, (%rax) */
+}
+
+/* Its end: a reload of CR3, and an iretq by the frame on the stack, with rax as the guest has it. */
+static void end_program(uint8_t *at, int flush, uint64_t rax)
+{
+    if (flush)
+        at = add_code(at, "\x0f\x20\xd8\x0f\x22\xd8", 6); /* mov %cr3, %rax; mov %rax, %cr3 */
+    at = add_load_rax(at, rax);
+    (void)add_code(at, "\x48\xcf", 2);
+}
+
+/* Before guest code runs: everything noted goes into the vcpu's program, and the entry leads over that.  Several vcpus
  * of a domain may make the same repairs: none enters before those are done that it must have seen. */
 int kvm_prepare_repairs(struct kvm_engine *e, struct kvm_state *s)
 {
     struct kvm_space *space = s->space;
     int flush = !e->machine->findings.shadow_tables && s->flushes_seen != space->flushes;
-    uint32_t count = 0;
+    uint8_t *at = s->program;
     uint64_t number;
 
     pthread_mutex_lock(&e->machine->lock);
@@ -139,14 +176,13 @@ int kvm_prepare_repairs(struct kvm_engine *e, struct kvm_state *s)
         return -1;
     }
     for (number = space->done; number != space->noted; number++)
-        s->repairs->address[count++] = space->repairs[number % MAX_REPAIRS];
+        at = add_repair(at, space->repairs[number % MAX_REPAIRS]);
     s->repairs_next = space->noted;
     s->flushes_next = space->flushes;
     pthread_mutex_unlock(&e->machine->lock);
-    if (count == 0 && !flush)
+    if (at == s->program && !flush)
         return 0;
-    s->repairs->count = count;
-    s->repairs->flush = (uint32_t)flush;
+    end_program(at, flush, s->run->s.regs.regs.rax);
     kvm_load_repair(s);
     return 1;
 }
