@@ -20,6 +20,10 @@ KNOWN: dict[str, tuple[str, tuple[Place, ...]]] = {
         "the host does not honour CR0.TS; a failed check is printed, and the program of the last one runs to its int3",
         (*5 * (_NO_NM,), (("#NM(0)", "iret"), ("console_io",)), (("#NM(0)",), ("#BP(0)",))),
     ),
+    "hostile.wildjump": (
+        "a jump to what is no address: the processor faults at the jump, the emulator where it leads to",
+        (((), ("#GP, carried out",)),),
+    ),
     "io_privilege": (
         "the Unicorn engine looks for the memory of ins and outs before it asks for the port",
         (
