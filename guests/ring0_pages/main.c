@@ -7,10 +7,25 @@ const char guest_name[] = "ring0_pages";
 #define PLACES (SMALL + 16)
 #define STUBS (slot_start(258) + 3 * PAGE_SIZE)
 #define LARGE (2UL << 20)
+/* Where an engine of ours may have a queue of the kernel's updates of page tables (src/paravirt/machine/kvm/trampoline.h),
+ * and what is where in it. */
+#define QUEUE (slot_start(258) + 12 * PAGE_SIZE)
+#define QUEUE_NEXT (QUEUE + 24)
+#define QUEUE_SHORTCUTS (QUEUE + 32)
+#define QUEUE_TABLES (QUEUE + 64)
+#define QUEUE_ENTRIES (QUEUE + 576)
+#define QUEUE_LENGTH 220
+#define UPDATES_UNTIL_TRUSTED 1100
 
 USER_ASM(u_read, "movq (%rdi), %rax; int3");
 USER_ASM(u_write, "lock orq $0, (%rdi); int3");
 USER_ASM(u_call, "jmp *%rdi");
+/* With the registers of an mmu_update of the entry that rbx names, written down first; rdi is no operand then. */
+#define UPDATE                                                                                                         \
+    "movl $0x500000, %edi; movq %rbx, (%rdi); movq %r12, 8(%rdi); movl $1, %eax; movl $1, %esi; xorl %edx, %edx; "      \
+    "movl $0x7ff0, %r10d; leaq 1f(%rip), %rcx; movl $0x202, %r11d; "
+USER_ASM(u_update, UPDATE "syscall; 1: int3");
+USER_ASM(u_jump, UPDATE "jmp *%r13; 1: int3");
 USER_ASM(u_out, "outb %al, $0x10; int3");
 USER_ASM(u_out_word, "outw %ax, $0xf; int3");
 USER_ASM(u_in, "inb $0x10, %al; int3");
@@ -46,18 +61,19 @@ static u64 stack_pointer(void)
 static void by_the_kernel(int slot)
 {
     u64 value;
-    int reads = 0, writes = 0, calls = 0;
+    int reads = 0, writes = 0, calls = 0, own = 0;
     for (int i = 0; i < PLACES; i++) {
         u64 va = place(slot, i);
         TRY("movq (%1), %0", : "=&r"(value) : "r"(va));
         reads += fault.vector == 14 && fault.cr2 == va;
         TRY("lock orq $0, (%0)", ::"r"(va) : "memory");
         writes += fault.vector == 14 && fault.cr2 == va;
+        own += fault.vector < 0 && va == QUEUE;
         TRY_THEN("call *%0", "movq %1, %%rsp\n\t", ::"r"(va), "r"(stack_pointer()) : "memory");
         calls += fault.vector == 14 && fault.cr2 == va;
     }
     printf("  slot %d, kernel: of %d places %d reads, %d writes and %d calls fault\n", slot, PLACES, reads, writes, calls);
-    stays("no write passed", writes == PLACES);
+    stays("no write passed, but to a queue of the kernel's own", writes + own == PLACES);
 }
 
 static void by_user_mode(int slot)
@@ -77,7 +93,7 @@ static void by_user_mode(int slot)
  * `syscall` does anyway. */
 static void stubs(void)
 {
-    int page_faults = 0, faults = 0, hypercalls = 0, tried = 0;
+    int page_faults = 0, faults = 0, hypercalls = 0, answers = 0, tried = 0;
     rule("no stub does anything for who jumps there");
     for (u64 at = 0; at < PAGE_SIZE; at += 16) {
         if (at == 0x210 || at == 0x220)
@@ -90,10 +106,119 @@ static void stubs(void)
         page_faults += fault.vector == 14 && fault.cr2 == STUBS + at;
         faults += fault.vector >= 0;
         hypercalls += fault.vector < 0 && version >> 16 == 4;
+        answers += fault.vector < 0 && (version == 0 || version == (u64)-ENOENT);
     }
-    printf("  of %d jumps %d are page faults there, %d others fault, %d were hypercalls\n", tried, page_faults,
-           faults - page_faults, hypercalls);
-    stays("each was one of these", faults + hypercalls == tried);
+    printf("  of %d jumps %d are page faults there, %d others fault, %d were hypercalls, %d were answered there\n", tried,
+           page_faults, faults - page_faults, hypercalls, answers);
+    stays("each was one of these", faults + hypercalls + answers == tried);
+}
+
+static char target[PAGE_SIZE] __attribute__((aligned(4096)));
+
+/* A process asks for an update of one of our page tables, by `syscall` and by each way into the stubs. */
+static void updates_by_user_mode(void)
+{
+    u64 *entry = pte_of((u64)target), old = *entry;
+    int page_faults = 0, faults = 0, calls = 0, tried = 0, changes = 0;
+    struct regs r;
+    rule("a process has no updates of page tables");
+    for (u64 at = 0; at <= PAGE_SIZE; at += 8) {
+        if (at >> 4 == 0x21 || at >> 4 == 0x22)
+            continue;
+        int direct = at == PAGE_SIZE, vector;
+        user_frame(&r);
+        r.rbx = machine_of(entry);
+        r.r12 = old ^ PTE_RW;
+        r.r13 = STUBS + at;
+        vector = direct ? run_user(u_update, (u64)(u_update_end - u_update), &r)
+                        : run_user(u_jump, (u64)(u_jump_end - u_jump), &r);
+        tried++;
+        page_faults += vector == 14 && user_exit_cr2 == STUBS + at;
+        faults += vector < 32;
+        calls += vector >= 0x100;
+        changes += *entry != old;
+    }
+    printf("  of %d ways %d are page faults there, %d others fault, %d were system calls\n", tried, page_faults,
+           faults - page_faults, calls);
+    stays("each was one of these", faults + calls == tried);
+    stays("the entry is as it was", changes == 0 && *entry == old);
+}
+
+static int put(u64 va, u64 value)
+{
+    return TRY("movq %1, (%0)", ::"r"(va), "r"(value) : "memory");
+}
+
+static void put_entry(int number, u64 address, u64 value)
+{
+    put(QUEUE_ENTRIES + 16 * (u64)number, address);
+    put(QUEUE_ENTRIES + 16 * (u64)number + 8, value);
+}
+
+/* Hand over the queue as if it ended there: any hypercall. */
+static void hand_over(u64 end)
+{
+    put(QUEUE_NEXT, end);
+    check(xen_sched_op(SCHEDOP_yield, 0) == 0);
+}
+
+static void nonsense_in_the_queue(void)
+{
+    u64 *entry = pte_of((u64)target), old = *entry, shortcuts = 0, frame = mfn_of(target) << 12;
+    u64 *entry2 = entry_of((u64)target, 2), old2 = *entry2, *entry4 = (u64 *)kernel_l4 + 1, old4 = *entry4;
+    u64 *own_table = (u64 *)((u64)entry & PAGE_MASK), number = m2p[mfn_of(target)];
+    s64 result = 0;
+    rule("what a kernel writes where its updates may be queued is worth no more than a hypercall");
+    for (int i = 0; i < UPDATES_UNTIL_TRUSTED && result == 0; i++)
+        result = set_entry(entry, old ^ (i & 1 ? 0 : 0x200));
+    twin("many updates, one by one", result);
+    twin("and back", set_entry(entry, old));
+    TRY("movq (%1), %0", : "=&r"(shortcuts) : "r"(QUEUE_SHORTCUTS));
+    printf("  updates may be queued: %s\n", fault.vector < 0 && shortcuts & 2 ? "yes" : "no");
+
+    /* Ends that are none: whatever the entries are, they are not read. */
+    for (int i = 0; i < QUEUE_LENGTH; i++)
+        put_entry(i, machine_of(entry), old ^ 0x200);
+    const u64 ends[] = {
+        0, 1UL << 32, 1UL << 47, 1UL << 63, ~0UL, QUEUE_ENTRIES - 16, QUEUE_ENTRIES - 1, QUEUE_ENTRIES + 15,
+        QUEUE_ENTRIES + 16 * (QUEUE_LENGTH + 1), QUEUE + 2 * PAGE_SIZE,
+    };
+    for (u64 i = 0; i < ARRAY_SIZE(ends); i++)
+        hand_over(ends[i]);
+    stays("with an end that is none, nothing is carried out", *entry == old);
+
+    /* Tables that the hypervisor did not name, in its list of those that it did. */
+    for (u64 i = 0; i < 64; i++)
+        put(QUEUE_TABLES + 8 * i, mfn_of((void *)kernel_l4) / 64 * 64 + i);
+    /* And entries, all that there is room for, of which none is a good one. */
+    struct {
+        u64 address, value;
+    } bad[] = {
+        {machine_of(entry), (mfn_of(own_table) << 12) | PTE_P | PTE_RW},        /* a page table, writable */
+        {machine_of(entry), (mfn_of((void *)kernel_l4) << 12) | PTE_P | PTE_RW},
+        {machine_of(entry), PTE_P | PTE_RW},                                     /* frame 0 */
+        {machine_of(entry), 0xffffff000UL | PTE_P | PTE_RW},                     /* beyond memory */
+        {machine_of(entry), 0xfffffffff000UL | PTE_P | PTE_RW},
+        {machine_of(entry) | 1, 0x1234567},                                      /* machine-to-phys: of a table */
+        {frame | 1, 0x1234567},                                                  /* and of a page */
+        {machine_of(entry) | 3, 0}, {machine_of(entry) | 4, 0}, {machine_of(entry) | 7, 0},
+        {machine_of(entry2), 0}, {machine_of(entry2), frame | PTE_P | PTE_RW | PTE_US},
+        {machine_of(entry4), mfn_of((void *)kernel_l4) << 12 | PTE_P | PTE_US | PTE_A},
+        {machine_of((u64 *)kernel_l4 + 258), 0}, {machine_of((u64 *)kernel_l4 + 300), 0},
+        {frame, 0x1122334455667788}, {0, ~0UL}, {~7UL, ~0UL}, {1UL << 52, 0}, {0xfffffffff000UL, 0}, {1UL << 63, 0},
+    };
+    for (u64 i = 0; i < QUEUE_LENGTH; i++)
+        put_entry((int)i, bad[i % ARRAY_SIZE(bad)].address, bad[i % ARRAY_SIZE(bad)].value);
+    hand_over(QUEUE_ENTRIES + 16 * QUEUE_LENGTH);
+    TRY("movq (%1), %0", : "=&r"(shortcuts) : "r"(QUEUE_SHORTCUTS));
+    stays("a kernel that was refused has no queue any more", fault.vector >= 0 || !(shortcuts & 2));
+    stays("no table has changed", *entry == old && *entry2 == old2 && *entry4 == old4);
+    stays("nor a page", *(u64 *)target == 0);
+    stays("nor the machine-to-phys table", m2p[mfn_of(target)] == number);
+    attack("afterwards: a page table, writable", set_entry(entry, (mfn_of(own_table) << 12) | PTE_P | PTE_RW), -EBUSY);
+    twin("and the page, read-only", set_entry(entry, old & ~(u64)PTE_RW));
+    stays("it is at once", !(*entry & PTE_RW));
+    twin("and back", set_entry(entry, old));
 }
 
 static void ports(void)
@@ -115,4 +240,6 @@ void guest_main(void)
     }
     stubs();
     ports();
+    updates_by_user_mode();
+    nonsense_in_the_queue();
 }

@@ -12,9 +12,14 @@ vcpus one would not see what another has put off.
 """
 
 import cython
-from cython.cimports.paravirt.abi.constants import ERESTART, HYPERVISOR_mmu_update
+from cython.cimports.paravirt.abi.constants import (
+    EINVAL,
+    ERESTART,
+    MMU_NORMAL_PT_UPDATE,
+    MMU_PT_UPDATE_PRESERVE_AD,
+    HYPERVISOR_mmu_update,
+)
 from cython.cimports.paravirt.hypervisor.hypercalls.mmu_ops import update_one
-from cython.cimports.paravirt.hypervisor.promotion import put_old_table
 from cython.cimports.paravirt.hypervisor.records import (
     ANSWER_ERROR,
     FRAME_L1,
@@ -26,7 +31,7 @@ from cython.cimports.paravirt.hypervisor.records import (
     u32,
     u64,
 )
-from cython.cimports.paravirt.hypervisor.refusals import note_refusal
+from cython.cimports.paravirt.hypervisor.refusals import note_refusal, refuse_frame
 from cython.cimports.paravirt.hypervisor.tsc import read_tsc
 from cython.cimports.paravirt.machine.cpu import SHORTCUT_ABSENT_VCPUS, SHORTCUT_UPDATES, U64Ptr
 
@@ -66,18 +71,22 @@ def note_update(v: VcpuPtr, count: u32, table_mfn: u64, rc: i64) -> cython.void:
 
 
 def update_now(host: HostPtr, v: VcpuPtr, request: U64Ptr) -> i64:
-    """One update, and the release of what it left over, to their ends: 0, or why it is refused."""
-    rc: i64 = -ERESTART
-    host.old = cython.address(v.old)
-    while rc == -ERESTART:
-        host.work = 0
-        rc = put_old_table(host, host.old)
-        if rc == 0:
-            rc = update_one(v, request, v.domain.domid, v.domain.domid)
-    host.work = 0
-    while put_old_table(host, host.old) != 0:
-        host.work = 0
-    return rc
+    """One update: 0, or why it is refused.
+
+    The engine puts off those of L1 tables, which are no work to speak of and leave nothing over; but where it keeps
+    them may be open to the guest's kernel, and anything else found there is refused: there is no way to make a part of
+    it now and the rest later.
+    """
+    command: u64 = request[0] & 7
+    mfn: u64 = request[0] >> 12
+    if (
+        (command != MMU_NORMAL_PT_UPDATE and command != MMU_PT_UPDATE_PRESERVE_AD)
+        or mfn >= host.nr_frames
+        or host.frames[mfn].type != FRAME_L1
+        or host.frames[mfn].type_refs == 0
+    ):
+        return refuse_frame(host, mfn, -EINVAL)
+    return update_one(v, request, v.domain.domid, v.domain.domid)
 
 
 def carry_out_deferred(host: HostPtr, v: VcpuPtr) -> cython.void:
@@ -89,6 +98,8 @@ def carry_out_deferred(host: HostPtr, v: VcpuPtr) -> cython.void:
     rc: i64
     i: u32
     v.cpu.nr_deferred = 0
+    host.work = 0
+    host.old = cython.address(v.old)
     v.hypercall = HYPERVISOR_mmu_update
     v.domain.nr_pt_updates += count
     for i in range(count):

@@ -193,7 +193,7 @@ static void build_descriptors(uint64_t *table)
     table[6] = 0x00affb000000ffffull; /* 0xe033: 64-bit code */
 }
 
-/* As the others, but that `syscall` leads to the shortcuts. */
+/* As the others, but that `syscall` leads to the shortcuts, which the others have not. */
 static void build_kernel_stubs(uint8_t *stubs)
 {
     int32_t distance = STUB_SHORTCUTS - (STUB_SYSCALL + 5);
@@ -210,7 +210,7 @@ void trampoline_build(uint8_t *region, uint64_t base, uint64_t memory_bytes, int
     build_linear_map(region, base, memory_bytes);
     build_idt(page(region, PAGE_IDT));
     build_descriptors(page(region, PAGE_DESCRIPTORS));
-    memcpy(page(region, PAGE_STUBS), kvm_stubs, (size_t)(kvm_stubs_end - kvm_stubs));
+    memcpy(page(region, PAGE_STUBS), kvm_stubs, STUB_SHORTCUTS);
     build_kernel_stubs((uint8_t *)page(region, PAGE_KERNEL_STUBS));
     memset(((struct queue *)page(region, PAGE_QUEUE))->tables, 0xff, QUEUE_TABLES * sizeof(uint64_t));
 }
