@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Final
 
 from paravirt.domain0.ring import CONSOLE_IN, CONSOLE_OUT, ByteRing, GuestPage, RingError
+from paravirt.domain0.waiting import wait_in_turns
 from paravirt.errors import ParavirtError
 
 MAX_OUTPUT: Final = 64 << 20
@@ -204,7 +205,7 @@ class Console:
             return at >= 0 or self._closed
 
         with self._changed:
-            came = self._changed.wait_for(seen_or_closed, timeout)
+            came = wait_in_turns(lambda left: self._changed.wait_for(seen_or_closed, left), timeout)
             if position >= 0:
                 begin = max(0, self._match_end - self.dropped)
                 self._match_end = position + len(wanted)

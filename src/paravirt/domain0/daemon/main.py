@@ -23,6 +23,7 @@ from typing import Final
 from paravirt.domain0.daemon.launch import connect_to, launch, wait_for_end
 from paravirt.domain0.daemon.paths import Places, places, prepare
 from paravirt.domain0.daemon.protocol import VERSION
+from paravirt.domain0.waiting import wait_in_turns
 from paravirt.errors import UserError
 from paravirt.machine.choice import DEFAULT_ENGINE, ENGINE_VARIABLE
 
@@ -231,8 +232,7 @@ def _run(where: Places, memory: int, options: argparse.Namespace, ready: _Ready,
         server.start()
         log.write("started", pid=os.getpid(), memory_mib=memory, pcpus=machine.host.nr_pcpus, socket=str(where.socket))
         ready.tell(READY)
-        while not ending.wait(3600):
-            continue
+        wait_in_turns(ending.wait)
         log.write("ending")
         stopped = domains.close(options.patience)
         log.write("ended", stopped=stopped)

@@ -15,6 +15,7 @@ from paravirt.domain0.devices.spec import DeviceSpec, Setting
 from paravirt.domain0.grants import MappedGrant
 from paravirt.domain0.toolstack.limits import KIB_PER_MIB
 from paravirt.domain0.toolstack.memory import set_target
+from paravirt.domain0.waiting import wait_in_turns
 from paravirt.domain0.xlcfg.disks import disk_spec
 from paravirt.domain0.xlcfg.vifs import vif_spec
 from paravirt.errors import UserError
@@ -74,7 +75,7 @@ class Domain:
         Raises:
             TimeoutError: it is still running after ``timeout`` seconds.
         """
-        if not self._ended.wait(timeout):
+        if not wait_in_turns(self._ended.wait, timeout):
             raise TimeoutError(f"domain {self.name} is still running after {timeout} s")
         assert self._reason is not None
         return self._reason
