@@ -32,8 +32,6 @@ EQUIVALENT: tuple[Equivalent, ...] = (
     Equivalent("events.py", "alloc_port", "port >= d.nr_ports and not ensure_ports(d, port + 1)", _MEMORY),
     Equivalent("events_fifo.py", "take_over", "d.fifo_array == cython.NULL", _MEMORY),
     Equivalent("events_fifo.py", "fifo_init_control", "rc != 0", _MEMORY),
-    Equivalent("scheduling.py", "set_policy", "sched == cython.NULL", _MEMORY),
-    Equivalent("scheduling.py", "choose_unit", "sched == cython.NULL", _MEMORY),
     Equivalent("scheduling.py", "join_unit", "u == cython.NULL", _MEMORY),
     Equivalent(
         "grant_entries.py",
