@@ -26,6 +26,7 @@ def with_kvm(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def without_kvm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "probe_kvm", refuse)
+    monkeypatch.setattr(choice, "KVM_DEVICE", "/dev/none")
 
 
 @pytest.mark.usefixtures("with_kvm")

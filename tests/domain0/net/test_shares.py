@@ -85,7 +85,8 @@ def sockets(monkeypatch: pytest.MonkeyPatch) -> list[NoSocket]:
     return made
 
 
-def test_flows_to_the_outside(sockets: list[NoSocket]) -> None:
+def test_flows_to_the_outside(sockets: list[NoSocket], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     nat = UserNat(Loop(), Guest(), ROUTER)
     for number in range(FLOWS):
         nat.send(to_nat(tcp_packet(ip(1), FAR, number, 80, 1, 0, TCP_SYN)))

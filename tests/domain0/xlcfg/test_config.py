@@ -46,6 +46,7 @@ def test_defaults_are_those_of_xl() -> None:
 @pytest.mark.parametrize(
     ("text", "field", "value"),
     [
+        ('pool="other"', "pool", "other"),
         ("memory=64", "memory", 64),
         ("memory=64", "maxmem", 64),
         ("memory=0x40", "memory", 64),
@@ -115,7 +116,7 @@ def test_every_action_at_every_event(event: str, action: str) -> None:
         ('bootloader="pygrub"', "bootloader"),
         ('cpu_weight="much"', "cpu_weight"),
         ("cap=-1", "cap"),
-        ('pool="other"', "pool"),
+        ('pool=["other"]', "pool"),
         ('cpus="x"', "cpus"),
         ('cpus=[["0"]]', "cpus"),
         ('tsc_mode="native"', "tsc_mode"),
@@ -135,7 +136,7 @@ def test_refused_with_file_line_and_key(text: str, key: str) -> None:
     "text",
     [
         'type="pv"', 'builder="generic"', "disk=[]", "vif=[ ]", "pci=[]", 'bootloader=""',
-        "nomigrate=1", 'tsc_mode="default"', "localtime=0", "e820_host=0", 'pool="Pool-0"', 'cpuid="host"',
+        "nomigrate=1", 'tsc_mode="default"', "localtime=0", "e820_host=0", 'cpuid="host"',
         "vnuma=[]", "claim_mode=1",
     ],
 )  # fmt: skip
