@@ -222,6 +222,8 @@ class Torture:
         if len(pools.all()) < 2:
             return
         source, target = self.chance.sample(pools.all(), 2)
+        if not source.cpus:  # all went to the other one while no domain was here
+            source, target = target, source
         with contextlib.suppress(UserError):
             cpu = self.chance.choice(source.cpus)
             pools.remove_cpu(source, cpu)
