@@ -8,34 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from paravirt import Domain, Machine, UserError
+from paravirt import Machine, UserError
 
 from ..hypervisor.audited import audited
-from ..oracle import kernels
+from .rewriting import MOVES, goes_on, rewrites, where
 
-PATIENCE = 120.0
-MOVES = 12
+__all__ = ["rewrites"]
 
 
 @pytest.fixture
 def machine() -> Iterator[Machine]:
     with Machine(memory=128, pcpus=2) as made, audited(made):
         yield made
-
-
-@pytest.fixture(scope="session")
-def rewrites(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return kernels.build("rewrites", tmp_path_factory.mktemp("kernels"))
-
-
-def where(domain: Domain) -> int:
-    return domain.control(lambda view: view.vcpus[0].pcpu)
-
-
-def goes_on(domain: Domain) -> None:
-    """Wait until the guest has done some more rounds, and look that it saw what it wrote."""
-    domain.console.expect("wrong ", PATIENCE)
-    domain.console.expect("wrong 0\n", PATIENCE)
 
 
 def test_domains_are_spread_over_the_physical_cpus(machine: Machine, rewrites: Path) -> None:
