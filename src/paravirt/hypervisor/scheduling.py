@@ -110,6 +110,8 @@ def offer(p: PcpuPtr, everybody: cython.bint) -> cython.void:
     one that is not idle any more had somebody else's in view, perhaps."""
     pool: CpupoolPtr = cpu_of(p).pool
     i: u32
+    if pool.nr_cpus == 1 or not pool.policy.balances:
+        return
     for i in range(pool.nr_awake):
         if pool.awake[i].waits_since and (everybody or pool.awake[i].home == p):
             tickle(pool.awake[i])
