@@ -1,7 +1,8 @@
 """Run test kernels, or boot Linux, on the KVM engine of an emulated AMD processor with nested SVM, under
 Debian's kernel.
 
-Usage: scripts/nested [--npt 0|1] [NAME...], where the name `linux` stands for a boot of Debian's cloud kernel
+Usage: scripts/nested [--npt 0|1] [--cpus N] [NAME...], where the name `linux` stands for
+a boot of Debian's cloud kernel
 
 QEMU, the kernel and its modules come from Debian's archive into the cache; the emulated machine sees this machine's
 files, which it cannot change, and runs this very interpreter and tree.
@@ -29,6 +30,7 @@ from tests.oracle import kernels
 from .guest import DONE, LINUX
 
 MEMORY_MIB = 1536
+MAX_CPUS = 8
 TREE = Path(__file__).resolve().parent.parent.parent
 # In the order in which they can be loaded; what Debian's kernel has built in is left out.
 MODULES = (
@@ -74,14 +76,14 @@ def _init(npt: int, command: list[str]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _boot(npt: int, names: list[str], scratch: Path) -> bool:
+def _boot(npt: int, cpus: int, names: list[str], scratch: Path) -> bool:
     """Run the kernels in the emulated machine, and print what it says; whether all answered as expected."""
     for name in {kernels.runs()[name].kernel for name in names if name != LINUX}:
         kernels.build(name, scratch)
     if LINUX in names:
         shutil.copy(obtain("debian-cloud", _report).path, scratch / f"{LINUX}.kernel")
         shutil.copy(initramfs.cached(obtain("busybox", _report).path), scratch / f"{LINUX}.ramdisk")
-    command = [sys.executable, "-m", "tests.nested.guest", str(scratch), *names]
+    command = [sys.executable, "-m", "tests.nested.guest", str(scratch), str(cpus), *names]
     ramdisk = scratch / "initrd"
     files = {f"lib/modules/{name}.ko": data for name, data in _modules().items()}
     ramdisk.write_bytes(initramfs.build(obtain("busybox", _report).path, files, _init(npt, command)))
@@ -89,7 +91,7 @@ def _boot(npt: int, names: list[str], scratch: Path) -> bool:
     process = subprocess.Popen(
         [
             *qemu.command(), "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio", "-M", "q35",
-            "-accel", "tcg", "-cpu", "max,+svm", "-m", str(MEMORY_MIB),
+            "-accel", "tcg", "-cpu", "max,+svm", "-smp", str(cpus), "-m", str(MEMORY_MIB),
             "-kernel", str(obtain("debian", _report).path), "-initrd", str(ramdisk),
             "-append", "console=ttyS0 loglevel=3",
             "-virtfs", "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap",
@@ -112,6 +114,8 @@ def main() -> int:
     """0 when every kernel answers as expected, 1 when one does not, 2 when nothing can be run."""
     parser = argparse.ArgumentParser(prog="scripts/nested", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--npt", type=int, choices=(0, 1), default=1, help="nested paging, or shadow page tables")
+    parser.add_argument("--cpus", type=int, choices=range(1, MAX_CPUS + 1), default=2, metavar="N",
+                        help="processors, each with a physical CPU of paravirt's (default: 2)")  # fmt: skip
     parser.add_argument("names", nargs="*", metavar="NAME", help="a test kernel's run, or linux; default: all kernels")
     options = parser.parse_args()
     known = kernels.runs()
@@ -121,7 +125,7 @@ def main() -> int:
         return 2
     with tempfile.TemporaryDirectory(prefix="paravirt-nested-") as scratch:
         try:
-            return 0 if _boot(options.npt, options.names or list(known), Path(scratch)) else 1
+            return 0 if _boot(options.npt, options.cpus, options.names or list(known), Path(scratch)) else 1
         except UserError as error:
             _report(str(error))
             return 2

@@ -19,10 +19,14 @@ LINUX = "linux"
 """The run that boots Debian's kernel: files of this name in the folder, with `.kernel` and `.ramdisk` behind it."""
 
 
-def differences(run: kernels.Run, folder: Path) -> list[str]:
+def differences(run: kernels.Run, folder: Path, pcpus: int) -> list[str]:
     """Where a kernel's answers on the KVM engine are not those that are expected of it here."""
     setting = run.setting
-    with Machine(memory=256, engine="kvm", pcpus=1) as machine:
+    with Machine(memory=256, engine="kvm", pcpus=pcpus) as machine:
+        if setting.beside:
+            machine.create(
+                kernel=folder / run.kernel, cmdline=setting.beside, memory=setting.memory, name=f"{run.name}-beside"
+            )
         domain = machine.create(
             kernel=folder / run.kernel,
             cmdline=setting.cmdline,
@@ -41,16 +45,21 @@ def differences(run: kernels.Run, folder: Path) -> list[str]:
     return expected.differences(answer, "real Xen", "paravirt on KVM")
 
 
-def boot_linux(folder: Path) -> list[str]:
-    """What is wrong with a boot of Linux, a sum by its shell, and its end."""
-    with Machine(memory=320, engine="kvm", pcpus=1) as machine:
+def boot_linux(folder: Path, pcpus: int) -> list[str]:
+    """What is wrong with a boot of Linux with a vcpu for each physical CPU, a sum by its shell, and its end."""
+    with Machine(memory=320, engine="kvm", pcpus=pcpus) as machine:
         domain = machine.create(
-            folder / f"{LINUX}.kernel", folder / f"{LINUX}.ramdisk", "console=hvc0 panic=-1", memory=256, name=LINUX
+            folder / f"{LINUX}.kernel",
+            folder / f"{LINUX}.ramdisk",
+            "console=hvc0 panic=-1",
+            memory=256,
+            vcpus=pcpus,
+            name=LINUX,
         )
         try:
             domain.console.expect("# ", BOOT_TIMEOUT_S)
-            domain.console.send("echo sum-$((6*7)); poweroff -f\n")
-            domain.console.expect("sum-42", BOOT_TIMEOUT_S)
+            domain.console.send("echo $(nproc) processors, sum-$((6*7)); poweroff -f\n")
+            domain.console.expect(f"{pcpus} processors, sum-42", BOOT_TIMEOUT_S)
             reason = domain.wait(BOOT_TIMEOUT_S)
         except (EOFError, TimeoutError) as error:
             return [f"{type(error).__name__}: {domain.crash_report or domain.console.tail()}"]
@@ -61,12 +70,12 @@ def boot_linux(folder: Path) -> list[str]:
 
 
 def main() -> None:
-    """Arguments: the folder with the kernels, and the names of runs."""
-    folder, *names = sys.argv[1:]
+    """Arguments: the folder with the kernels, the number of physical CPUs, and the names of runs."""
+    folder, pcpus, *names = Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]
     runs = kernels.runs()
     print("nested:", ", ".join(f"{name}={value}" for name, value in kvm_host().items()), flush=True)
     for name in names:
-        found = boot_linux(Path(folder)) if name == LINUX else differences(runs[name], Path(folder))
+        found = boot_linux(folder, pcpus) if name == LINUX else differences(runs[name], folder, pcpus)
         print(f"{name}: {'differs' if found else 'agrees'}", *found, sep="\n    ", flush=True)
     print(DONE, flush=True)
 
