@@ -101,6 +101,10 @@ def _program(folder: Path, name: str, text: str) -> Path:
     return program
 
 
+HUSH = "dmesg -n 1"
+"""Keeps the kernel's messages, but for its last, off the console: one can come between a line and its end."""
+
+
 class Shell:
     """A shell in a guest: run a command, and get what it printed."""
 
@@ -108,6 +112,7 @@ class Shell:
         self.domain = domain
         self._count = 0
         domain.console.expect(MARKER, PATIENCE)
+        domain.console.send(f"{HUSH}\n")
 
     def __call__(self, command: str) -> str:
         """What ``command`` printed.  Its end is marked by a number that the guest computes: no echo can match."""

@@ -9,7 +9,7 @@ import pytest
 
 from ..cli.conftest import Obtain, guest
 from ..cli.terminal import Terminal
-from ..e2e.conftest import ramdisk
+from ..e2e.conftest import HUSH, ramdisk
 from .conftest import PATIENCE, User
 
 __all__ = ["guest", "ramdisk"]
@@ -30,6 +30,7 @@ class Console:
         command = user.command("xl", "console", "linux")
         self.terminal = Terminal(["/usr/bin/env", f"PARAVIRT_RUNTIME_DIR={user.folder}", *command])
         self.terminal.expect(PROMPT, PATIENCE)
+        self.terminal.type(f"{HUSH}\n")
         self.count = 0
 
     def __call__(self, command: str) -> list[str]:
