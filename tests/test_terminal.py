@@ -16,7 +16,7 @@ import pytest
 
 from paravirt.terminal import keyboard, raw, write_all
 
-PATIENCE = 30
+from .leftovers import PATIENCE, Leftovers
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ class Guest:
         """Exactly so many bytes."""
         data = b""
         while len(data) < count:
-            data += self.typed.get(timeout=10)
+            data += self.typed.get(timeout=PATIENCE)
         return data
 
 
@@ -199,7 +199,7 @@ def test_ctrl_bracket_leaves(standard_input: tuple[int, int]) -> None:
     guest = Guest()
     with keyboard(guest.typed.put, guest.left.set):
         os.write(outer, b"ls\x1dnever")
-        assert guest.left.wait(10)
+        assert guest.left.wait(PATIENCE)
     assert guest.typed.get_nowait() == b"ls"
     assert guest.typed.empty()
 
@@ -217,12 +217,12 @@ def test_a_pipe_is_passed_on_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> N
     read, write = os.pipe()
     monkeypatch.setattr(sys, "stdin", Stdin(read))
     guest = Guest()
-    threads = threading.active_count()
+    before = Leftovers()
     with keyboard(guest.typed.put, guest.left.set):
         os.write(write, b"one\x1dtwo")
         assert guest.read(7) == b"one\x1dtwo"
         os.close(write)
-    assert threading.active_count() == threads
+    assert before.new() == []
     assert not guest.left.is_set()
     os.close(read)
 

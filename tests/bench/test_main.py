@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +19,8 @@ from paravirt.bench.peers import Peer
 from paravirt.errors import HypervisorBug, UserError
 from paravirt.machine.choice import choose
 
+from ..leftovers import Leftovers
+
 needs_compiler = pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc here")
 
 
@@ -31,9 +32,9 @@ def figures(path: Path) -> dict[str, Any]:
 @needs_compiler
 def test_quick_traps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "figures.json"
-    before = threading.active_count()
+    before = Leftovers()
     assert run(["--quick", "--rows", "trap_*", "--json", str(file)]) == 0
-    assert threading.active_count() == before
+    assert before.stay() == []
     read = figures(file)
     assert read["skipped"] == {"peers": "not asked for with --peers"}
     assert [row["name"] for row in read["rows"]] == [r.name for r in known.rows() if r.section == "traps"]

@@ -24,6 +24,7 @@ from paravirt.initramfs import build
 
 from ..cli.conftest import Obtain, guest
 from ..hypervisor.audited import check
+from ..leftovers import Leftovers, settled
 from ..oracle import kernels
 from .conftest import PATIENCE, Shell
 
@@ -109,7 +110,6 @@ def held(machine: Machine, domain: Domain) -> dict[str, object]:
 
     def count() -> dict[str, object]:
         return {
-            "files": len(list(Path("/proc/self/fd").iterdir())),
             "grants": len(machine.grants._track.mappings),
             "channels": len(machine._services._handlers),
             "watches": sorted(machine.store.watches._by_path),
@@ -129,7 +129,7 @@ def test_disks_come_and_go_under_load(
     stays, comes = sparse(tmp_path / "stays", 8), sparse(tmp_path / "comes", 8)
     domain = machine.create(kernel, disk_ramdisk, "console=hvc0", memory=256)
     shell = Shell(domain)
-    before = held(machine, domain)
+    before, process = held(machine, domain), Leftovers()
     other = domain.attach_disk(stays, "xvda")
     shell("while [ ! -b /dev/xvda ]; do sleep 0.1; done; echo 1 > /proc/sys/kernel/printk")
     shell("(while :; do dd if=/dev/xvda of=/dev/null bs=64k iflag=direct; "
@@ -150,7 +150,8 @@ def test_disks_come_and_go_under_load(
     shell("kill %1 %2; killall dd; while pidof dd; do sleep 0.1; done")
     domain.detach(other)
     shell("while [ -e /sys/block/xvda ]; do sleep 0.1; done")
-    assert held(machine, domain) == before
+    assert settled(lambda: held(machine, domain), before) == before
+    assert process.stay(threads=False) == []
 
 
 class ForgetfulImage(Image):

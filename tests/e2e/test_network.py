@@ -27,6 +27,7 @@ from paravirt.guestkernels.modules import obtain_modules, ramdisk_files
 from paravirt.initramfs import build
 
 from ..hypervisor.audited import check
+from ..leftovers import Leftovers, settled
 from .conftest import PATIENCE, Shell
 
 pytestmark = pytest.mark.network
@@ -252,7 +253,6 @@ def held(machine: Machine) -> dict[str, object]:
 
     def count() -> dict[str, object]:
         return {
-            "files": len(list(Path("/proc/self/fd").iterdir())),
             "grants": len(machine.grants._track.mappings),
             "channels": len(machine._services._handlers),
             "interfaces": [row["name"] for row in machine.network.status()],
@@ -268,7 +268,7 @@ def held(machine: Machine) -> dict[str, object]:
 def test_interfaces_come_and_go_under_traffic(machine: Machine, guests: dict[str, Shell]) -> None:
     """Some let go by the guest, others taken from it, while packets go to them and through them."""
     ada, bob = guests["ada"], guests["bob"]
-    before = held(machine)
+    before, process = held(machine), Leftovers()
     bob("(while :; do sleep 1000 | nc -l -p 5006 >/dev/null; done &) 2>/dev/null")
     ada("(while :; do dd if=/dev/zero bs=64k count=50 2>/dev/null | nc bob 5006; done &) 2>/dev/null")
     ada("(ping -i 0.002 192.0.2.9 >/dev/null &)")
@@ -284,7 +284,8 @@ def test_interfaces_come_and_go_under_traffic(machine: Machine, guests: dict[str
         vanish(bob, 1)
         check(machine, f"after interface {number}")
     ada("killall -q sh nc ping; while pidof ping nc >/dev/null; do sleep 0.1; done")
-    assert held(machine) == before
+    assert settled(lambda: held(machine), before) == before
+    assert process.stay(threads=False) == []
 
 
 SYSTEM = b"""#!/bin/busybox sh

@@ -9,6 +9,7 @@ from pathlib import Path
 from paravirt import Domain, Machine, ShutdownReason
 
 from ..hypervisor.audited import audited, check
+from ..leftovers import Leftovers
 from .guest import BOOTED, MEMORY_MIB, Guest, booting, complaint, last_report, sharing, working
 
 # Wall time is no measure here: this only ends what hangs.
@@ -39,15 +40,16 @@ def boots(engine: str, count: int, say: Say) -> None:
     """
     guest = booting()
     with Machine(memory=MEMORY_MIB + 64, pcpus=1, engine=engine) as machine, audited(machine):
-        free = files = 0
         for number in range(1, count + 1):
             begin = time.monotonic()
             _boot(machine, guest)
             say(f"boot {number} of {count}: {time.monotonic() - begin:.1f} s")
-            now = machine.host.free_frames, _open_files()
-            if number > 1 and now != (free, files):
-                raise Unstable(f"after boot {number} there are {now} free frames and open files, and not {free, files}")
-            free, files = now
+            if number == 1:
+                free, process = machine.host.free_frames, Leftovers()
+            elif machine.host.free_frames != free:
+                raise Unstable(f"after boot {number} there are {machine.host.free_frames} free frames, and not {free}")
+            elif left := process.stay():
+                raise Unstable(f"after boot {number} there is: {left}")
 
 
 def _boot(machine: Machine, guest: Guest) -> None:
@@ -152,7 +154,3 @@ class Watch:
         for name, count in (word.split("=") for word in report.split()):
             if self._counts.get(name, ("", 0.0))[0] != count:
                 self._counts[name] = count, time.monotonic()
-
-
-def _open_files() -> int:
-    return sum(1 for _ in Path("/proc/self/fd").iterdir())

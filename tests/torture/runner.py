@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from paravirt import Domain, Machine, ShutdownReason, UserError
 from paravirt.domain0.xlcfg.disks import disk_spec
 from paravirt.hypervisor.audit import require_clean
 
+from ..leftovers import Leftovers, settled
 from .guests import (
     CRASHING,
     DISK_MIB,
@@ -78,11 +78,6 @@ def uncap(domain: Domain) -> None:
         domain.sched_set(cap=0)
 
 
-def open_files() -> int:
-    """File descriptors of this process."""
-    return sum(1 for _ in Path("/proc/self/fd").iterdir())
-
-
 def memory_needed(linux: int) -> int:
     """MiB of a machine for so many Linux guests and all small ones."""
     return (linux + 1) * LINUX_MIB + (MOST_SMALL + 4) * SMALL_MIB + 32
@@ -101,7 +96,7 @@ class Torture:
         self.subjects: list[Subject] = []
         self._disks = 0
         self._warm_up()
-        self.before = self.census()
+        self.before, self.process = self.census(), Leftovers()
         self._second_pool()
         self.witnesses = [self._small(WITNESS)]
         if linux:
@@ -297,7 +292,6 @@ class Torture:
             free = self.machine.host.free_frames
         return {
             "free frames": free,
-            "file descriptors": open_files(),
             "store nodes": sorted(self.machine.call(lambda: list(self._nodes("/")))),
             "zombies": list(self.machine.host.zombies),
         }
@@ -322,10 +316,13 @@ class Torture:
             self.machine.cpupools.destroy(pool)
         with self.machine.host.lock:
             require_clean(self.machine.host, "at the end")
-        after = self.census()
+        after = settled(self.census, self.before)
         left = {what: (value, after[what]) for what, value in self.before.items() if after[what] != value}
         if left:
             raise Noticed(f"left over (before, after): {left}")
+        # Threads are looked at when the machine is gone: the pool of Domain 0's may have grown.
+        if still_open := self.process.stay(threads=False):
+            raise Noticed(f"left over: {still_open}")
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:
@@ -351,7 +348,7 @@ def torture(
         Noticed: somebody noticed, or something leaked.
         HypervisorBug: an audit found something.
     """
-    files, threads = open_files(), threading.active_count()
+    process = Leftovers()
     with Machine(memory=memory_needed(linux), pcpus=pcpus) as machine:
         subject = Torture(machine, kernels, folder, seed, linux)
         end = time.monotonic() + seconds
@@ -364,8 +361,6 @@ def torture(
                 subject.look_at_witnesses()
                 say(f"{done} steps: {subject.counts}")
         subject.finish()
-    if (open_files(), threading.active_count()) != (files, threads):
-        raise Noticed(
-            f"left by the machine: {open_files() - files} descriptors, {threading.active_count() - threads} threads"
-        )
+    if left := process.stay():
+        raise Noticed(f"left by the machine: {left}")
     return subject.counts

@@ -19,6 +19,7 @@ from paravirt.domain0.store.tree import Permission
 from paravirt.domain0.xlcfg.channels import channel_spec, channel_to_libxl, parse_channel
 
 from ...hypervisor.audited import audited
+from ...leftovers import Leftovers
 from ..devices.frontends import FrontendGuest
 
 PATIENCE = 60.0
@@ -183,7 +184,7 @@ def test_one_that_goes_in_the_middle(guest: FrontendGuest, tmp_path: Path) -> No
 def test_detached_it_gives_everything_back(
     machine: Machine, guest: FrontendGuest, tmp_path: Path, terminal: bool
 ) -> None:
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = Leftovers()
     front = Front(guest, channel_spec("x", None if terminal else tmp_path / "x"))
     with socket.socket(socket.AF_UNIX) as client:
         if not terminal:
@@ -195,7 +196,7 @@ def test_detached_it_gives_everything_back(
     assert not (tmp_path / "x").exists()
     assert machine.call(lambda: machine.devices.of(guest.domid)) == []
     assert machine.call(lambda: machine.store.get(front.device.nodes.frontend)) is None
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert before.stay() == []
 
 
 def test_indices_that_lie_end_that_channel_alone(guest: FrontendGuest) -> None:
