@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from paravirt import Machine, UserError
+from paravirt import Domain, Machine, UserError
+from paravirt.machine.choice import choose
 
-from ..hypervisor.audited import audited
+from ..hypervisor.audited import audited, check
 from .rewriting import MOVES, goes_on, rewrites, where
 
 __all__ = ["rewrites"]
 
 
+@pytest.fixture(params=["unicorn", "kvm"])
+def engine(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    try:
+        choose(name, 1)
+    except UserError as error:
+        pytest.skip(str(error))
+    return name
+
+
 @pytest.fixture
-def machine() -> Iterator[Machine]:
-    with Machine(memory=128, pcpus=3) as made, audited(made):
+def machine(engine: str) -> Iterator[Machine]:
+    with Machine(memory=128, pcpus=3, engine=engine) as made, audited(made):
+        yield made
+
+
+@pytest.fixture
+def large(engine: str) -> Iterator[Machine]:
+    with Machine(memory=128, pcpus=5, engine=engine) as made, audited(made):
         yield made
 
 
@@ -56,6 +74,54 @@ def test_a_busy_guest_is_driven_from_one_physical_cpu_to_the_next(machine: Machi
         machine.cpupools.add_cpu(second, cpu)
         goes_on(guests[number % 3])
     assert not any(b"wrong 1" in guest.console.output for guest in guests)
+
+
+def homes(domain: Domain) -> set[int]:
+    """The physical CPUs of its vcpus."""
+    return domain.control(lambda view: {vcpu.pcpu for vcpu in view.vcpus})
+
+
+def test_a_busy_guest_with_several_vcpus_is_moved_between_schedulers(large: Machine, rewrites: Path) -> None:
+    """Each pool has as many physical CPUs as the guest has vcpus, or one; beside it another guest works."""
+    pools = large.cpupools
+    for cpu in (1, 2, 3, 4):
+        pools.remove_cpu(pools.find(0), cpu)
+    made = [pools.create("one", "bvt", [1]), pools.create("two", "null", [2, 3]), pools.create("three", "sedf", [4])]
+    moved = large.create(rewrites, memory=8, vcpus=2)
+    beside = large.create(rewrites, memory=8, vcpus=2, pool="three")
+    chance = random.Random(2)
+    for _ in range(MOVES):
+        target = chance.choice([pools.find(0), *made])
+        pools.migrate(moved, target)
+        assert homes(moved) <= set(target.cpus)
+        goes_on(moved)
+        check(large, "while it works")
+    goes_on(beside)
+    for one in (moved, beside):
+        assert b"wrong 0" in one.console.output and b"wrong 1" not in one.console.output
+
+
+def test_physical_cpus_change_pools_under_guests_with_several_vcpus(large: Machine, rewrites: Path) -> None:
+    pools = large.cpupools
+    for cpu in (3, 4):
+        pools.remove_cpu(pools.find(0), cpu)
+    pools.create("second", "sedf", [3, 4])
+    guests = [large.create(rewrites, memory=8, vcpus=3, pool=name) for name in ("Pool-0", "second")]
+    chance = random.Random(3)
+    for number in range(MOVES):
+        source, target = pools.find(0), pools.find("second")
+        if len(source.cpus) == 1 or (len(target.cpus) > 1 and number % 2):
+            source, target = target, source
+        cpu = chance.choice([cpu for cpu in source.cpus if cpu])
+        pools.remove_cpu(source, cpu)
+        pools.add_cpu(target, cpu)
+        for guest, pool in zip(guests, ("Pool-0", "second"), strict=True):
+            assert homes(guest) <= set(pools.find(pool).cpus)
+        goes_on(guests[number % 2])
+    check(large, "while they work")
+    for one in guests:
+        goes_on(one)
+        assert b"wrong 1" not in one.console.output
 
 
 def test_what_cannot_be_done_with_pools(machine: Machine, rewrites: Path) -> None:

@@ -203,6 +203,17 @@ def test_one_that_sleeps_sleeps_on_after_a_move(two: Pools) -> None:
     assert two.runs[1] == 2
 
 
+def test_timers_of_one_that_sleeps_are_looked_at_by_its_new_home(two: Pools) -> None:
+    """Else nobody would wake it: the thread of an idle physical CPU sleeps until the next timer that it knows of."""
+    pool = two.create("credit")
+    pools.assign_cpu(pool, two.cpu(1))
+    two.block(2)
+    two.look()
+    assert not two.machine.cpus[1].need_resched
+    assert pools.move_to_pool(two.guests[2].at, pool)
+    assert two.machine.cpus[1].need_resched
+
+
 def test_who_was_allowed_there_only_may_run_anywhere() -> None:
     bench = Pools("credit", 2, 3)
     bench.look()

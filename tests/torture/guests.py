@@ -19,7 +19,7 @@ SMALL_MIB = 16
 DISK_MIB = 16
 WITNESS = "rewrites"
 PAIR = "pair"
-WORKERS = {"rewrites": 1, "burn": 1, "smp": 4, "events": 1, "fifo": 1, "grants": 2, "user_exceptions": 1}
+WORKERS = {"rewrites": 2, "burn": 1, "smp": 4, "events": 1, "fifo": 1, "grants": 2, "user_exceptions": 1}
 """What short-lived guests do, and how many vcpus they have: code and mappings, siblings, events, grants, processes.
 None expects to be on time."""
 CRASHING = ("jump", "stack", "hole", "handler", "iret", "event", "crash", "watchdog", "reboot", "poweroff")

@@ -12,6 +12,7 @@ from pathlib import Path
 from paravirt import Domain, Machine, ShutdownReason, UserError
 from paravirt.domain0.xlcfg.disks import disk_spec
 from paravirt.hypervisor.audit import require_clean
+from paravirt.machine.choice import DEFAULT_ENGINE
 
 from ..leftovers import Leftovers, settled
 from .guests import (
@@ -339,7 +340,7 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
 
 
 def torture(
-    kernels: Kernels, folder: Path, *, pcpus: int, seed: int, linux: int = 0,
+    kernels: Kernels, folder: Path, *, pcpus: int, seed: int, linux: int = 0, engine: str = DEFAULT_ENGINE,
     steps: int = 0, seconds: float = 0.0, say: Callable[[str], None] = lambda text: None,
 ) -> Counts:  # fmt: skip
     """Make a machine suffer for so many steps, or so long.
@@ -349,7 +350,7 @@ def torture(
         HypervisorBug: an audit found something.
     """
     process = Leftovers()
-    with Machine(memory=memory_needed(linux), pcpus=pcpus) as machine:
+    with Machine(memory=memory_needed(linux), pcpus=pcpus, engine=engine) as machine:
         subject = Torture(machine, kernels, folder, seed, linux)
         end = time.monotonic() + seconds
         done = 0

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from paravirt.errors import UserError
+from paravirt.machine.choice import choose
 
 from ..cli.conftest import Obtain, guest
 from .guests import Kernels, complaint, prepare
@@ -20,9 +21,13 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
     return prepare(tmp_path_factory.mktemp("kernels"), linux=False)
 
 
-@pytest.mark.parametrize("pcpus", [1, 2, 5])
-def test_random_lives_of_small_domains(pcpus: int, small: Kernels, tmp_path: Path) -> None:
-    counts = torture(small, tmp_path, pcpus=pcpus, seed=pcpus, steps=120)
+@pytest.mark.parametrize(("engine", "pcpus"), [("unicorn", 1), ("unicorn", 2), ("unicorn", 5), ("kvm", 5)])
+def test_random_lives_of_small_domains(engine: str, pcpus: int, small: Kernels, tmp_path: Path) -> None:
+    try:
+        choose(engine, pcpus)
+    except UserError as error:
+        pytest.skip(str(error))
+    counts = torture(small, tmp_path, pcpus=pcpus, seed=pcpus, steps=120, engine=engine)
     assert counts.widows and counts.work
     assert {"create", "pair", "hostile", "destroy"} <= counts.actions.keys()
 

@@ -178,6 +178,7 @@ def move_to_pool(d: DomainPtr, pool: CpupoolPtr) -> cython.bint:
     for i in range(d.nr_vcpus):
         if own_unit(d, i) != cython.NULL:
             move_unit_to_pool(own_unit(d, i), pool, now(pool.host))
+            force_reschedule(own_unit(d, i).home)  # also for one that sleeps: the timers are its new home's now
     for i in range(d.nr_vcpus):
         if d.vcpus[i] != cython.NULL and runnable(d.vcpus[i]):
             vcpu_kick(d.vcpus[i])

@@ -18,6 +18,7 @@ cdef extern from "paravirt/machine/kvm/kvm.h":
 
     ctypedef struct KvmMachineC "struct kvm_machine":
         u64 memslot_resets
+        void* engines
 
     ctypedef struct KvmEngineC "struct kvm_engine":
         u64 entries, repaired, interrupted, inside_ticks

@@ -72,8 +72,13 @@ class KvmMachine:
             count += 1
         kvm_machine_cpuid(self.machine, leaves, count)
 
-    def __dealloc__(self) -> None:
+    def close(self) -> None:
+        """Give /dev/kvm back; every engine must have been freed."""
         kvm_machine_close(self.machine)
+        self.machine = cython.NULL
+
+    def __dealloc__(self) -> None:
+        self.close()
 
 
 class KvmEngine:
@@ -123,11 +128,14 @@ class KvmEngine:
         return kvm_state_data_selector(record), kvm_state_rip(record)
 
     def close(self) -> None:
-        """Free the engine; every vcpu must have been freed."""
+        """Free the engine, and with the last one what the engines share; every vcpu must have been freed."""
         engine: KvmEnginePtr = self.engine
         self.engine = cython.NULL
-        if engine != cython.NULL:
-            kvm_engine_close(engine)
+        if engine == cython.NULL:
+            return
+        kvm_engine_close(engine)
+        if self.machine.machine.engines == cython.NULL:
+            self.machine.close()
 
     def __dealloc__(self) -> None:
         self.close()
