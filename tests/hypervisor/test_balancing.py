@@ -166,6 +166,64 @@ def test_another_idle_physical_cpu_looks_when_the_one_that_did_gets_work() -> No
     cpus.close()
 
 
+def test_one_that_was_told_of_who_waits_and_gets_work_of_its_own_tells_another() -> None:
+    cpus = Cpus("credit", 5, 3)
+    for domain in (1, 2, 3, 4):
+        cpus.sleep(domain)
+    cpus.run(MS)
+    assert [cpus.home(domain) for domain in range(5)] == [0, 1, 2, 0, 1]
+    cpus.bench.units[0].credit.priority = 0  # nobody goes before it
+    cpus.bench.wake(3)
+    cpus.bench.wake(1)
+    cpus.look()
+    assert cpus.runs == [0, 1, None]
+    cpus.run(2 * PATIENCE)
+    assert cpus.runs == [0, 1, 3]
+    cpus.close()
+
+
+@pytest.mark.parametrize("policy", ["credit", "null"])
+def test_a_domain_that_is_paused_while_it_waits_is_not_taken_over(policy: str) -> None:
+    cpus = Cpus(policy, 3, 2)
+    cpus.run(MS)
+    assert cpus.home(2) == 0
+    scheduling.domain_pause(cpus.bench.guests[2].at)
+    scheduling.domain_shutdown(cpus.bench.guests[1].at, 0)
+    cpus.run(SECOND)
+    assert (cpus.home(2), cpus.bench.units[2].run_ns, cpus.bench.units[2].awake) == (0, 0, 0)
+    scheduling.domain_unpause(cpus.bench.guests[2].at)
+    cpus.run(2 * PATIENCE)
+    assert set(cpus.runs) == {0, 2}
+    cpus.close()
+
+
+def test_who_goes_elsewhere_asleep_is_not_taken_over_on_the_way() -> None:
+    cpus = Cpus("credit", 1, 3)
+    cpus.run(MS)
+    cpus.bench.block(0)
+    cpus.pin(0, 0b110)
+    cpus.bench.pick(0)
+    assert (cpus.home(0), cpus.bench.units[0].awake, cpus.bench.units[0].waits_since) == (1, 0, 0)
+    cpus.close()
+
+
+def test_under_null_a_physical_cpu_that_is_anothers_is_passed_over_for_one_that_is_free() -> None:
+    """Those that have physical CPUs sleep; who wakes is at home at one of these, and one that is nobody's idles."""
+    cpus = Cpus("null", 4, 3)
+    scheduling.domain_pause(cpus.bench.guests[3].at)
+    cpus.run(MS)
+    assert cpus.home(3) == 0
+    scheduling.domain_shutdown(cpus.bench.guests[2].at, 0)
+    for domain in (0, 1):
+        cpus.sleep(domain)
+    cpus.run(MS)
+    assert cpus.runs == [None, None, None]
+    scheduling.domain_unpause(cpus.bench.guests[3].at)
+    cpus.run(MS)
+    assert cpus.runs == [None, None, 3]
+    cpus.close()
+
+
 @pytest.mark.parametrize("policy", ALL)
 def test_affinity_holds_at_once(policy: str) -> None:
     cpus = Cpus(policy, 2, 3)

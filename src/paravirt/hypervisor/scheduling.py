@@ -107,7 +107,7 @@ def tickle(u: UnitPtr) -> cython.void:
 
 def offer(p: PcpuPtr, everybody: cython.bint) -> cython.void:
     """Show idle physical CPUs who waits behind the unit that runs on this one, or ``everybody`` who waits in its pool:
-    one that is not idle any more had somebody else's in view, perhaps."""
+    one that is not idle any more had somebody else's in view, perhaps, or had just been told to look."""
     pool: CpupoolPtr = cpu_of(p).pool
     i: u32
     if pool.nr_cpus == 1 or not pool.policy.balances:
@@ -118,7 +118,7 @@ def offer(p: PcpuPtr, everybody: cython.bint) -> cython.void:
 
 
 def fell_asleep(u: UnitPtr, at: u64) -> cython.void:
-    """Tell the policy if none of the unit's vcpus can run any more, which nobody announces."""
+    """Tell the policy if none of the unit's vcpus can run any more: of one that blocks nobody says so."""
     if next_after(u, cython.NULL) == cython.NULL:
         set_awake(u, False)
         u.waits_since = 0
@@ -251,9 +251,12 @@ def made_runnable(v: VcpuPtr) -> cython.void:
 
 
 def stop_running(v: VcpuPtr) -> cython.void:
-    """Something keeps the vcpu from running from now on: if it runs, it stops soon."""
+    """Something keeps the vcpu from running from now on: if it runs, it stops soon, and if it waits, not any more."""
+    u: UnitPtr = vcpu_unit(v)
     if v.runstate == RUNSTATE_RUNNABLE:
         change_runstate(v, RUNSTATE_OFFLINE, now(v.domain.host))
+    if u != cython.NULL and u.awake and where_running(u) == cython.NULL:
+        fell_asleep(u, now(v.domain.host))
     if v.runstate == RUNSTATE_RUNNING and v.pcpu != cython.NULL:
         force_reschedule(v.pcpu)
 
@@ -409,7 +412,7 @@ def choose_unit(p: PcpuPtr, at: u64) -> UnitPtr:
     u: UnitPtr
     until: u64
     i: u32
-    had_in_view: cython.bint = p.slice_end != 0
+    had_in_view: cython.bint = p.slice_end != 0 or p.need_resched
     p.slice_end = 0
     if sched_of(p.host) == cython.NULL:
         return cython.NULL
@@ -422,13 +425,13 @@ def choose_unit(p: PcpuPtr, at: u64) -> UnitPtr:
         cpu.running.run_ns += at - cpu.since
         pool.policy.charge(cpu.running, at - cpu.since, at)
     cpu.since = at
+    for i in range(pool.nr_awake, 0, -1):  # who falls asleep makes room for one that was looked at
+        if pool.awake[i - 1].home == p:
+            fell_asleep(pool.awake[i - 1], at)
     if cpu.running != cython.NULL and not (allowed(cpu.running, p) and prefers(cpu.running, p)):
         send_away(p, at)
     if leaves_pool(p):
         return cython.NULL
-    for i in range(pool.nr_awake, 0, -1):  # who falls asleep makes room for one that was looked at
-        if pool.awake[i - 1].home == p:
-            fell_asleep(pool.awake[i - 1], at)
     pool.policy.tick(pool, at)
     u = pool.policy.do_schedule(p, at)
     if u != cpu.running:

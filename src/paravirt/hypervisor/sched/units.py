@@ -271,15 +271,21 @@ def least_loaded(u: UnitPtr) -> PcpuPtr:
 
 
 def waits_elsewhere(u: UnitPtr, p: PcpuPtr) -> cython.bint:
-    """Whether the unit waits behind another one on its physical CPU, and may as well run on ``p``."""
+    """Whether the unit waits behind another one on its physical CPU, be it that this one runs or has it for good, and
+    may as well run on ``p``."""
+    home: PcpuSchedPtr
+    if u.home == cython.NULL:
+        return False
+    home = cpu_of(u.home)
     return (
         u.waits_since != 0
         and u.awake
         and u.home != p
-        and u.home != cython.NULL
         and allowed(u, p)
-        and cpu_of(u.home).running != u
-        and cpu_of(u.home).running != cython.NULL
+        and cpu_of(p).assigned == cython.NULL
+        and home.running != u
+        and home.assigned != u
+        and (home.running != cython.NULL or home.assigned != cython.NULL)
     )
 
 
