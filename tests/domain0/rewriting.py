@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,15 @@ def rewrites(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def where(domain: Domain) -> int:
     return domain.control(lambda view: view.vcpus[0].pcpu)
+
+
+def comes_to(domain: Domain, pcpu: int) -> None:
+    """Wait until the guest is at home on a physical CPU: one that runs moves at its next exit. What is in its console
+    by then may be from before."""
+    deadline = time.monotonic() + PATIENCE
+    while where(domain) != pcpu:
+        assert time.monotonic() < deadline, f"it stays on the physical CPU {where(domain)}"
+        time.sleep(0.001)
 
 
 def goes_on(domain: Domain) -> None:
