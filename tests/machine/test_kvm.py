@@ -15,7 +15,8 @@ import pytest
 
 from paravirt import Domain, Machine, ShutdownReason, UserError
 from paravirt.errors import HypervisorBug
-from paravirt.machine.choice import choose
+from paravirt.machine.choice import choose, kvm_host
+from paravirt.machine.kvm import selftest
 from paravirt.machine.kvm.engine import MAX_LEAVES
 
 from ..guests.test_guests import built
@@ -159,3 +160,20 @@ def test_a_table_of_cpuid_that_does_not_fit_is_ours(machine: Machine) -> None:
     table = {(leaf, None): (0, 0, 0, 0) for leaf in range(MAX_LEAVES + 1)}
     with pytest.raises(HypervisorBug, match="65 leaves"):
         machine.engines[0].set_cpuid(table)
+
+
+def test_the_cheapest_method_that_is_right_makes_changes_of_page_tables_known(machine: Machine) -> None:
+    host = kvm_host()
+    chosen = {name: host[name] for name in selftest.TABLES[0]}
+    for method in selftest.TABLES:
+        findings = {**selftest.SAFE, "user_stubs": host["user_stubs"], **method}
+        right = all(selftest.trial(findings, test) for test in (selftest.remapped, selftest.moved, selftest.reused))
+        assert right == (method == chosen)
+        if right:
+            break
+
+
+def test_a_host_on_which_no_method_is_right_is_refused(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selftest, "TABLES", ())
+    with pytest.raises(UserError, match="a change of a page table does not reach the guest"):
+        selftest.probe()

@@ -1,1 +1,1 @@
-"""The KVM engine on a host that translates addresses in hardware: nested SVM under emulation."""
+"""The KVM engine on hosts that run ring 0 natively: nested SVM under emulation, with nested paging and without."""

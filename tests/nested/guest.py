@@ -34,9 +34,12 @@ def differences(run: kernels.Run, folder: Path, pcpus: int) -> list[str]:
             vcpus=setting.vcpus,
             name=run.name,
         )
-        reason = domain.wait(timeout=TIMEOUT_S)
+        try:
+            reason = domain.wait(timeout=TIMEOUT_S)
+        except TimeoutError as error:
+            return [str(error)]
         text = bytes(domain.console.output).decode("utf-8", "replace")
-    ended = reason.name.lower() if reason is not None else "timeout"
+    ended = reason.name.lower()
     answer = transcript.Transcript(transcript.normalised(text), ended)
     expected = transcript.load(run.name)
     if expected is None:

@@ -27,6 +27,7 @@ MEANINGS = {
 # What the KVM engine's self-test finds out about the host.
 FINDINGS = {
     "shadow_tables": "KVM keeps shadow page tables",
+    "reload_repairs": "and learns what was written to a page table when CR3 is loaded",
     "user_stubs": "system calls enter the trampoline in ring 3",
     "real_selectors": "segment selectors read back as they were loaded",
     "rip_after_out": "KVM reports a port access behind the instruction",

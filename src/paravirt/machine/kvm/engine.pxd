@@ -3,6 +3,7 @@ from paravirt.machine.cpu cimport CpuOps, u8, u16, u32, u64
 cdef extern from "paravirt/machine/kvm/kvm.h":
     ctypedef struct Findings "struct kvm_findings":
         u8 shadow_tables
+        u8 reload_repairs
         u8 user_stubs
         u8 real_selectors
         u8 rip_after_out

@@ -40,6 +40,7 @@ class KvmMachine:
         found: Findings
         message[0] = 0
         found.shadow_tables = findings["shadow_tables"]
+        found.reload_repairs = findings["reload_repairs"]
         found.user_stubs = findings["user_stubs"]
         found.real_selectors = findings["real_selectors"]
         found.rip_after_out = findings["rip_after_out"]

@@ -84,8 +84,8 @@ static int take_page_fault(struct kvm_state *s, struct cpu *cpu, struct cpu_exit
 
     /* The guest's tables were checked; where a host uses that bit, it means the host's own. */
     exit->error_code &= ~PF_RESERVED;
-    if (!m->findings.shadow_tables)
-        return 1;
+    if (!m->findings.shadow_tables || m->findings.reload_repairs)
+        return 1; /* the error code is the processor's, or comes from the guest's tables */
     /* What is not in the shadow yet is no missing page; and the host may have pages of its own where the guest has none. */
     exit->error_code &= ~PF_PRESENT;
     if (kvm_walk(m, cpu, exit->address, &physical, &refused)) {

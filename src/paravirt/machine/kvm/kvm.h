@@ -27,6 +27,7 @@
 /* What the self-test finds out about the host (selftest.py says how).  Until then each is what is safe everywhere. */
 struct kvm_findings {
     uint8_t shadow_tables;   /* a store into a live page table must be repaired from inside */
+    uint8_t reload_repairs;  /* and a repair counts when CR3 is loaded after it */
     uint8_t user_stubs;      /* `syscall` enters its stub in ring 3 */
     uint8_t real_selectors;  /* selectors that ring 3 reads are those of the virtual machine */
     uint8_t rip_after_out;   /* KVM_EXIT_IO leaves rip past the `out` */

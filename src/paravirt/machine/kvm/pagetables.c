@@ -2,10 +2,16 @@
  *
  * Where it translates, a store into a live table is a store, and a flush a reload of CR3.  Where it keeps shadow tables,
  * it learns of changes only from the guest's own writes: so each changed entry that was present is noted, and before
- * guest code runs again ring 0 makes, through its linear map, the write that changes nothing: the host answers by
- * dropping what it derived from the entry, or, at offset 1, from the table.  A frame that becomes a page table, or stops
- * being one, is noted whole.  Such hosts emulate ring 0, and each instruction there is dear (0.3 to 2 us): so what is to
- * be done is no list for a loop, but a program that is written for each entry.
+ * guest code runs again ring 0 makes, through its linear map, the write that changes nothing.  A frame that becomes a
+ * page table, or stops being one, is noted whole, by a write at its offset 1.
+ *
+ * A host that emulates ring 0 sees each write, and answers by dropping what it derived from the entry, or, at offset 1,
+ * from the table.  There each instruction is dear (0.3 to 2 us): so what is to be done is no list for a loop, but a
+ * program that is written for each entry.  Where ring 0 runs natively (reload_repairs), that is so for tables above L1.
+ * The first write to an L1 table only makes the host let the others through, and remember that its shadow may be out of
+ * date: it is compared with the table, whole, when a CR3 that leads to it is loaded, or when an entry is made to lead
+ * to it again.  So there, a flush is a reload of CR3, too.  That it is of the vcpu whose entry makes the repair does not
+ * matter: the vcpus of a domain have their shadows in common, and a flush is for each of them.
  *
  * A change that takes something away is complete when the flush that follows it returns: by then no guest code that
  * could use the old entry runs, and what was noted is done before any does.
@@ -152,13 +158,19 @@ static uint8_t *add_repair(uint8_t *at, uint64_t repair)
                       : add_code(at, "\xf0\x48\x83\x08\x00", 5); /* lock orq $0, (%rax) */
 }
 
-/* Its end: a reload of CR3, and an iretq by the frame on the stack, with rax as the guest has it. */
-static void end_program(uint8_t *at, int flush, uint64_t rax)
+/* Its end: a reload of CR3, and an iretq by the frame on the stack, with rax as the guest has it.  CR3 is not read for
+ * it: an emulated processor (QEMU's) shows the one of the host's shadow tables, whatever the host asks it to stop at. */
+static void end_program(uint8_t *at, int flush, const struct kvm_state *s)
 {
     if (flush)
-        at = add_code(at, "\x0f\x20\xd8\x0f\x22\xd8", 6); /* mov %cr3, %rax; mov %rax, %cr3 */
-    at = add_load_rax(at, rax);
+        at = add_code(add_load_rax(at, s->run->s.regs.sregs.cr3), "\x0f\x22\xd8", 3); /* mov %rax, %cr3 */
+    at = add_load_rax(at, s->run->s.regs.regs.rax);
     (void)add_code(at, "\x48\xcf", 2);
+}
+
+static int reloads_to_flush(const struct kvm_machine *m)
+{
+    return !m->findings.shadow_tables || m->findings.reload_repairs;
 }
 
 /* Before guest code runs: everything noted goes into the vcpu's program, and the entry leads over that.  Several vcpus
@@ -166,7 +178,7 @@ static void end_program(uint8_t *at, int flush, uint64_t rax)
 int kvm_prepare_repairs(struct kvm_engine *e, struct kvm_state *s)
 {
     struct kvm_space *space = s->space;
-    int flush = !e->machine->findings.shadow_tables && s->flushes_seen != space->flushes;
+    int flush = reloads_to_flush(e->machine) && s->flushes_seen != space->flushes;
     uint8_t *at = s->program;
     uint64_t number;
 
@@ -182,7 +194,7 @@ int kvm_prepare_repairs(struct kvm_engine *e, struct kvm_state *s)
     pthread_mutex_unlock(&e->machine->lock);
     if (at == s->program && !flush)
         return 0;
-    end_program(at, flush, s->run->s.regs.regs.rax);
+    end_program(at, flush, s);
     kvm_load_repair(s);
     return 1;
 }

@@ -4,8 +4,9 @@
 """What kind of host this is, found out at start by programs of a few instructions in a scratch virtual machine.
 
 KVM differs from host to host: some translate guest addresses in hardware and some keep shadow page tables, which
-learn of changes only from the guest's own writes; some run what the processor cannot virtualise by emulation, with
-its gaps.  Each finding picks a method in run.c, or a capability.  What no method makes right refuses the engine.
+learn of changes only from the guest's own writes, at once or when it loads CR3; some run what the processor cannot
+virtualise by emulation, with its gaps.  Each finding picks a method in run.c, or a capability.  What no method makes
+right refuses the engine.
 """
 
 import cython
@@ -32,9 +33,11 @@ from paravirt.machine.memory import Memory
 
 CODE = 0x1000
 FRAMES = 512
-L4, L3, L2, L1, HIGH_L3 = 16, 17, 18, 19, 20
+L4, L3, L2, L1, HIGH_L3, OTHER_L1, OTHER_L2, OTHER_L3 = range(16, 24)
 ONE, TWO = 5, 6
 UNMAPPED = 0x20000
+OTHER = 0x205000
+"""The page that the other L1 table leads to, when it is in use."""
 MAX_STATES = 32
 """Of XCR0, the bits that may have a leaf."""
 HIGH_256, HIGH_257 = 0xFFFF_8000_0000_1000, 0xFFFF_8080_0000_1000
@@ -51,6 +54,8 @@ UNDEFINED = b"\x0f\x0b"
 ICEBP = b"\xf1\x0f\x05"
 CPUID = b"\x89\xf1\x0f\xa2\x89\xce\x0f\x05"  # mov %esi, %ecx; cpuid; mov %ecx, %esi; syscall
 NOPS = b"\x90\x90\x90\x90\x0f\x05"
+PAST_READ = (EXIT_SYSCALL, 0, 0, 0, 5)
+"""How READ_RDI stops when nothing is in its way."""
 
 # A plain 64-bit processor: FPU TSC MSR PAE CX8 CMOV FXSR SSE SSE2; SYSCALL NX LM.
 PROCESSOR = {
@@ -61,8 +66,14 @@ PROCESSOR = {
     (0x80000008, None): (48 << 8 | 40, 0, 0, 0),
 }
 
-SAFE = {"shadow_tables": 0, "user_stubs": 0, "real_selectors": 0, "rip_after_out": 0, "icebp_is_fault": 0,
-        "shortcuts": 0}  # fmt: skip
+SAFE = {"shadow_tables": 0, "reload_repairs": 0, "user_stubs": 0, "real_selectors": 0, "rip_after_out": 0,
+        "icebp_is_fault": 0, "shortcuts": 0}  # fmt: skip
+# How changes of page tables can be made known to a host, the cheapest way first.
+TABLES = (
+    {"shadow_tables": 0, "reload_repairs": 0},
+    {"shadow_tables": 1, "reload_repairs": 0},
+    {"shadow_tables": 1, "reload_repairs": 1},
+)
 
 
 def on_stop(owner: cython.p_void, cpu: CpuPtr, exit: CpuExitPtr) -> cython.int:
@@ -138,14 +149,19 @@ class Bench:
         stop = self.stop
         return stop.kind, stop.vector, stop.error, stop.address, stop.rip - CODE
 
-    def store(self, index: int, value: int) -> None:
-        """Change an entry of the L1 table, and flush, as the hypervisor does."""
-        address: uintptr_t = self.memory.address + (L1 << 12) + index * 8
+    def store(self, table: int, index: int, value: int) -> None:
+        """Change an entry of a table, and flush, as the hypervisor does."""
+        address: uintptr_t = self.memory.address + (table << 12) + index * 8
         entry: U64Ptr = cython.cast(U64Ptr, address)
         new: u64 = value
         while not self.ops.store_pte(self.handle, entry, entry[0], new):
             pass  # the processor set a bit
         self.ops.flush_tlb(self.handle, 3)
+
+    def release(self, table: int) -> None:
+        """A frame becomes a table, or stops being one."""
+        mfn: u64 = table
+        self.ops.release_table(self.handle, mfn)
 
     def change_vcpu(self) -> None:
         """Go on with the other one of two, made when it is first wanted."""
@@ -198,12 +214,50 @@ def trial(findings: dict, action: object) -> object:
         bench.close()
 
 
-def remapped(bench: Bench) -> int:
-    """What a page reads as after its entry, which was in use, leads elsewhere."""
-    bench.run(READ_PAGE)
-    bench.store(ONE, TWO << 12 | 7)
-    bench.run(READ_PAGE)
-    return bench.rax
+def reads(bench: Bench, address: int) -> tuple:
+    """What a program sees at an address: (its stop, the value)."""
+    return bench.run(READ_RDI, rdi=address), bench.rax
+
+
+def remapped(bench: Bench) -> bool:
+    """Whether it is seen when a page's entry, which was in use, leads elsewhere, or nowhere."""
+    seen = [reads(bench, ONE << 12)]
+    bench.store(L1, ONE, TWO << 12 | 7)
+    seen.append(reads(bench, ONE << 12))
+    bench.store(L1, ONE, 0)
+    seen.append(reads(bench, ONE << 12)[0])
+    return seen == [(PAST_READ, 1), (PAST_READ, 2), (EXIT_EXCEPTION, 14, 4, ONE << 12, 0)]
+
+
+def reused(bench: Bench) -> bool:
+    """Whether it is seen when an entry above, which was in use, leads to a table no more, and, after the frame was
+    something else, to that again."""
+    seen = []
+    for page in (ONE, TWO):
+        bench.release(OTHER_L1)
+        bench.memory.write((OTHER_L1 << 12) + (OTHER >> 12) % 512 * 8, (page << 12 | 7).to_bytes(8, "little"))
+        bench.store(L2, OTHER >> 21, OTHER_L1 << 12 | 7)
+        seen.append(reads(bench, OTHER))
+        bench.store(L2, OTHER >> 21, 0)
+        bench.release(OTHER_L1)
+        if page == ONE:
+            seen.append(reads(bench, OTHER)[0])
+    return seen == [(PAST_READ, 1), (EXIT_EXCEPTION, 14, 4, OTHER, 0), (PAST_READ, 2)]
+
+
+def moved(bench: Bench) -> bool:
+    """Whether it is seen when an entry of a higher level, which was in use, leads to another table, and back again."""
+    for table, copy, index, value in (
+        (L1, OTHER_L1, ONE, TWO), (L2, OTHER_L2, 0, OTHER_L1), (L3, OTHER_L3, 0, OTHER_L2)
+    ):  # fmt: skip
+        bench.memory.write(copy << 12, bytes(bench.memory.read(table << 12, 4096)))
+        bench.memory.write((copy << 12) + index * 8, (value << 12 | 7).to_bytes(8, "little"))
+    seen = [reads(bench, ONE << 12)]
+    for table, below, copy in ((L2, L1, OTHER_L1), (L3, L2, OTHER_L2), (L4, L3, OTHER_L3)):
+        for target in (copy, below):
+            bench.store(table, 0, target << 12 | 7)
+            seen.append(reads(bench, ONE << 12))
+    return seen == [(PAST_READ, value) for value in (1, 2, 1, 2, 1, 2, 1)]
 
 
 def remapped_elsewhere(bench: Bench) -> int:
@@ -211,7 +265,7 @@ def remapped_elsewhere(bench: Bench) -> int:
     bench.run(READ_PAGE)
     bench.change_vcpu()
     bench.run(READ_PAGE)
-    bench.store(ONE, TWO << 12 | 7)
+    bench.store(L1, ONE, TWO << 12 | 7)
     bench.run(READ_PAGE)
     bench.change_vcpu()
     bench.run(READ_PAGE)
@@ -251,10 +305,12 @@ def probe() -> tuple:
         found["user_stubs"] = 1
         if trial(found, lambda bench: bench.run(SYSCALL)) != past_syscall:
             refuse("a system call of the guest does not arrive")
-    if trial(found, remapped) != 2:
-        found["shadow_tables"] = 1
-        if trial(found, remapped) != 2:
-            refuse("a change of a page table does not reach the guest")
+    for method in TABLES:
+        found.update(method)
+        if all(trial(found, test) for test in (remapped, moved, reused)):
+            break
+    else:
+        refuse("a change of a page table does not reach the guest")
     if trial(found, remapped_elsewhere) != 2:
         refuse("a change of a page table does not reach the guest's other virtual CPUs")
     found["rip_after_out"] = trial(found, lambda bench: (bench.run(OUT), bench.raw_rip)[1]) == 2
@@ -267,8 +323,8 @@ def probe() -> tuple:
         ts = bench.run(FLOAT, ts=1)[:2] == (EXIT_EXCEPTION, 7)
         breakpoints = bench.run(NOPS, breakpoint=CODE + 2) == (EXIT_EXCEPTION, 1, 0, 1, 2)
         leaves = native_leaves(bench)
-        low = bench.run(READ_RDI, rdi=HIGH_256 + 0x4000) == (EXIT_SYSCALL, 0, 0, 0, 5) and bench.rax == 1
-        if not low and bench.run(READ_RDI, rdi=HIGH_257 + 0x4000) != (EXIT_SYSCALL, 0, 0, 0, 5):
+        low = bench.run(READ_RDI, rdi=HIGH_256 + 0x4000) == PAST_READ and bench.rax == 1
+        if not low and bench.run(READ_RDI, rdi=HIGH_257 + 0x4000) != PAST_READ:
             refuse("neither L4 slot 256 nor 257 can be shown to the guest")
     finally:
         bench.close()
