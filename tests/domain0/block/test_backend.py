@@ -187,6 +187,19 @@ def test_nonsense_is_answered_with_an_error(
         require_clean(machine.host)
 
 
+@pytest.mark.parametrize("segment", [(4, 3), (0, 8)])
+def test_descriptions_that_make_no_sense_are_given_back(
+    machine: Machine, guest: FrontendGuest, make_disk: MakeDisk, segment: tuple[int, int]
+) -> None:
+    front = BlockFront(guest, make_disk())
+    table = guest.frame()
+    table.write(0, front.refs[0].to_bytes(4, "little") + bytes(segment))
+    ref = guest.grant(table)
+    assert front.queue.ask(indirect(READ, 1, 0, [ref], 1)) == {1: ERROR}
+    machine.call(lambda: None)
+    assert not guest.is_mapped(ref)
+
+
 def test_a_disk_that_is_only_read(guest: FrontendGuest, make_disk: MakeDisk, path: Path) -> None:
     before = path.read_bytes()
     for device in (make_disk(readonly=True), make_disk(options=DiskOptions(is_cdrom=True), readonly=True)):

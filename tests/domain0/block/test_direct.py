@@ -142,6 +142,34 @@ def test_answers_are_those_that_python_gives(
     assert requests_read > 3 and requests_written > 0
 
 
+def test_python_lets_go_of_the_ring_when_it_has_done_with_it(
+    machine: Machine, guest: FrontendGuest, make_disk: MakeDisk, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the guest asks for while Python is still at work is carried out once."""
+    front = BlockFront(guest, make_disk(), persistent=True)
+    front.read(0, 4096)
+    settled(machine)
+    (queue,) = front.device._queues
+    measure, direct = front.device.measure, queue._direct
+    assert direct is not None
+    served: list[tuple[bool, bool]] = []
+
+    def measure_while_the_guest_goes_on() -> None:
+        measure()
+        if not served:
+            front.queue.ring.put([rw(READ, 9, 8, [(front.refs[0], 0, 7)])])
+            served.append(direct.serve())  # as the guest's physical CPU does
+            guest.send(front.queue.port)
+
+    monkeypatch.setattr(front.device, "measure", measure_while_the_guest_goes_on)
+    front.queue.send([rw(READ, 8, 0, [(front.refs[1], 0, 7)])])  # a frame that Python is to map
+    assert front.queue.answers(2) == {8: (READ, OKAY), 9: (READ, OKAY)}
+    settled(machine)
+    assert served == [(False, True)]
+    assert front.queue.ring.index("rsp_prod") == front.queue.ring.req_prod
+    assert front.read(16, 512) == path.read_bytes()[16 * 512 : 17 * 512]
+
+
 def test_a_ring_that_grows_too_long_is_python_s_to_refuse(
     machine: Machine, guest: FrontendGuest, make_disk: MakeDisk
 ) -> None:

@@ -35,6 +35,8 @@ from cython.cimports.paravirt.hypervisor.timekeeping import now
 from cython.cimports.paravirt.hypervisor.views.host import Host
 from cython.cimports.paravirt.machine.cpu import BytePtr, U32Ptr, U64Ptr, VoidPtr
 
+from paravirt.errors import HypervisorBug
+
 
 def place(ring: RingPtr, offset: u64) -> BytePtr:
     """Where a byte of the ring is; what follows may be in another page."""
@@ -286,10 +288,16 @@ class DirectRing:
             position: how many requests were taken, and answered: the same, as 32-bit indices of requests and responses.
             size: bytes of the disk.
             may_write: the image may be written, and is quick about it at present.
+
+        Raises:
+            HypervisorBug: Python does not hold it; what is there of it is somebody else's position.
         """
         ring: RingPtr = self.ring
         with cython.nogil:
             pthread_mutex_lock(cython.address(ring.lock))
+        if ring.holder != HELD_BY_PYTHON:
+            pthread_mutex_unlock(cython.address(ring.lock))
+            raise HypervisorBug("a ring is handed over by who does not hold it")
         ring.req_cons, ring.rsp_prod = position
         ring.size = size
         ring.may_write = may_write

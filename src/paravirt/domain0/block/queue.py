@@ -105,7 +105,12 @@ class Queue:
         return self._direct.counts() if self._direct is not None else (0, 0, 0, 0)
 
     def completed(self, jobs: Sequence[DiskJob]) -> None:
-        """Answer the requests of jobs that have run, and let the frontend see all answers."""
+        """Answer the requests of jobs that have run elsewhere, and let the frontend see all answers."""
+        self._answer(jobs)
+        self._hand_over()
+
+    def _answer(self, jobs: Sequence[DiskJob]) -> None:
+        """The same, while we are at work on the ring."""
         borrowed: list[MappedGrant] = []
         for job in jobs:
             for transfer in job.transfers:
@@ -123,8 +128,6 @@ class Queue:
             self._channel.notify()
         if not self._in_flight and (self._backlog or self._closed is not None):
             self._services.post(self._serve)
-        elif jobs:
-            self._hand_over()
 
     def _leave(self) -> None:
         """The ring is nothing to us any more."""
@@ -201,7 +204,10 @@ class Queue:
             self._wind_up()
 
     def _hand_over(self) -> None:
-        """Nothing is to be done: what needs no waiting can be done without Python from now on."""
+        """Nothing is to be done: what needs no waiting can be done without Python from now on.
+
+        Whoever calls this does nothing to the ring afterwards.
+        """
         device, image = self._device, self._device.image
         if self._direct is None or self._in_flight or self._backlog or self._closed is not None or device.is_revoked:
             return
@@ -242,7 +248,7 @@ class Queue:
                 done.append(job)
             else:
                 self._device.submit(job)
-        self.completed(done)
+        self._answer(done)
 
     def _prepare(self, data: bytes) -> Transfer:
         """A request with its frames mapped.
@@ -253,8 +259,10 @@ class Queue:
         request = parse(data, self._device.unit)
         if request.indirect_refs:
             described, borrowed = self._frames.map(request.indirect_refs, readonly=True)
-            add_segments(request, described[0].read(0, segments_size(request)))
-            self._frames.unmap(borrowed)
+            try:
+                add_segments(request, described[0].read(0, segments_size(request)))
+            finally:
+                self._frames.unmap(borrowed)
         transfer = Transfer(request, self._device.locate(request))
         if request.segments:
             refs, starts, lengths = zip(*request.segments, strict=True)
