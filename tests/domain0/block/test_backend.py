@@ -392,6 +392,21 @@ def test_a_disk_that_is_taken_away_answers_with_errors(
     assert path.read_bytes() == pattern(4096) + before[4096:]
 
 
+def test_an_image_that_cannot_be_closed_well_keeps_no_device(
+    machine: Machine, guest: FrontendGuest, make_disk: MakeDisk, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Full(RawImage):
+        def close(self) -> None:
+            super().close()
+            raise OSError(errno.ENOSPC, "no room")
+
+    device = make_disk(Full(path, False))
+    gone: list[bool] = []
+    device.on_gone = lambda: gone.append(True)
+    machine.call(device.destroy)
+    assert gone and "no room" in caplog.text
+
+
 def test_set_up_again_and_again_under_load(
     machine: Machine, guest: FrontendGuest, make_disk: MakeDisk, path: Path
 ) -> None:

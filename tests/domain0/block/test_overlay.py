@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import struct
 import subprocess
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -77,6 +79,66 @@ def test_many_share_one_base(tmp_path: Path, base: Path) -> None:
     write(above, 100, b"x")
     assert read(above, 99, 3) == b"\2x\2"
     above.close()
+
+
+def is_own(path: Path, block: int) -> bool:
+    """What the overlay's file says of a block, to whom opens it after a crash."""
+    bits_at = int.from_bytes(path.read_bytes()[32:40], "little")
+    return bool(path.read_bytes()[bits_at + block // 8] >> block % 8 & 1)
+
+
+def test_a_flush_ends_no_sooner_than_one_that_does_its_work(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two queues of a guest's flush at a time: what was written before both is kept when either has ended."""
+    path = tmp_path / "over"
+    new_overlay(path, base)
+    image = open_image(path, "overlay")
+    write(image, 3 * BLOCK, b"x")
+    begun, go_on, fdatasync = threading.Event(), threading.Event(), os.fdatasync
+
+    def slow_at_first(fd: int) -> None:
+        if not begun.is_set():
+            begun.set()
+            go_on.wait(30)
+        fdatasync(fd)
+
+    monkeypatch.setattr(os, "fdatasync", slow_at_first)
+    seen: list[bool] = []
+
+    def flush() -> None:
+        image.flush()
+        seen.append(is_own(path, 3))
+
+    threads = [threading.Thread(target=flush) for _ in range(2)]
+    threads[0].start()
+    assert begun.wait(30)
+    threads[1].start()
+    threads[1].join(0.2)  # it may end, but only with its work done
+    go_on.set()
+    for thread in threads:
+        thread.join()
+    assert seen == [True, True]
+    image.close()
+
+
+def test_an_overlay_that_cannot_be_flushed_at_its_end_is_closed(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "over"
+    new_overlay(path, base)
+    image = open_image(path, "overlay")
+    write(image, 0, b"x")
+
+    def full(fd: int) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fdatasync", full)
+        with pytest.raises(OSError, match="no room"):
+            image.close()
+    open_image(path, "overlay").close()  # nobody holds it, nor its base
+    open_image(base, "raw").close()
 
 
 class Crash(Exception):

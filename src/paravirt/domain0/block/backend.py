@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Final
@@ -26,6 +27,7 @@ from paravirt.domain0.devices.backend import Backend, Facilities, MappedRing
 from paravirt.domain0.devices.nodes import DeviceNodes, FrontendNodes
 from paravirt.domain0.ring import GuestProtocolError
 
+logger = logging.getLogger(__name__)
 MAX_RING_PAGE_ORDER: Final = 4
 MAX_QUEUES: Final = 4
 PROTOCOL: Final = "x86_64-abi"
@@ -193,7 +195,11 @@ class BlockBackend(Backend):
 
     def gone(self) -> None:
         """The device does not come back: nobody needs the image."""
-        self.image.close()
+        try:
+            self.image.close()
+        except OSError as error:  # whoever waits for the device's end is not to wait for ever
+            nodes = self.nodes
+            logger.warning("%s %d of domain %d: its image: %s", nodes.kind, nodes.devid, nodes.domid, error)
         super().gone()
 
     # --- for its queues ---------------------------------------------------------------------------------------

@@ -80,6 +80,7 @@ class OverlayImage(Image):
             raise
         self._dirty: set[int] = set()
         self._changes = threading.Lock()
+        self._flushing = threading.Lock()
         if self._base.size != self.size:
             self.close()
             raise UserError(f"The image below the overlay {str(path)!r} had {self.size} bytes, and has others now.")
@@ -106,27 +107,35 @@ class OverlayImage(Image):
                 self._own(block)
 
     def flush(self) -> None:
-        """Blocks first, then the bits that say that they are there."""
-        with self._changes:
-            dirty, self._dirty = self._dirty, set()
-            pages = [(page, bytes(self._bits[page * BLOCK : (page + 1) * BLOCK])) for page in sorted(dirty)]
-        try:
-            os.fdatasync(self._fd)
-            for page, data in pages:
-                os.pwrite(self._fd, data, self._bits_at + page * BLOCK)
-            if pages:
-                os.fdatasync(self._fd)
-        except OSError:
+        """Blocks first, then the bits that say that they are there; one flush at a time, since each does the work of
+        those that come after it."""
+        with self._flushing:
             with self._changes:
-                self._dirty |= dirty
-            raise
+                dirty, self._dirty = self._dirty, set()
+                pages = [(page, bytes(self._bits[page * BLOCK : (page + 1) * BLOCK])) for page in sorted(dirty)]
+            try:
+                os.fdatasync(self._fd)
+                for page, data in pages:
+                    os.pwrite(self._fd, data, self._bits_at + page * BLOCK)
+                if pages:
+                    os.fdatasync(self._fd)
+            except OSError:
+                with self._changes:
+                    self._dirty |= dirty
+                raise
 
     def close(self) -> None:
-        """Keep all that was written, and close both files."""
-        if not self.readonly:
-            self.flush()
-        os.close(self._fd)
-        self._base.close()
+        """Keep all that was written, and close both files.
+
+        Raises:
+            OSError: it cannot be kept; they are closed all the same.
+        """
+        try:
+            if not self.readonly:
+                self.flush()
+        finally:
+            os.close(self._fd)
+            self._base.close()
 
     def _is_own(self, block: int) -> bool:
         return bool(self._bits[block >> 3] >> (block & 7) & 1)
