@@ -111,6 +111,32 @@ def test_every_byte_arrives_once_and_in_order(
     assert asking.finished and asked.finished
 
 
+def test_who_reads_late_keeps_the_connection() -> None:
+    """A guest that has no room says so whenever it is asked, for as long as it likes; one that says nothing is gone."""
+    one, asking, two, asked = pair(7)
+    for segment in asked.sent:
+        one.receive(segment, 0.0)
+    asking.sent.clear()
+    closed = Segment(two._next, one._next, TCP_ACK, 0, b"", b"")
+    one.receive(closed, 0.0)
+    one.send(b"data", 0.0)
+    now = 0.0
+    for _ in range(200):
+        now += 10.0
+        one.tick(now)
+        if asking.sent:
+            asking.sent.clear()
+            one.receive(closed, now)
+    assert one.state is State.OPEN
+    asking.sent.clear()
+    one.receive(Segment(closed.sequence, closed.acknowledged, TCP_ACK, 100, b"", b""), now)
+    for _ in range(20):
+        now += 30.0
+        one.tick(now)
+    assert any(segment.payload == b"data" for segment in asking.sent)
+    assert one.state is State.ENDED and asking.ended
+
+
 @given(st.lists(st.tuples(
     st.integers(0, MASK), st.integers(0, MASK), st.integers(0, 255), st.integers(0, 0xFFFF), st.binary(max_size=20),
     st.binary(max_size=40), st.booleans()), max_size=30))  # fmt: skip

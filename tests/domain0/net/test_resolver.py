@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 import threading
@@ -156,6 +157,46 @@ def test_every_question_of_a_stream_is_answered(queries: list[bytes], cuts: list
             received += chunk
     assert sorted(messages_of(received)) == sorted(query[::-1] for query in queries)
     assert not loop.handlers
+
+
+@pytest.mark.parametrize("query", [b"", b"x"])
+def test_questions_without_end_are_answered_some_at_a_time(query: bytes) -> None:
+    """What a guest can send at once would keep Domain 0 busy for long."""
+    loop, gone, asked = Loop(), list[NameStream](), list[bytes]()
+    near, far = socket.socketpair()
+    far.setblocking(False)
+
+    def ask(query: bytes, reply: Reply) -> None:
+        asked.append(query)
+        reply(query)
+
+    NameStream(loop, far, ask, gone.append)
+    with near:
+        near.sendall(framed(*[query] * 1000))
+        ((_, handler),) = loop.handlers.values()
+        handler(select.POLLIN)
+        assert 0 < len(asked) <= 64
+        loop.until(lambda: len(asked) == 1000)
+        near.setblocking(False)
+        near.shutdown(socket.SHUT_WR)
+        loop.until(lambda: gone)
+    assert not loop.handlers
+
+
+def test_who_has_left_is_asked_for_nothing() -> None:
+    """An answer that comes too late begins no other question."""
+    loop, names, gone = Loop(), Names(), list[NameStream]()
+    near, far = socket.socketpair()
+    far.setblocking(False)
+    stream = NameStream(loop, far, names, gone.append)
+    with near:
+        near.sendall(framed(*[b"\x80"] * 40))
+        loop.until(lambda: names.later)
+    stream.close()
+    later, names.later = names.later, []
+    for answer in later:
+        answer()
+    assert later and not names.later and not loop.calls
 
 
 @given(st.binary(max_size=2000))

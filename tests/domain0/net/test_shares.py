@@ -9,14 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paravirt.domain0.net import usernat
-from paravirt.domain0.net.interface import Mode
+from paravirt.domain0.net import dns, usernat
+from paravirt.domain0.net.interface import Interface, Mode
+from paravirt.domain0.net.network import Network
+from paravirt.domain0.net.options import NetworkOptions
 from paravirt.domain0.net.packet import ETH_IP, TCP_SYN, UDP, ethernet, udp
 from paravirt.domain0.net.replies import tcp_packet
 from paravirt.domain0.net.resolver import MOST_QUERIES, Resolver
 from paravirt.domain0.net.rewrite import Connections, Flow
 from paravirt.domain0.net.shares import PART, Shares
 from paravirt.domain0.net.usernat import MOST_SOCKETS, MOST_STREAMS, UserNat
+from paravirt.domain0.services import Services
 
 from .outside import ROUTER, Guest, Loop, to_nat
 from .test_fuzz import NoSocket
@@ -103,6 +106,25 @@ def test_flows_to_the_outside(sockets: list[NoSocket], monkeypatch: pytest.Monke
     assert all(one.fd < 0 for one in sockets)
 
 
+def test_who_is_gone_has_nothing_any_more(sockets: list[NoSocket]) -> None:
+    """A guest that begins connections and reboots, again and again, leaves none of them behind."""
+    services = Services(threaded=True)
+    network = Network(services, NetworkOptions().checked(False), False)
+    nat = network.nat
+    assert nat is not None
+    for number in range(12):
+        guest = Interface(f"vif{number}.0", mac(1), addresses=(ip(11),))
+        network.attach(guest, "guest")
+        for port in range(MOST_STREAMS // PART):
+            assert nat.send(to_nat(tcp_packet(ip(11), FAR, port, 80, 1, 0, TCP_SYN)))
+        assert nat.send(to_nat(udp(ip(11), FAR, 5, 80, b"")))
+        network.detach(guest)
+        assert not nat.streams and not nat._datagrams
+        assert all(one.fd < 0 for one in sockets)
+    network.close()
+    services.stop()
+
+
 @pytest.mark.parametrize("limit", [64, 1024])
 def test_descriptors_of_the_host(limit: int, sockets: list[NoSocket], monkeypatch: pytest.MonkeyPatch) -> None:
     """All guests together leave most of the few that there may be."""
@@ -114,6 +136,23 @@ def test_descriptors_of_the_host(limit: int, sockets: list[NoSocket], monkeypatc
     is_open = sum(one.fd >= 0 for one in sockets)
     assert limit // 8 <= is_open <= limit * 3 // 8
     nat.close()
+
+
+@pytest.mark.parametrize("limit", [64, 256])
+def test_descriptors_for_names(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection to the router's name service has two ends on the host, and each question its socket."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    monkeypatch.setattr(usernat, "first_server", lambda: ("127.0.0.1", 9))
+    nat = UserNat(Loop(), Guest(), ROUTER)
+    nat.names = lambda query, reply, owner: None
+    for number in range(1000):
+        nat.send(to_nat(tcp_packet(ip(number % 200), ROUTER, number, dns.PORT, 1, 0, TCP_SYN)))
+        nat.resolve(bytes(12), lambda _: None, False, number % 200)
+    is_open = len(nat.streams) + len(nat._name_streams) + len(nat._resolver._asked)
+    assert limit // 8 <= is_open <= limit * 7 // 16
+    nat.leave(ip(0))
+    nat.close()
+    assert not nat._name_streams and nat._socket_shares.has_room_for("anybody")
 
 
 def test_questions_for_names() -> None:

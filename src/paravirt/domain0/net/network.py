@@ -129,6 +129,8 @@ class Network:
             self.router.detach(interface)
             self.gateway.names.pop(interface.name, None)
             self.stop_capture(interface)
+            if self.nat is not None:
+                self.nat.leave(interface)
 
     # --- the firewall, and what there is to see ---------------------------------------------------------------
 

@@ -46,12 +46,16 @@ class Loop(Protocol):
 
 
 class Resolver:
-    """The host's first IPv4 name server, as it was when this was made."""
+    """The host's first IPv4 name server, as it was when this was made.
 
-    def __init__(self, loop: Loop, server: tuple[str, int] | None) -> None:
+    Parameters:
+        most: questions that it is asked at a time.
+    """
+
+    def __init__(self, loop: Loop, server: tuple[str, int] | None, most: int = MOST_QUERIES) -> None:
         self._loop, self._server = loop, server
         self._asked: set[_Question] = set()
-        self._shares = Shares(MOST_QUERIES)
+        self._shares = Shares(most)
 
     def ask(self, query: bytes, answer: Reply, by_stream: bool, owner: Hashable) -> bool:
         """Have somebody's query answered, later, if need be with a failure; false: there is nobody to ask, or too much
@@ -147,9 +151,9 @@ class NameStream:
         gone: Callable[[NameStream], None],
     ) -> None:
         self._loop, self._socket, self._ask, self._gone = loop, made, ask, gone
-        self._received = self._unsent = b""
+        self._received, self._unsent = bytearray(), bytearray()
         self._open_questions = 0
-        self._has_ended = self._is_working = False
+        self._has_ended = self._is_working = self._goes_on = False
         self._watch()
 
     def close(self) -> None:
@@ -157,46 +161,66 @@ class NameStream:
         if self._socket.fileno() >= 0:
             self._loop.unwatch(self._socket.fileno())
             self._socket.close()
+            self._received.clear()
             self._gone(self)
+
+    @property
+    def _may_ask(self) -> bool:
+        return self._open_questions < _MOST_OPEN and len(self._unsent) < _MOST_UNSENT
 
     def _watch(self) -> None:
         if self._socket.fileno() < 0:
             return
-        if self._has_ended and not self._unsent and not self._open_questions:
+        if self._has_ended and not (self._unsent or self._open_questions or self._goes_on):
             self.close()
             return
-        takes = not self._has_ended and self._open_questions < _MOST_OPEN and len(self._unsent) < _MOST_UNSENT
+        takes = self._may_ask and not (self._has_ended or self._goes_on)
         events = (select.POLLIN if takes else 0) | (select.POLLOUT if self._unsent else 0)
         self._loop.watch(self._socket.fileno(), events, self._ready)
 
     def _ready(self, events: int) -> None:
         try:
             if events & select.POLLOUT:
-                self._unsent = self._unsent[self._socket.send(self._unsent) :]
+                del self._unsent[: self._socket.send(self._unsent)]
             elif events & select.POLLIN:
                 data = self._socket.recv(_LARGEST)
                 self._has_ended = not data
                 self._received += data
-                self._work()
             else:  # the guest's end is gone, and nobody reads what is answered
                 self.close()
         except BlockingIOError:
             return
         except OSError:
             self.close()
-        self._watch()
+        self._work()
 
     def _work(self) -> None:
-        """Have questions answered that are there as a whole, some at a time."""
+        """Have questions answered that are there as a whole, some at a time; others have their turn before the rest."""
         self._is_working = True
-        while len(self._received) >= _LENGTH and self._open_questions < _MOST_OPEN:
-            end = _LENGTH + int.from_bytes(self._received[:_LENGTH], "big")
-            if len(self._received) < end:
-                break
-            query, self._received = self._received[_LENGTH:end], self._received[end:]
+        asked = 0
+        while asked < _MOST_OPEN and self._may_ask and (query := self._next_query()) is not None:
+            asked += 1
             self._open_questions += 1
             self._ask(query, self._answer)
         self._is_working = False
+        if asked == _MOST_OPEN and not self._goes_on:
+            self._goes_on = True
+            self._loop.post(self._go_on)
+        self._watch()
+
+    def _go_on(self) -> None:
+        self._goes_on = False
+        self._work()
+
+    def _next_query(self) -> bytes | None:
+        """The next question, if it is there as a whole."""
+        received = self._received
+        end = _LENGTH + int.from_bytes(received[:_LENGTH], "big")
+        if len(received) < end:
+            return None
+        query = bytes(received[_LENGTH:end])
+        del received[:end]
+        return query
 
     def _answer(self, answer: bytes) -> None:
         """An answer has come; an empty one: there is none."""
@@ -205,7 +229,6 @@ class NameStream:
             self._unsent += len(answer).to_bytes(_LENGTH, "big") + answer
         if not self._is_working:
             self._work()
-            self._watch()
 
 
 def first_server() -> tuple[str, int] | None:

@@ -29,6 +29,8 @@ _OPTION_END, _OPTION_NOP, _OPTION_MSS, _OPTION_SCALE = 0, 1, 2, 3
 _FIRST_TIMEOUT: Final = 0.3
 _LAST_TIMEOUT: Final = 20.0
 _MOST_TIMEOUTS: Final = 10
+_TIMEOUTS_WHILE_CLOSED: Final = 5
+"""So many count at most while the guest answers that it has no room (RFC 9293, 3.8.6.1): it is asked again and again."""
 _REPEATED_ACKS: Final = 3
 
 
@@ -291,6 +293,8 @@ class Connection:
             self._deadline = None
             if self._una != self._next:
                 self._arm(now)
+        elif not self._window:
+            self._timeouts = min(self._timeouts, _TIMEOUTS_WHILE_CLOSED)
         elif not segment.payload and self._una != self._next and self._window == old_window:
             self._repeated += 1
             if self._repeated == _REPEATED_ACKS:

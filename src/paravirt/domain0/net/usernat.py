@@ -19,16 +19,16 @@ from typing import Final, Protocol
 from paravirt.domain0.net import dns
 from paravirt.domain0.net.packet import ICMP, TCP, TCP_ACK, TCP_RST, TCP_SYN, UDP, Packet, icmp, ones_sum, udp
 from paravirt.domain0.net.replies import ECHO, ECHO_REPLY
-from paravirt.domain0.net.resolver import Loop, NameStream, Reply, Resolver, first_server
+from paravirt.domain0.net.resolver import MOST_QUERIES, Loop, NameStream, Reply, Resolver, first_server
 from paravirt.domain0.net.shares import Shares
 from paravirt.domain0.net.stream import Stream, StreamKey, segment_of
 from paravirt.errors import UserError
 
 MOST_STREAMS: Final = 1024
 MOST_SOCKETS: Final = 256
-_DESCRIPTORS_FOR_A_STREAM, _DESCRIPTORS_FOR_A_SOCKET = 4, 8
-"""Of the descriptors that the host lets this process have, one stream for as many, and one socket for datagrams for as
-many: what else the machine does needs some too."""
+_DESCRIPTORS_FOR_A_STREAM, _DESCRIPTORS_FOR_A_SOCKET, _DESCRIPTORS_FOR_A_QUESTION = 4, 8, 16
+"""Of the descriptors that the host lets this process have, one stream for as many, one other socket for as many, and one
+question for a name for as many: what else the machine does needs some too."""
 MOST_PEERS: Final = 256
 TICK: Final = 0.1
 _LARGEST: Final = 65535
@@ -104,7 +104,7 @@ class UserNat:
         self._listeners: list[socket.socket] = []
         self._unacknowledged: set[Stream] = set()
         self._is_ticking = False
-        self._resolver = Resolver(loop, first_server())
+        self._resolver = Resolver(loop, first_server(), _at_most(MOST_QUERIES, _DESCRIPTORS_FOR_A_QUESTION))
         self._name_streams: set[NameStream] = set()
 
     # --- from the guests --------------------------------------------------------------------------------------
@@ -173,9 +173,13 @@ class UserNat:
         return None
 
     def _to_names(self, owner: Hashable) -> socket.socket | None:
-        """A socket with the router's name service at its other end."""
+        """A socket with the router's name service at its other end, which counts among the sockets for datagrams; None:
+        there is no room, or the host gives none."""
         names = self.names
         assert names is not None
+        self._make_room(owner, time.monotonic())
+        if not self._socket_shares.has_room_for(owner):
+            return None
         try:
             near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         except OSError:
@@ -184,7 +188,12 @@ class UserNat:
         def ask(query: bytes, reply: Reply) -> None:
             names(query, reply, owner)
 
-        self._name_streams.add(NameStream(self.loop, far, ask, self._name_streams.discard))
+        def gone(stream: NameStream) -> None:
+            self._name_streams.discard(stream)
+            self._socket_shares.give_back(owner)
+
+        self._name_streams.add(NameStream(self.loop, far, ask, gone))
+        self._socket_shares.take(owner)
         return near
 
     def _add(self, key: StreamKey, made: socket.socket, owner: Hashable) -> Stream:
@@ -355,6 +364,15 @@ class UserNat:
         stream.connection.ask_guest(time.monotonic())
 
     # --- its end ----------------------------------------------------------------------------------------------
+
+    def leave(self, owner: Hashable) -> None:
+        """Somebody is gone: what it had with the outside ends, for which others have room then."""
+        for stream in list(self.streams.values()):
+            if stream.owner == owner:
+                stream.connection.abort()
+        for key, entry in list(self._datagrams.items()):
+            if entry.owner == owner:
+                self._drop(key)
 
     def close(self) -> None:
         """Close every socket."""
