@@ -30,7 +30,7 @@ _FIRST_TIMEOUT: Final = 0.3
 _LAST_TIMEOUT: Final = 20.0
 _MOST_TIMEOUTS: Final = 10
 _TIMEOUTS_WHILE_CLOSED: Final = 5
-"""So many count at most while the guest answers that it has no room (RFC 9293, 3.8.6.1): it is asked again and again."""
+"""So many count at most while the guest answers that it has no room: it is asked again (RFC 9293, 3.8.6.1)."""
 _REPEATED_ACKS: Final = 3
 
 

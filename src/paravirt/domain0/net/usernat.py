@@ -27,8 +27,8 @@ from paravirt.errors import UserError
 MOST_STREAMS: Final = 1024
 MOST_SOCKETS: Final = 256
 _DESCRIPTORS_FOR_A_STREAM, _DESCRIPTORS_FOR_A_SOCKET, _DESCRIPTORS_FOR_A_QUESTION = 4, 8, 16
-"""Of the descriptors that the host lets this process have, one stream for as many, one other socket for as many, and one
-question for a name for as many: what else the machine does needs some too."""
+"""Of the descriptors that the host lets this process have, one stream for as many, one other socket for as many, and
+one question for a name for as many: what else the machine does needs some too."""
 MOST_PEERS: Final = 256
 TICK: Final = 0.1
 _LARGEST: Final = 65535
