@@ -16,7 +16,8 @@ import pytest
 
 from paravirt.terminal import keyboard, raw, write_all
 
-from .leftovers import PATIENCE, Leftovers
+from .leftovers import Leftovers
+from .patience import PATIENCE
 
 
 @pytest.fixture

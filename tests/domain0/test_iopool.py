@@ -10,6 +10,8 @@ import pytest
 from paravirt import Machine
 from paravirt.domain0.iopool import IoPool, JobOwner
 
+from ..patience import PATIENCE
+
 
 class Owner:
     def __init__(self) -> None:
@@ -30,7 +32,7 @@ class Work:
 
     def run(self) -> None:
         if self.gate is not None:
-            self.gate.wait(30)
+            self.gate.wait(PATIENCE)
         if self.fails:
             raise ZeroDivisionError
 
@@ -46,7 +48,7 @@ def test_turns(caplog: pytest.LogCaptureFixture) -> None:
         for number in range(3):
             pool.submit(2, Work(owner, f"other {number}"))
         gate.set()
-        assert owner.all_done.wait(30)
+        assert owner.all_done.wait(PATIENCE)
         pool.stop()
     order = owner.done
     assert order[0] == "first"
@@ -60,4 +62,4 @@ def test_without_threads_a_job_is_done_at_once() -> None:
         owner = Owner()
         owner.expected = 1
         machine.call(lambda: IoPool(machine._services, 0).submit(1, Work(owner, "now")))
-        assert owner.all_done.wait(30)
+        assert owner.all_done.wait(PATIENCE)

@@ -15,7 +15,8 @@ from paravirt.abi.xen import DOMID_FIRST_RESERVED
 from paravirt.hypervisor.hypercalls.registry import HypercallError
 
 from ..hypervisor.audited import check
-from ..leftovers import Leftovers, settled
+from ..leftovers import Leftovers
+from ..patience import settled
 
 HELLO = Path(paravirt.__file__).parent / "data" / "hello"
 PATIENCE = 60

@@ -24,8 +24,9 @@ from paravirt.initramfs import build
 
 from ..cli.conftest import Obtain, guest
 from ..hypervisor.audited import check
-from ..leftovers import Leftovers, settled
+from ..leftovers import Leftovers
 from ..oracle import kernels
+from ..patience import settled
 from .conftest import PATIENCE, Shell
 
 __all__ = ["guest"]

@@ -27,7 +27,8 @@ from paravirt.guestkernels.modules import obtain_modules, ramdisk_files
 from paravirt.initramfs import build
 
 from ..hypervisor.audited import check
-from ..leftovers import Leftovers, settled
+from ..leftovers import Leftovers
+from ..patience import settled
 from .conftest import PATIENCE, Shell
 
 pytestmark = pytest.mark.network

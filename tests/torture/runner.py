@@ -14,7 +14,8 @@ from paravirt.domain0.xlcfg.disks import disk_spec
 from paravirt.hypervisor.audit import require_clean
 from paravirt.machine.choice import DEFAULT_ENGINE
 
-from ..leftovers import Leftovers, settled
+from ..leftovers import Leftovers
+from ..patience import settled
 from .guests import (
     CRASHING,
     DISK_MIB,

@@ -10,10 +10,10 @@ from paravirt.abi.io import blkif, xenbus
 from paravirt.domain0.block.backend import BlockBackend
 from paravirt.domain0.block.requests import REQUEST_SIZE
 
+from ...patience import PATIENCE
 from ..devices.frontends import FrontendGuest, GuestFrame
 from ..devices.rings import FrontRing
 
-PATIENCE = 30
 Segment = tuple[int, int, int]
 
 
@@ -55,16 +55,18 @@ class Queue:
             self.guest.send(self.port)
 
     def answers(self, count: int, patience: float = PATIENCE) -> dict[int, tuple[int, int]]:
-        """Wait for so many responses: (operation, status) by id."""
+        """Wait for so many responses, and look once at least: (operation, status) by id."""
         taken: dict[int, tuple[int, int]] = {}
         deadline = time.monotonic() + patience
-        while len(taken) < count and time.monotonic() < deadline:
+        while True:
+            is_last = time.monotonic() >= deadline
             for response in self.ring.take():
                 answer = blkif.BlkifResponse.from_buffer_copy(response)
                 assert answer.id not in taken, "a request is answered twice"
                 taken[answer.id] = answer.operation, answer.status
+            if is_last or len(taken) >= count:
+                return taken
             time.sleep(0)
-        return taken
 
     def ask(self, *requests: bytes) -> dict[int, int]:
         """Send requests and wait for their statuses, by id."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,12 @@ import pytest
 from paravirt import Machine
 from paravirt.abi import grant_table
 from paravirt.abi.io import blkif, xenbus
-from paravirt.domain0.block import backend as block_backend
-from paravirt.domain0.block.backend import DiskOptions
+from paravirt.domain0.block.backend import LAST_WORDS, DiskOptions
 from paravirt.domain0.block.image import Buffers, RawImage
+from paravirt.domain0.block.rate import BURST
 from paravirt.hypervisor.audit import require_clean
 
+from ...patience import PATIENCE, wait_for
 from ..devices.frontends import FrontendGuest
 from .conftest import DISK_SIZE, MakeDisk
 from .fronts import BlockFront, discard, indirect, rw
@@ -50,7 +52,7 @@ class Logged(RawImage):
     def read(self, offset: int, buffers: Buffers) -> None:
         length = sum(map(len, buffers))
         self.log.append(f"read {offset} {length}")
-        self.gate.wait(30)
+        self.gate.wait(PATIENCE)
         if set(range(offset // 512, (offset + length) // 512)) & set(self.bad):
             raise OSError(errno.EIO, "a bad sector")
         super().read(offset, buffers)
@@ -240,8 +242,7 @@ def test_flush_and_barrier(guest: FrontendGuest, make_disk: MakeDisk, path: Path
         rw(BARRIER, 2, 0, [(front.refs[0], 0, 0)]),
         rw(FLUSH, 3, 0),
     ])  # fmt: skip
-    while not image.log:
-        time.sleep(0.001)
+    wait_for(lambda: image.log, "a read that begins")
     assert front.queue.answers(1, 0.05) == {}
     assert image.log == ["read 0 512"]
     image.gate.set()
@@ -298,11 +299,14 @@ def test_resizing_while_attached(guest: FrontendGuest, make_disk: MakeDisk, path
 
 
 def test_a_rate_limit(guest: FrontendGuest, make_disk: MakeDisk) -> None:
-    """Twice as much as may be used at once takes a while; how long is the bucket's own test."""
-    front = BlockFront(guest, make_disk(options=DiskOptions(rate=1 << 20)))
+    """More than may be used at once takes a while, or longer; how long exactly is the bucket's own test."""
+    rate, size = 1 << 20, 11 * 4096
+    front = BlockFront(guest, make_disk(options=DiskOptions(rate=rate)))
+    begin = time.monotonic()
     for _ in range(8):
-        assert front.write(0, pattern(11 * 4096)) == OKAY
-    assert front.device.delay() > 0
+        assert front.write(0, pattern(size)) == OKAY
+    # What was left in the beginning was used before the last one was, which is waited for afterwards.
+    assert time.monotonic() - begin > (7 * size) / rate - BURST - 0.01
 
 
 @pytest.mark.parametrize("how", ["close", "crash", "end"])
@@ -316,8 +320,7 @@ def test_requests_in_flight_when_the_connection_ends(
     image.gate.clear()
     queue = front.queue
     queue.send([rw(READ, i, 80 * i, [(front.refs[i], 0, 7)]) for i in range(8)])
-    while not image.log:
-        time.sleep(0.001)
+    wait_for(lambda: image.log, "a read that begins")
     if how == "end":
         machine.call(front.device.destroy)
         guest.domain.destroy()
@@ -327,15 +330,11 @@ def test_requests_in_flight_when_the_connection_ends(
         assert guest.backend_node(front.device.nodes, "state") == "4"
         assert guest.is_mapped(front.refs[0])
     image.gate.set()
-    deadline = time.monotonic() + 30
     if how == "end":
-        while guest.domid in machine.host.zombies and time.monotonic() < deadline:
-            time.sleep(0.001)
-        assert guest.domid not in machine.host.zombies
+        wait_for(lambda: guest.domid not in machine.host.zombies, "the domain's end")
         return
     expected = "6" if how == "close" else "2"
-    while guest.backend_node(front.device.nodes, "state") != expected and time.monotonic() < deadline:
-        time.sleep(0.001)
+    wait_for(lambda: guest.backend_node(front.device.nodes, "state") == expected, "the backend's next state")
     assert not any(guest.is_mapped(ref) for ref in front.refs)
     assert len(queue.answers(1, 0.01)) == (8 if how == "close" else 0)
     front.state(xenbus.XenbusStateInitialising)
@@ -354,9 +353,7 @@ def test_a_frontend_that_lets_go_has_its_last_requests_answered(
     front.state(xenbus.XenbusStateClosed)
     for _ in range(3):
         assert front.read(1, 4096) == path.read_bytes()[512:4608]
-    deadline = time.monotonic() + 30
-    while guest.backend_node(front.device.nodes, "state") != "6" and time.monotonic() < deadline:
-        time.sleep(0.001)
+    wait_for(lambda: guest.backend_node(front.device.nodes, "state") == "6", "Closed")
     assert not any(guest.is_mapped(ref) for ref in [*front.refs, *front.queue.refs])
 
 
@@ -371,8 +368,16 @@ def test_a_disk_that_is_taken_away_answers_with_errors(
 ) -> None:
     """Whatever the guest asks for then, also what waited for its turn, until it has closed the disk, or has had time
     for that."""
-    if not closes:
-        monkeypatch.setattr(block_backend, "LAST_WORDS", 0.01)
+    services, ends = machine._services, list[Callable[[], None]]()
+    call_later = services.call_later
+
+    def note(delay: float, function: Callable[[], None]) -> None:
+        if delay == LAST_WORDS:
+            ends.append(function)
+        else:
+            call_later(delay, function)
+
+    monkeypatch.setattr(services, "call_later", note)
     before = path.read_bytes()
     front = BlockFront(guest, make_disk(options=DiskOptions(rate=1)), persistent=True)
     assert front.write(0, pattern(4096)) == OKAY
@@ -385,9 +390,10 @@ def test_a_disk_that_is_taken_away_answers_with_errors(
         assert front.queue.ask(rw(READ, 9, 0, [(front.refs[0], 0, 7)])) == {9: ERROR}
         front.state(xenbus.XenbusStateClosed)
     assert front.queue.ask(rw(READ, 10, 0, [(front.refs[0], 0, 7)])) == {10: ERROR}
-    deadline = time.monotonic() + 30
-    while guest.backend_node(front.device.nodes, "state") != "6" and time.monotonic() < deadline:
-        time.sleep(0.001)
+    (end,) = ends
+    if not closes:
+        machine.call(end)
+    wait_for(lambda: guest.backend_node(front.device.nodes, "state") == "6", "Closed")
     assert not any(guest.is_mapped(ref) for ref in [*front.refs, *front.queue.refs])
     assert path.read_bytes() == pattern(4096) + before[4096:]
 
@@ -415,9 +421,7 @@ def test_set_up_again_and_again_under_load(
         front.queue.send([rw(WRITE, i, 8 * i, [(front.refs[i % 16], 0, 7)]) for i in range(32)])
         front.state(xenbus.XenbusStateClosed if round_ % 2 else xenbus.XenbusStateInitialising)
         front.state(xenbus.XenbusStateInitialising)
-        deadline = time.monotonic() + 30
-        while guest.backend_node(front.device.nodes, "state") != "2" and time.monotonic() < deadline:
-            time.sleep(0.001)
+        wait_for(lambda: guest.backend_node(front.device.nodes, "state") == "2", "InitWait")
         assert not any(guest.is_mapped(ref) for ref in front.refs)
         front.connect()
         assert front.write(0, pattern(512, round_)) == OKAY
@@ -448,9 +452,7 @@ def test_a_ring_that_overflows_ends_that_connection_alone(
     good = BlockFront(guest, make_disk(RawImage(path, False, shared=True)), frames=1)
     bad.queue.ring.set_index("req_prod", 33)
     guest.send(bad.queue.port)
-    deadline = time.monotonic() + 30
-    while bad.device.fault is None and time.monotonic() < deadline:
-        time.sleep(0.001)
+    wait_for(lambda: bad.device.fault, "a fault")
     assert "request index" in (bad.device.fault or "")
     assert good.read(0, 512) == path.read_bytes()[:512]
 
@@ -463,8 +465,7 @@ def test_a_grant_that_is_taken_back_meanwhile(
     front = BlockFront(guest, make_disk(image))
     image.gate.clear()
     front.queue.send([rw(READ, 1, 8, [(front.refs[0], 0, 7)])])
-    while not image.log:
-        time.sleep(0.001)
+    wait_for(lambda: image.log, "a read that begins")
     guest.revoke(front.refs[0])
     with machine.host.lock:
         guest.view.release_page(front.frames[0].mfn)

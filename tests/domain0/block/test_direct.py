@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import time
 from pathlib import Path
 from random import Random
 
@@ -14,6 +13,7 @@ from paravirt.abi.io import blkif
 from paravirt.domain0.block.backend import BlockBackend, DiskOptions
 from paravirt.domain0.block.image import RawImage
 
+from ...patience import wait_for
 from ..devices.frontends import FrontendGuest
 from .conftest import DISK_SIZE, MakeDisk
 from .fronts import BlockFront, discard, indirect, rw
@@ -179,8 +179,6 @@ def test_a_ring_that_grows_too_long_is_python_s_to_refuse(
     front.read(0, 4096)
     front.queue.ring.set_index("req_prod", 1000)
     guest.send(front.queue.port)
-    deadline = time.monotonic() + 30
-    while front.device.fault is None and time.monotonic() < deadline:
-        time.sleep(0.001)
+    wait_for(lambda: front.device.fault, "a fault")
     assert "request index" in (front.device.fault or "")
     assert not any(guest.is_mapped(ref) for ref in front.refs)
