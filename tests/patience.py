@@ -9,7 +9,7 @@ from typing import TypeVar
 Value = TypeVar("Value")
 
 # Wall time is no measure here: this only ends a test that hangs.
-PATIENCE = 120.0
+PATIENCE = 200.0
 
 
 def wait_for(condition: Callable[[], object], what: str = "what is waited for", patience: float = PATIENCE) -> None:

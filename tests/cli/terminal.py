@@ -11,6 +11,8 @@ import struct
 import termios
 import time
 
+from ..patience import PATIENCE
+
 
 class Terminal:
     """A process whose standard streams are a terminal of this size; a child of ours."""
@@ -23,7 +25,7 @@ class Terminal:
         self.seen = b""
         self._matched = 0
 
-    def expect(self, text: str, timeout: float = 60) -> str:
+    def expect(self, text: str, timeout: float = PATIENCE) -> str:
         """Read until this text comes after the previous match; all that came up to its end."""
         wanted = text.encode()
         deadline = time.monotonic() + timeout

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ..patience import PATIENCE
 from .conftest import Obtain
 from .terminal import Terminal
 
@@ -28,7 +29,7 @@ def paravirt(*arguments: str) -> subprocess.CompletedProcess[str]:
 def debian(guest: Obtain, kernel: str, *steps: str) -> subprocess.CompletedProcess[str]:
     """Boot a kernel to the shell of the ramdisk, and go on with these steps."""
     return paravirt(
-        "run", "--timeout", "200", "--append", "console=hvc0", "--ramdisk", str(guest("initramfs")),
+        "run", "--timeout", str(PATIENCE), "--append", "console=hvc0", "--ramdisk", str(guest("initramfs")),
         "--expect", PROMPT, *steps, str(guest(kernel)),
     )  # fmt: skip
 
@@ -116,7 +117,7 @@ def test_debians_kernels(guest: Obtain, kernel: str, tmp_path: Path) -> None:
 @pytest.mark.network
 def test_grub(guest: Obtain) -> None:
     done = paravirt(
-        "run", "--timeout", "60", "--expect", "grub>", "--send", r"ls\n", "--expect", "(memdisk)",
+        "run", "--timeout", str(PATIENCE), "--expect", "grub>", "--send", r"ls\n", "--expect", "(memdisk)",
         "--expect", "grub>", "--send", r"halt\n", str(guest("grub")),
     )  # fmt: skip
     assert done.returncode == 0

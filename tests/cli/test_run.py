@@ -16,6 +16,7 @@ from paravirt.machine.choice import settle
 
 from ..domain0.builder import _kernels
 from ..oracle import kernels
+from ..patience import PATIENCE
 from .terminal import Terminal
 
 COMMAND = [sys.executable, "-m", "paravirt.cli.main", "run"]
@@ -73,7 +74,7 @@ def looping(folder: Path) -> str:
 
 
 def run(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run([*COMMAND, *arguments], input=stdin, capture_output=True, check=False, timeout=120)
+    return subprocess.run([*COMMAND, *arguments], input=stdin, capture_output=True, check=False, timeout=PATIENCE)
 
 
 def test_a_guest_that_powers_off(hello: str) -> None:
@@ -141,7 +142,7 @@ def test_signals_end_a_guest_that_never_stops(looping: str, number: signal.Signa
         assert process.stdout
         assert process.stdout.readline() == b"looping\n"
         process.send_signal(number)
-        output, errors = process.communicate(timeout=30)
+        output, errors = process.communicate(timeout=PATIENCE)
     assert (process.returncode, output, errors.strip()) == (128 + number, b"", b"")
 
 
@@ -176,7 +177,7 @@ def test_a_reader_that_goes_away(looping: str, hello: str) -> None:
     process = subprocess.Popen([*COMMAND, hello], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
     assert process.stdout
     process.stdout.close()
-    assert process.wait(30) == 141
+    assert process.wait(PATIENCE) == 141
 
 
 def test_an_output_that_is_full(looping: str) -> None:

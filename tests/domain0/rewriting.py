@@ -10,8 +10,8 @@ import pytest
 from paravirt import Domain
 
 from ..oracle import kernels
+from ..patience import PATIENCE
 
-PATIENCE = 120.0
 MOVES = 12
 
 

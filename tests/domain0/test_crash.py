@@ -17,8 +17,7 @@ from paravirt.domain0.crash import crash_report
 from paravirt.hypervisor.hypercalls.direct import hypercall
 
 from ..oracle import kernels
-
-PATIENCE = 60
+from ..patience import PATIENCE
 
 
 @pytest.fixture(scope="session")

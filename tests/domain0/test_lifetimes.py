@@ -16,10 +16,9 @@ from paravirt.hypervisor.hypercalls.registry import HypercallError
 
 from ..hypervisor.audited import check
 from ..leftovers import Leftovers
-from ..patience import settled
+from ..patience import PATIENCE, settled
 
 HELLO = Path(paravirt.__file__).parent / "data" / "hello"
-PATIENCE = 60
 DOMAINS = 200
 VCPUS = 4
 HELLO_CODE = 0xFFFFFFFF80000000

@@ -15,9 +15,9 @@ from paravirt.domain0.domainlimits import DomainLimits
 
 from ..hypervisor.audited import audited
 from ..oracle import kernels
+from ..patience import PATIENCE
 
 HELLO = kernels.GUESTS.parent / "src/paravirt/data/hello"
-PATIENCE = 60.0
 
 
 @pytest.fixture

@@ -14,11 +14,10 @@ from paravirt.initramfs import MARKER, build
 
 from ..cli.conftest import Obtain, guest
 from ..hypervisor.audited import audited
+from ..patience import PATIENCE
 
 __all__ = ["guest"]
 
-# Wall time is no measure here: these bounds only end a test that hangs.
-PATIENCE = 120.0
 
 THREADS = r"""
 #include <pthread.h>

@@ -9,6 +9,7 @@ import pytest
 from paravirt import Machine
 
 from ..cli.conftest import Obtain, guest
+from ..domain0.test_autoballoon import created
 from ..hypervisor.audited import audited
 from ..oracle import kernels
 from .conftest import Shell
@@ -29,7 +30,7 @@ def test_an_idle_linux_gives_what_a_second_one_needs(machine: Machine, guest: Ob
     first = machine.create(guest("debian-cloud"), guest("initramfs"), "console=hvc0 quiet", memory=288)
     shell = Shell(first)
     total = int(shell("awk '/^MemTotal/ {print $2}' /proc/meminfo").split()[-2])
-    second = machine.create(kernels.GUESTS.parent / "src/paravirt/data/hello", memory=160, paused=True)
+    second = created(machine, kernels.GUESTS.parent / "src/paravirt/data/hello", 160, paused=True)
     has = first.control(lambda view: view.tot_pages)
     assert 144 * MIB <= has < 288 * MIB
     assert int(shell("awk '/^MemTotal/ {print $2}' /proc/meminfo").split()[-2]) <= total - (288 * MIB - has) * 4

@@ -13,7 +13,8 @@ from paravirt import Machine
 from paravirt.domain0.xlcfg.channels import channel_spec
 
 from ..cli.conftest import Obtain, guest
-from .conftest import PATIENCE, Shell
+from ..patience import PATIENCE
+from .conftest import Shell
 
 __all__ = ["guest"]
 pytestmark = pytest.mark.network

@@ -26,8 +26,8 @@ from ..cli.conftest import Obtain, guest
 from ..hypervisor.audited import check
 from ..leftovers import Leftovers
 from ..oracle import kernels
-from ..patience import settled
-from .conftest import PATIENCE, Shell
+from ..patience import PATIENCE, settled
+from .conftest import Shell
 
 __all__ = ["guest"]
 pytestmark = pytest.mark.network

@@ -15,7 +15,7 @@ import pytest
 from paravirt.domain0.block.opening import new_overlay, open_image
 
 from ..cli.conftest import guest
-from .conftest import PATIENCE
+from ..patience import PATIENCE
 from .test_disk import disk_ramdisk, fsck, mke2fs, sparse
 
 __all__ = ["disk_ramdisk", "guest", "mke2fs"]

@@ -16,7 +16,8 @@ import pytest
 from paravirt import Machine, ShutdownReason, UserError
 
 from ..hypervisor.audited import check
-from .conftest import PATIENCE, Shell
+from ..patience import PATIENCE
+from .conftest import Shell
 
 pytestmark = pytest.mark.network
 

@@ -28,8 +28,8 @@ from paravirt.initramfs import build
 
 from ..hypervisor.audited import check
 from ..leftovers import Leftovers
-from ..patience import settled
-from .conftest import PATIENCE, Shell
+from ..patience import PATIENCE, settled
+from .conftest import Shell
 
 pytestmark = pytest.mark.network
 
@@ -44,6 +44,7 @@ nameserver $dns" >/etc/resolv.conf
 """
 UP = "ip link set lo up; ip link set eth0 up; udhcpc -q -n -i eth0 -s /etc/bound"
 
+LISTENS = "while ! netstat -ltn | grep -q ':{} '; do sleep 0.1; done"
 GONE = "while pidof nc >/dev/null; do sleep 0.1; done"
 
 
@@ -96,7 +97,7 @@ def exchange(guests: dict[str, Shell], address: str, blocks: int = 16) -> None:
     guests["ada"](f"dd if=/dev/urandom of=/tmp/data bs=64k count={blocks} 2>/dev/null")
     wanted = only_line(r"[0-9a-f]{32}  -", guests["ada"]("md5sum </tmp/data"))
     # nc ends when either side has no more to say: the receiver's input stays open.
-    guests["bob"]("(sleep 1000 | nc -l -p 5000 >/tmp/data &); sleep 0.2")
+    guests["bob"](f"(sleep 1000 | nc -l -p 5000 >/tmp/data &); {LISTENS.format(5000)}")
     guests["ada"](f"nc {address} 5000 </tmp/data")
     guests["bob"](GONE)
     assert only_line(r"[0-9a-f]{32}  -", guests["bob"]("md5sum </tmp/data")) == wanted
@@ -171,7 +172,7 @@ def test_a_guest_reaches_the_host_and_the_host_a_guest(machine: Machine, guests:
         assert len(b"".join(received)) == 2 * MIB
         assert only_line("same", guests["ada"]("cmp /tmp/sent /tmp/back && echo same"))
     _, port = machine.call(lambda: machine.network.forward(parse_forward("0:10.0.2.3:6000")))
-    guests["bob"]("(echo hello | nc -l -p 6000 >/tmp/got &); sleep 0.2")
+    guests["bob"](f"(echo hello | nc -l -p 6000 >/tmp/got &); {LISTENS.format(6000)}")
     with socket.create_connection(("127.0.0.1", port), PATIENCE) as connection:
         assert connection.recv(6, socket.MSG_WAITALL) == b"hello\n"
         connection.sendall(b"y" * MIB)

@@ -11,12 +11,12 @@ from paravirt import Machine
 
 from ..hypervisor.audited import audited
 from ..oracle import kernels
+from ..patience import PATIENCE
 
 WORK_LIMIT = 65536  # after so many looks at page-table entries a hypercall is preempted (promotion.py)
 ONE_MORE = 49152  # the longest that a batch may begin just before: 256 frames of a reservation
 KINDS = ("updates", "calls", "copies", "memory", "exchange", "events", "pins")
 DELAY_NS = 1_500_000
-PATIENCE = 120.0
 
 
 @pytest.fixture(scope="module")

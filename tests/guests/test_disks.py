@@ -14,8 +14,8 @@ from paravirt.domain0.xlcfg.disks import disk_spec
 
 from ..hypervisor.audited import audited, check
 from ..oracle import kernels
+from ..patience import PATIENCE
 
-PATIENCE = 60.0
 DISK_SIZE = 2 << 20
 
 

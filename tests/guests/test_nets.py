@@ -13,8 +13,8 @@ from paravirt.domain0.xlcfg.vifs import vif_spec
 
 from ..hypervisor.audited import audited, check
 from ..oracle import kernels
+from ..patience import PATIENCE
 
-PATIENCE = 60.0
 STAYS, ENDS = {XenbusStateConnected}, {XenbusStateClosing}
 ENDINGS = {
     "good": STAYS, "noise": STAYS, "lengths": STAYS, "grants": STAYS, "revoke": STAYS, "greedy": STAYS, "starve": STAYS,

@@ -22,13 +22,13 @@ from paravirt.machine.kvm.engine import MAX_LEAVES
 from ..guests.test_guests import built
 from ..hypervisor.audited import audited
 from ..oracle import kernels
+from ..patience import PATIENCE
 
 __all__ = ["built"]
 
 KVM_SET_USER_MEMORY_REGION = 0x4020AE46
 TRAMPOLINE = 1
 """The memory slot of the engine's own pages."""
-PATIENCE = 60.0
 
 
 @pytest.fixture

@@ -17,10 +17,9 @@ from typing import Any
 import pytest
 
 from ..oracle import kernels
+from ..patience import PATIENCE
 
 HELLO = Path(kernels.GUESTS).parent / "src/paravirt/data/hello"
-PATIENCE = 120.0
-"""Wall time is no measure here: this only ends what hangs."""
 
 
 class User:

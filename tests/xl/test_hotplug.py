@@ -10,7 +10,8 @@ import pytest
 from ..cli.conftest import Obtain, guest
 from ..cli.terminal import Terminal
 from ..e2e.conftest import HUSH, ramdisk
-from .conftest import PATIENCE, User
+from ..patience import PATIENCE
+from .conftest import User
 
 __all__ = ["guest", "ramdisk"]
 pytestmark = pytest.mark.network

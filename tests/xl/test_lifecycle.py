@@ -10,7 +10,8 @@ import pytest
 
 from paravirt.xs.client import XenStore
 
-from .conftest import HELLO, PATIENCE, User
+from ..patience import PATIENCE
+from .conftest import HELLO, User
 
 HEADER = "Name                                        ID   Mem VCPUs\tState\tTime(s)"
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import PATIENCE, User
+from ..patience import PATIENCE
+from .conftest import User
 
 
 class Runner:

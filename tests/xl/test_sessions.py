@@ -22,8 +22,9 @@ from paravirt.xl.table import NEVER, NOT_YET
 from paravirt.xs import commands as xs
 
 from ..oracle import kernels
+from ..patience import PATIENCE
 from . import sessions
-from .conftest import PATIENCE, User
+from .conftest import User
 
 _FAILURE = "a command that cannot do its work ends with status 1 here"
 _NO_SCHEDULER = "a verb of a scheduler that the machine does not have is refused"

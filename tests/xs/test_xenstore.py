@@ -21,7 +21,8 @@ from paravirt import Machine, UserError
 from paravirt.abi.io import xs_wire
 from paravirt.xs.client import StoreRefusal, XenStore
 
-PATIENCE = 60.0
+from ..patience import PATIENCE
+
 RECORDED: dict[str, Any] = json.loads((Path(__file__).parent / "xenstore-utils.json").read_text(encoding="utf-8"))
 """What the commands of Debian's xenstore-utils 4.17 printed, one after the other, for a store with this tree."""
 

@@ -20,9 +20,9 @@ from paravirt.domain0.xlcfg.channels import channel_spec, channel_to_libxl, pars
 
 from ...hypervisor.audited import audited
 from ...leftovers import Leftovers
+from ...patience import PATIENCE
 from ..devices.frontends import FrontendGuest
 
-PATIENCE = 60.0
 INITIALISED, CONNECTED, CLOSED = 3, 4, 6
 
 

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from paravirt.domain0.console import Console, ConsoleClosed, ConsoleTimeout
 from paravirt.domain0.ring import CONSOLE_IN, CONSOLE_OUT
 
+from ...patience import PATIENCE
 from .._pages import GuestEnd, Page
-
-PATIENCE = 30.0
 
 
 class Guest:

@@ -7,5 +7,5 @@ import os
 from hypothesis import settings
 
 if "PARAVIRT_EXAMPLES" in os.environ:
-    settings.register_profile("long", max_examples=int(os.environ["PARAVIRT_EXAMPLES"]), deadline=None)
+    settings.register_profile("long", settings.default, max_examples=int(os.environ["PARAVIRT_EXAMPLES"]))
     settings.load_profile("long")

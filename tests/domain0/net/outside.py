@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 from paravirt.domain0.net.packet import Packet, ethernet
 
+from ...patience import PATIENCE
+
 GUEST, ROUTER = bytes([10, 0, 2, 2]), bytes([10, 0, 2, 1])
-LIMIT = 30.0
 
 
 class Loop:
@@ -36,7 +37,7 @@ class Loop:
 
     def until(self, condition: Callable[[], object]) -> None:
         """Go on until something is so."""
-        deadline = time.monotonic() + LIMIT
+        deadline = time.monotonic() + PATIENCE
         while not condition():
             assert time.monotonic() < deadline
             poll = select.poll()

@@ -29,7 +29,8 @@ from paravirt.domain0.net.tcp import MASK, RECEIVE_LIMIT, Connection, Segment, S
 from paravirt.domain0.net.usernat import Forward, UserNat
 from paravirt.errors import UserError
 
-from .outside import GUEST, LIMIT, ROUTER, Guest, Loop, to_nat
+from ...patience import PATIENCE
+from .outside import GUEST, ROUTER, Guest, Loop, to_nat
 
 
 class Pipe:
@@ -189,7 +190,7 @@ def test_a_connection_to_the_host(parts: tuple[Loop, Guest, UserNat]) -> None:
         start = int.from_bytes(guest.packets[0].data[38:42], "big") + 1 & MASK
         nat.send(to_nat(tcp_packet(GUEST, ROUTER, 5, port, 101, start, TCP_ACK, 65535, payload=b"stressed")))
         loop.until(lambda: any(packet.data.endswith(b"desserts") for packet in guest.packets))
-        thread.join(LIMIT)
+        thread.join(PATIENCE)
         loop.until(lambda: flags(guest)[-1] & TCP_FIN)
         nat.send(to_nat(tcp_packet(GUEST, ROUTER, 5, port, 109, start + 9 & MASK, TCP_ACK | TCP_FIN, 65535)))
         loop.until(lambda: not nat.streams)

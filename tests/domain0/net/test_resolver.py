@@ -20,7 +20,8 @@ from paravirt.domain0.net.stream import segment_of
 from paravirt.domain0.net.tcp import Connection, State
 from paravirt.domain0.net.usernat import UserNat
 
-from .outside import GUEST, LIMIT, ROUTER, Guest, Loop, to_nat
+from ...patience import PATIENCE
+from .outside import GUEST, ROUTER, Guest, Loop, to_nat
 
 
 def question(number: int, name: str = "example.org") -> bytes:
@@ -77,7 +78,7 @@ def server() -> Iterator[tuple[str, int]]:
             datagrams.sendto(b"", address)
             socket.create_connection(address).close()
             for thread in threads:
-                thread.join(LIMIT)
+                thread.join(PATIENCE)
 
 
 @pytest.mark.parametrize(("by_stream", "rest"), [(False, b"cut"), (True, bytes(5000))])
@@ -146,7 +147,7 @@ def test_every_question_of_a_stream_is_answered(queries: list[bytes], cuts: list
             data = data[cut:]
         near.shutdown(socket.SHUT_WR)
         near.setblocking(False)
-        deadline = time.monotonic() + LIMIT
+        deadline = time.monotonic() + PATIENCE
         while not gone:
             assert time.monotonic() < deadline
             handled = iter([False, True])

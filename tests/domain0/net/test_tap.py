@@ -20,8 +20,9 @@ from paravirt.domain0.net.packet import BROADCAST, ETH_ARP, ETH_IP, TCP_ACK, Pac
 from paravirt.domain0.net.replies import tcp_packet
 
 from ...hypervisor.audited import audited
+from ...patience import PATIENCE
 from .fronts import IPS, MACS, Front, datagram
-from .outside import LIMIT, ROUTER
+from .outside import ROUTER
 
 NAME = "pvtest0"
 HOST_MAC, HOST = bytes.fromhex("020000000001"), bytes([10, 0, 2, 200])
@@ -63,7 +64,7 @@ class HostEnd:
         """So many packets of the guests'; the kernel's own are passed over."""
         found: list[bytes] = []
         while len(found) < count:
-            assert select.select([self.socket], [], [], LIMIT)[0]
+            assert select.select([self.socket], [], [], PATIENCE)[0]
             data, address = self.socket.recvfrom(65536)
             if address[2] != socket.PACKET_OUTGOING:
                 found.append(data)
