@@ -11,6 +11,7 @@ All functions are called under the machine lock.
 import cython
 from cython.cimports.libc.string import memcpy
 from cython.cimports.paravirt.abi.constants import EFAULT
+from cython.cimports.paravirt.hypervisor.atomics import ORDERED, fetch_or64, load64
 from cython.cimports.paravirt.hypervisor.records import HostPtr, VcpuPtr, i64, u64
 from cython.cimports.paravirt.machine.cpu import BytePtr, U64Ptr
 
@@ -45,14 +46,22 @@ def in_guest_range(va: u64, size: u64) -> cython.bint:
     return va >= cython.cast(u64, 0xFFFF880000000000)
 
 
+def table_of(v: VcpuPtr) -> u64:
+    """The frame of the L4 table that the vcpu runs on."""
+    return v.user_table if v.cpu.user else v.kernel_table
+
+
 def find_l1e(v: VcpuPtr, va: u64, l1_mfn: U64Ptr, flags: U64Ptr) -> U64Ptr:
     """The L1 entry that maps ``va``, or NULL when a table above it is missing.
 
     ``l1_mfn`` gets the frame of the L1 table, ``flags`` the RW bit (bit 1) if all upper levels grant it.
     """
-    host: HostPtr = v.domain.host
+    return find_in_table(v.domain.host, table_of(v), va, l1_mfn, flags)
+
+
+def find_in_table(host: HostPtr, table: u64, va: u64, l1_mfn: U64Ptr, flags: U64Ptr) -> U64Ptr:
+    """The same by the L4 table in a given frame."""
     entry: u64
-    table: u64 = v.user_table if v.cpu.user else v.kernel_table
     granted: u64 = 2
     shift: cython.int = 39
     while shift > 12:
@@ -72,27 +81,33 @@ def find_l1e(v: VcpuPtr, va: u64, l1_mfn: U64Ptr, flags: U64Ptr) -> U64Ptr:
 def translate(v: VcpuPtr, va: u64, write: cython.bint) -> BytePtr:
     """The host address behind guest address ``va``, or NULL if an access would fault.
 
-    Sets the accessed bit, and the dirty bit for a write, as a processor does.
+    Sets the accessed bit, and the dirty bit for a write, as a processor does: one that runs another vcpu of the domain
+    may do so at the same time, and neither undoes the other's.
     """
+    return translate_by(v.domain.host, table_of(v), va, write)
+
+
+def translate_by(host: HostPtr, table: u64, va: u64, write: cython.bint) -> BytePtr:
+    """The same by the L4 table in a given frame."""
     l1_mfn: u64
     flags: u64
     entry: u64
     mfn: u64
-    pte: U64Ptr = find_l1e(v, va, cython.address(l1_mfn), cython.address(flags))
+    pte: U64Ptr = find_in_table(host, table, va, cython.address(l1_mfn), cython.address(flags))
     if pte == cython.NULL:
         return cython.NULL
-    entry = pte[0]
+    entry = load64(pte, ORDERED)
     flags &= entry
     if not entry & 1 or (write and not flags & 2):
         return cython.NULL
     mfn = (entry >> 12) & cython.cast(u64, 0xFFFFFFFFFF)
-    if mfn >= v.domain.host.nr_frames:
+    if mfn >= host.nr_frames:
         return cython.NULL
     if write and not entry & 0x40:
-        pte[0] = entry | 0x60
+        fetch_or64(pte, 0x60, ORDERED)
     elif not entry & 0x20:
-        pte[0] = entry | 0x20
-    return v.domain.host.memory + ((mfn << 12) | (va & 0xFFF))
+        fetch_or64(pte, 0x20, ORDERED)
+    return host.memory + ((mfn << 12) | (va & 0xFFF))
 
 
 def copy_from_guest(v: VcpuPtr, dst: cython.p_void, va: u64, size: u64) -> i64:
@@ -118,6 +133,16 @@ def copy_from_guest(v: VcpuPtr, dst: cython.p_void, va: u64, size: u64) -> i64:
 
 def copy_to_guest(v: VcpuPtr, va: u64, src: cython.p_const_void, size: u64) -> i64:
     """Copy ``size`` bytes at ``src`` to guest address ``va``: 0, or -EFAULT (and then part may be written)."""
+    return copy_by_table(v.domain.host, table_of(v), va, src, size)
+
+
+def copy_to_kernel(v: VcpuPtr, va: u64, src: cython.p_const_void, size: u64) -> i64:
+    """The same to an address of the guest's kernel, be the vcpu in user mode or not; it may be running elsewhere."""
+    return copy_by_table(v.domain.host, v.kernel_table, va, src, size)
+
+
+def copy_by_table(host: HostPtr, table: u64, va: u64, src: cython.p_const_void, size: u64) -> i64:
+    """The same by the L4 table in a given frame."""
     chunk: u64
     target: BytePtr
     source: BytePtr = cython.cast(BytePtr, src)
@@ -127,7 +152,7 @@ def copy_to_guest(v: VcpuPtr, va: u64, src: cython.p_const_void, size: u64) -> i
         chunk = 4096 - (va & 0xFFF)
         if chunk > size:
             chunk = size
-        target = translate(v, va, True)
+        target = translate_by(host, table, va, True)
         if target == cython.NULL:
             return -EFAULT
         memcpy(target, source, chunk)

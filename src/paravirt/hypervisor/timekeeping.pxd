@@ -32,7 +32,6 @@ ctypedef RunstateRecord* RunstateRecordPtr
 cdef u64 host_ns() noexcept nogil
 cdef void sample(u64* ns, u64* tsc) noexcept nogil
 cdef void set_scale(Host* host, u64 ns, u64 ticks) noexcept nogil
-cdef bint copy_to_kernel(Vcpu* v, u64 va, const void* src, u64 size) noexcept nogil
 cdef void write_record(Vcpu* v, TimeRecord* record) noexcept nogil
 
 cdef u64 now(Host* host) noexcept nogil

@@ -20,7 +20,7 @@ from cython.cimports.paravirt.abi.constants import (
     VMASST_TYPE_runstate_update_flag,
 )
 from cython.cimports.paravirt.hypervisor.events import send_virq
-from cython.cimports.paravirt.hypervisor.guestmem import copy_to_guest
+from cython.cimports.paravirt.hypervisor.guestmem import copy_to_kernel
 from cython.cimports.paravirt.hypervisor.records import (
     RUNSTATE_RUNNING,
     VPF_POLL,
@@ -181,16 +181,6 @@ def calibrate(host: HostPtr) -> cython.void:
 # --- records in guest memory --------------------------------------------------------------------------------
 
 
-def copy_to_kernel(v: VcpuPtr, va: u64, src: cython.p_const_void, size: u64) -> cython.bint:
-    """Copy to an address of the guest's kernel, be the vcpu in user mode or not; false if it faults."""
-    user: u8 = v.cpu.user
-    failed: i64
-    v.cpu.user = 0
-    failed = copy_to_guest(v, va, src, size)
-    v.cpu.user = user
-    return failed == 0
-
-
 def time_record_stale(v: VcpuPtr, at: u64) -> cython.bint:
     """Whether the vcpu's time record is from an earlier epoch than system time ``at``."""
     return (v.time_version >> 32) != ((at >> EPOCH_SHIFT) + 1)
@@ -216,7 +206,7 @@ def write_record(v: VcpuPtr, record: TimeRecordPtr) -> cython.void:
     v.time_version = cython.cast(u32, begin + 1) | (((record.system_time >> EPOCH_SHIFT) + 1) << 32)
     if v.time_area:
         record.version = begin
-        if copy_to_kernel(v, v.time_area, record, cython.sizeof(TimeRecord)):
+        if copy_to_kernel(v, v.time_area, record, cython.sizeof(TimeRecord)) == 0:
             record.version = begin + 1
             copy_to_kernel(v, v.time_area, cython.address(record.version), 4)
 
@@ -329,7 +319,7 @@ def update_runstate_area(v: VcpuPtr) -> cython.void:
     flagged = (v.domain.arch_vm_assist >> VMASST_TYPE_runstate_update_flag) & 1
     if flagged:
         record.state_entry_time |= cython.cast(u64, XEN_RUNSTATE_UPDATE)
-        if not copy_to_kernel(v, v.runstate_area + 8, cython.address(record.state_entry_time), 8):
+        if copy_to_kernel(v, v.runstate_area + 8, cython.address(record.state_entry_time), 8) != 0:
             return
         atomic_fence(RELEASE)
     copy_to_kernel(v, v.runstate_area, cython.address(record), cython.sizeof(RunstateRecord))

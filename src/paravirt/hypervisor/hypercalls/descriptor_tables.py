@@ -20,7 +20,7 @@ from cython.cimports.paravirt.hypervisor.frames import (
     put_page_and_type,
     put_page_type,
 )
-from cython.cimports.paravirt.hypervisor.guestmem import copy_from_guest, find_l1e, frame_ptr, in_guest_range
+from cython.cimports.paravirt.hypervisor.guestmem import copy_from_guest, find_in_table, frame_ptr, in_guest_range
 from cython.cimports.paravirt.hypervisor.records import (
     FRAME_SEGDESC,
     FRAME_WRITABLE,
@@ -53,14 +53,11 @@ def map_ldt_page(v: VcpuPtr, page: u32) -> cython.bint:
     flags: u64
     mfn: u64
     pte: U64Ptr
-    user: u8 = v.cpu.user
     va: u64 = v.ldt_base + (cython.cast(u64, page) << 12)
     if not in_guest_range(va, 1):
         return False
     # The table is where the kernel mapped it.
-    v.cpu.user = 0
-    pte = find_l1e(v, va, cython.address(l1_mfn), cython.address(flags))
-    v.cpu.user = user
+    pte = find_in_table(v.domain.host, v.kernel_table, va, cython.address(l1_mfn), cython.address(flags))
     if pte == cython.NULL or not pte[0] & 1:
         return False
     mfn = (pte[0] >> 12) & cython.cast(u64, 0xFFFFFFFFFF)
