@@ -15,9 +15,8 @@ from paravirt.machine.choice import choose, kvm_host
 
 from ..hypervisor.audited import audited
 from ..oracle import kernels, transcript
+from ..patience import PATIENCE
 from . import known
-
-_TIMEOUT = 60.0  # seconds of wall time; a kernel answers in far less than one
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +46,7 @@ def _run(machine: Machine, run: kernels.Run, kernel: Path) -> transcript.Transcr
         vcpus=run.setting.vcpus,
         name=run.name,
     )
-    reason = domain.wait(timeout=_TIMEOUT)
+    reason = domain.wait(timeout=PATIENCE)
     text = bytes(domain.console.output).decode("utf-8", "replace")
     ended = reason.name.lower() if reason is not None else "timeout"
     return transcript.Transcript(transcript.normalised(text), ended)
@@ -120,7 +119,7 @@ def test_kernel_answers_as_on_real_xen_on_kvm(run: kernels.Run, kvm_machine: Mac
 
 def test_hello_says_who_it_is(machine: Machine, built: Path) -> None:
     domain = machine.create(kernel=_kernel("hello", built), cmdline="some words", memory=32, name="hello")
-    domain.wait(timeout=_TIMEOUT)
+    domain.wait(timeout=PATIENCE)
     text = bytes(domain.console.output).decode()
     assert "Hello from a paravirtual guest!" in text
     assert '"some words"' in text
@@ -131,10 +130,10 @@ def test_hello_says_who_it_is(machine: Machine, built: Path) -> None:
 def test_a_domain_ends_beside_one_that_spins(machine: Machine, built: Path) -> None:
     """A domain's end empties translation caches: it waits for an engine in guest code, and not for ever."""
     spinning = machine.create(kernel=_kernel("hostile", built), cmdline="spin", memory=16, name="spinning")
-    spinning.console.expect("going to end by: spin", _TIMEOUT)
+    spinning.console.expect("going to end by: spin", PATIENCE)
     for n in range(3):
         other = machine.create(kernel=_kernel("hello", built), memory=16, name=f"other{n}")
-        other.console.expect("ello", _TIMEOUT)
+        other.console.expect("ello", PATIENCE)
         other.destroy()
     spinning.destroy()
     assert spinning.ended

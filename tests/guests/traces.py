@@ -24,6 +24,7 @@ from paravirt import Machine
 from paravirt.abi import xen
 
 from ..oracle import kernels
+from ..patience import PATIENCE
 
 EXCEPTION, SOFTWARE_INTERRUPT, SYSCALL, SYSENTER, CPUID, RDTSC, KICKED, PAUSE, BUDGET = range(9)
 WAITING = (CPUID, RDTSC, KICKED, PAUSE, BUDGET)
@@ -31,7 +32,6 @@ USER_BIT, PRESENT_BIT = 4, 1
 MACHINE_TO_PHYS = range(0xFFFF_8000_0000_0000, 0xFFFF_8080_0000_0000)
 TIMED = ("timers",)
 MEMORY_MIB = 256
-PATIENCE_S = 60.0
 WINDOW, SAME = 48, 3
 """Behind a difference, so many exits in a row that are the same, among so many, are where both go on together."""
 
@@ -86,7 +86,7 @@ def take(run: kernels.Run, kernel: Path, engine: str) -> Trace:
         if run.setting.beside:
             machine.create(kernel=kernel, cmdline=run.setting.beside, memory=size, name="beside")
         domain = machine.create(kernel=kernel, cmdline=command, memory=size, vcpus=run.setting.vcpus, name="traced")
-        domain.wait(PATIENCE_S)
+        domain.wait(PATIENCE)
         with machine.host.lock:
             records = machine.host.take_trace()
     return [

@@ -20,6 +20,7 @@ from paravirt.hypervisor.audit_records import domain_record, frame_table, machin
 from paravirt.hypervisor.audit_report import AuditReport, describe_entry
 from paravirt.hypervisor.hypercalls.grant_frames import grants_of
 
+from ..patience import PATIENCE
 from . import native
 from .audited import audited
 
@@ -337,6 +338,6 @@ def test_a_machine_that_is_audited_around_the_end_of_its_domains() -> None:
         with machine.host.lock:
             assert machine.host.get_page(stray, domain.domid)
         domain.unpause()
-        domain.wait(60)
+        domain.wait(PATIENCE)
         with machine.host.lock:
             machine.host.put_page(stray)

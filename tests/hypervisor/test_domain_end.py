@@ -13,6 +13,7 @@ from paravirt.machine.memory import Memory
 from paravirt.machine.unicorn.engine import UnicornEngine
 
 from ..oracle import kernels
+from ..patience import PATIENCE
 
 WORK_LIMIT = 65536  # promotion.py: what one part of the end may do, in looks at page-table entries
 WORK_OF_CLOSE = 64  # events.py
@@ -49,7 +50,7 @@ def test_a_large_domain_ends_in_parts_and_leaves_nothing(tmp_path: Path) -> None
         assert machine.host.free_frames == before
         assert domain.domid not in machine.host.domains
         again = machine.create(kernel=kernel, memory=128)
-        again.console.expect("ello", 60)
+        again.console.expect("ello", PATIENCE)
 
 
 def test_very_many_ports_are_closed_in_parts() -> None:

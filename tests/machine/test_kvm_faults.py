@@ -17,13 +17,13 @@ from paravirt.errors import UserError
 from paravirt.machine.choice import choose
 
 from ..guests.test_guests import _kernel, built
+from ..patience import PATIENCE
 
 __all__ = ["built"]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 KVM_CAP_SYNC_REGS, KVM_CAP_IMMEDIATE_EXIT = 74, 136
 KVM_EXIT_SHUTDOWN, KVM_EXIT_FAIL_ENTRY, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_HYPERV = 8, 9, 17, 27
-TIMEOUT_S = 120.0
 
 BEGINNING = """
 import ctypes, sys
@@ -34,7 +34,7 @@ def fault(what, value=0):
 kernel = sys.argv[1]
 def spinning(machine):
     domain = machine.create(kernel=kernel, cmdline="loop", memory=8)
-    domain.console.expect("going to end by: loop", 60)
+    domain.console.expect("going to end by: loop", 120)
     return domain
 """
 OPEN = """
@@ -51,7 +51,7 @@ with Machine(memory=64, engine="kvm", pcpus=1) as machine:
     domain = machine.create(kernel=kernel, cmdline="loop", memory=8, paused=True)
     fault("run", {reason})
     domain.unpause()
-    print(domain.wait(60).name)
+    print(domain.wait(120).name)
     fault("")
     print(domain.crash_report.splitlines()[0])
     print(not spinning(machine).ended)
@@ -94,7 +94,7 @@ def said(shim: Path, built: Path, script: str, **environment: str) -> list[str]:
     done = subprocess.run(
         [sys.executable, "-c", BEGINNING + script, str(_kernel("hostile", built))],
         env={**os.environ, "LD_PRELOAD": str(shim), **environment},
-        capture_output=True, text=True, timeout=TIMEOUT_S, cwd=ROOT, check=False,
+        capture_output=True, text=True, timeout=PATIENCE, cwd=ROOT, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
