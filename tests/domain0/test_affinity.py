@@ -2,10 +2,39 @@
 
 from __future__ import annotations
 
+import threading
+from unittest.mock import Mock
+
 import pytest
 
 from paravirt.domain0.daemon.affinity import Affinity
+from paravirt.domain0.daemon.domains import ManagedDomain
 from paravirt.errors import UserError
+
+
+class Pinned(Affinity):
+    """One that is asked for another change while it makes the first."""
+
+    def __init__(self, vcpus: int, pcpus: int) -> None:
+        super().__init__((), (), vcpus, pcpus, parallel=True)
+        self.meanwhile: list[threading.Thread] = []
+
+    def _existing(self, text: str) -> frozenset[int]:
+        if self.meanwhile:
+            other = self.meanwhile.pop()
+            other.start()
+            other.join(0.1)  # it ends only if nothing holds it up
+        return super()._existing(text)
+
+
+def test_pins_that_come_at_the_same_time_are_both_kept() -> None:
+    affinity = Pinned(2, 2)
+    managed = ManagedDomain(Mock(), Mock(), Mock(), True, affinity)
+    other = threading.Thread(target=managed.pin, args=([1], "1", ""))
+    affinity.meanwhile.append(other)
+    managed.pin([0], "0", "")
+    other.join()
+    assert affinity.hard == [{0}, {1}]
 
 
 def test_without_a_text_a_vcpu_may_run_everywhere() -> None:

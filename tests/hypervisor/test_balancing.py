@@ -252,6 +252,24 @@ def test_who_would_rather_be_elsewhere_goes_there(policy: str) -> None:
     cpus.close()
 
 
+@pytest.mark.parametrize("policy", ["credit", "null"])
+def test_who_would_rather_be_where_others_are_does_not_go_to_and_fro(policy: str) -> None:
+    cpus = Cpus(policy, 2, 2)
+    for domain in (0, 1):
+        cpus.pin(domain, 0b11, 0b01)
+    cpus.run(20 * PATIENCE)
+    settled = [int(unit.moved) for unit in cpus.bench.units]
+    cpus.run(SECOND)
+    assert [int(unit.moved) for unit in cpus.bench.units] == settled
+    assert set(cpus.runs) == {0, 1}
+    (there,) = (who for who in (0, 1) if cpus.home(who) == 0)
+    scheduling.domain_shutdown(cpus.bench.guests[there].at, 0)
+    cpus.run(10 * PATIENCE)
+    if policy == "credit":
+        assert cpus.runs == [1 - there, None]
+    cpus.close()
+
+
 WHAT = st.tuples(st.sampled_from(["sleep", "wake", "pin"]), st.integers(0, 4), st.integers(1, 7), st.integers(0, 60))
 
 

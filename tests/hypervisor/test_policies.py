@@ -222,6 +222,21 @@ def test_a_cap_taken_away_acts_at_once() -> None:
     bench.close()
 
 
+def test_a_shorter_time_slice_acts_at_once() -> None:
+    bench = Bench("credit", 2)
+    bench.pool.tslice = SECOND
+    bench.run(50 * MS)
+    who = bench.pick()
+    assert bench.machine.cpus[0].slice_end > bench.now + 100 * MS
+    bench.pool.tslice = 10 * MS
+    pools.params_changed(native.address(bench.pool))
+    assert bench.machine.cpus[0].need_resched
+    assert bench.step(longest=SECOND) == (0 if who else 1, 10 * MS)
+    assert bench.pool.next_account <= bench.now
+    assert shares(bench.run(SECOND)) == pytest.approx([0.5, 0.5], abs=0.1)
+    bench.close()
+
+
 def test_who_wakes_with_credit_goes_first_but_not_within_the_rate_limit() -> None:
     bench = Bench("credit", 3)
     bench.block(2)

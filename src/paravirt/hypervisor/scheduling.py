@@ -380,10 +380,14 @@ def change_unit(p: PcpuPtr, u: UnitPtr, at: u64) -> cython.void:
 
 
 def send_away(p: PcpuPtr, at: u64) -> cython.void:
-    """The unit that ran here may not be here any more, or would rather be elsewhere."""
+    """The unit that ran here may not be here any more, or would rather be elsewhere.
+
+    It does not go where another one is for the sake of its preference, if who waits there is soon brought here again.
+    """
     u: UnitPtr = cpu_of(p).running
     target: PcpuPtr = u.pool.policy.pick_cpu(u)
-    if target != p:
+    taken: cython.bint = cpu_of(target).running != cython.NULL or cpu_of(target).assigned != cython.NULL
+    if target != p and not (taken and u.pool.policy.balances and allowed(u, p)):
         change_unit(p, cython.NULL, at)
         move_unit(u, target, at)
         force_reschedule(target)

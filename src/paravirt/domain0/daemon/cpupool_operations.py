@@ -73,7 +73,4 @@ def remove_cpu(request: Request) -> None:
 @operation("cpupool-migrate")
 def migrate(request: Request) -> None:
     """Move a domain into a pool, where it may run on all physical CPUs."""
-    managed, pool = request.domain(), wanted_pool(request)
-    if managed.domain.pool != pool.id:
-        request.machine.cpupools.migrate(managed.domain, pool)
-        managed.affinity.forget(frozenset(pool.cpus))
+    request.domain().migrate(wanted_pool(request))

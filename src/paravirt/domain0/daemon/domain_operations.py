@@ -318,5 +318,4 @@ def pin_vcpu(request: Request) -> None:
     if not -1 <= number < managed.config.maxvcpus:
         raise Refusal(NOT_FOUND, f"The domain {managed.name} has no vcpu {number}.")
     vcpus = range(managed.config.maxvcpus) if number < 0 else (number,)
-    managed.affinity.change(vcpus, request.string("hard", ""), request.string("soft", ""))
-    managed.affinity.pin(managed.domain)
+    managed.pin(vcpus, request.string("hard", ""), request.string("soft", ""))

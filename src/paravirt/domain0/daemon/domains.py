@@ -15,7 +15,7 @@ import threading
 import time
 import uuid as uuids
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from paravirt.domain0.console import Console
@@ -25,7 +25,7 @@ from paravirt.domain0.daemon.protocol import EXISTS, INVALID, NOT_FOUND, Refusal
 from paravirt.domain0.daemon.ptys import Pty, Ptys
 from paravirt.domain0.daemon.records import ConsoleLog, Journal, Log, Messages
 from paravirt.domain0.toolstack import Domain, Machine, ShutdownReason
-from paravirt.domain0.toolstack.cpupools import FIRST
+from paravirt.domain0.toolstack.cpupools import FIRST, Cpupool
 from paravirt.domain0.xlcfg.config import DomainConfig, check_name
 from paravirt.errors import ParavirtError, UserError
 
@@ -57,7 +57,7 @@ class ManagedDomain:
         started: when, in seconds since 1970.
         monitored: whether something is done at its end.
         update: the configuration that its next restart uses.
-        affinity: where its vcpus may run, and would rather.
+        affinity: where its vcpus may run, and would rather; changed by the methods here only, which tell the domain.
     """
 
     def __init__(self, domain: Domain, config: DomainConfig, pty: Pty, monitored: bool, affinity: Affinity) -> None:
@@ -70,11 +70,42 @@ class ManagedDomain:
         self.started = time.time()
         self.update: DomainConfig | None = None
         self.affinity = affinity
-        affinity.pin(domain)
+        self._pinning = threading.Lock()  # requests come in several threads, and a change is told as a whole
 
     @property
     def domid(self) -> int:
         return self.domain.domid
+
+    def pin(self, vcpus: Iterable[int], hard: str, soft: str) -> None:
+        """Say where some vcpus may run, and would rather; an empty text changes nothing.
+
+        Raises:
+            UserError: its pool has none of these physical CPUs, or none is where all vcpus may run; or it is gone.
+        """
+        with self._pinning:
+            self.affinity.change(vcpus, hard, soft)
+            self.affinity.pin(self.domain)
+
+    def follow_pool(self, cpus: frozenset[int]) -> None:
+        """Its pool has these physical CPUs now.
+
+        Raises:
+            UserError: the domain is gone.
+        """
+        with self._pinning:
+            self.affinity.follow(cpus)
+            self.affinity.pin(self.domain)
+
+    def migrate(self, pool: Cpupool) -> None:
+        """Move it into a pool, where it may run on all physical CPUs; in the one where it is nothing changes.
+
+        Raises:
+            UserError: the pool has no physical CPUs, or the domain is gone.
+        """
+        with self._pinning:
+            if self.domain.pool != pool.id:
+                self.domain.machine.cpupools.migrate(self.domain, pool)
+                self.affinity.forget(frozenset(pool.cpus))
 
 
 class Domains:
@@ -151,8 +182,9 @@ class Domains:
         cpus = {pool.id: frozenset(pool.cpus) for pool in self.machine.cpupools.all()}
         for managed in self.all():
             with contextlib.suppress(UserError):  # it went while we were looking
-                managed.affinity.follow(cpus[managed.domain.pool])
-                managed.affinity.pin(managed.domain)
+                pool = managed.domain.pool
+                if pool in cpus:  # else it has just come to a new one
+                    managed.follow_pool(cpus[pool])
 
     # --- events -----------------------------------------------------------------------------------------------
 
@@ -196,7 +228,7 @@ class Domains:
         with self._reserved(config.name):
             pty = Pty()
             try:
-                domain = self._build(config, pty)
+                domain = self._build(config, pty, affinity)
             except BaseException:
                 pty.close()
                 raise
@@ -225,7 +257,7 @@ class Domains:
         """Whether a domain of this name has shut down, and the monitor is about to do something about it."""
         return any(one.name == name and one.domain.ended and one.monitored for one in self._domains.values())
 
-    def _build(self, config: DomainConfig, pty: Pty) -> Domain:
+    def _build(self, config: DomainConfig, pty: Pty, affinity: Affinity) -> Domain:
         domain = self.machine.create(
             config.path(config.kernel),
             config.path(config.ramdisk) if config.ramdisk else None,
@@ -245,6 +277,7 @@ class Domains:
         )
         try:
             domain.sched_set(**config.scheduling)
+            affinity.pin(domain)
         except UserError:
             domain.destroy()
             raise

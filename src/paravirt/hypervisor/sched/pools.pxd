@@ -10,6 +10,7 @@ cdef bint is_empty(Cpupool* pool) noexcept nogil
 cdef void destroy_pool(Cpupool* pool) noexcept nogil
 cdef void assign_cpu(Cpupool* pool, Pcpu* p) noexcept nogil
 cdef void unassign_cpu(Pcpu* p) noexcept nogil
+cdef void params_changed(Cpupool* pool) noexcept nogil
 cdef bint leaves_pool(Pcpu* p) noexcept nogil
 cdef bint runs_somewhere(Domain* d) noexcept nogil
 cdef bint move_to_pool(Domain* d, Cpupool* pool) noexcept nogil

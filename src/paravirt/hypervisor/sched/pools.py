@@ -149,6 +149,19 @@ def unassign_cpu(p: PcpuPtr) -> cython.void:
         force_reschedule(p)
 
 
+def params_changed(pool: CpupoolPtr) -> cython.void:
+    """The parameters of the pool's policy itself have changed: they hold for what runs now, and for this period."""
+    host: HostPtr = pool.host
+    at: u64 = now(host)
+    i: u32
+    if pool.next_account > at + pool.tslice:
+        pool.next_account = at + pool.tslice
+    for i in range(host.nr_pcpus):
+        if cpu_of(host.pcpus[i]).pool == pool:
+            cpu_of(host.pcpus[i]).turn_end = 0
+            force_reschedule(host.pcpus[i])
+
+
 def leaves_pool(p: PcpuPtr) -> cython.bint:
     """Whether a physical CPU was taken out of its pool and runs nothing now: it is free from now on."""
     cpu: PcpuSchedPtr = cpu_of(p)

@@ -9,7 +9,7 @@ All functions are called under the machine lock.
 import cython
 from cython.cimports.paravirt.hypervisor.records import DomainPtr, u32, u64
 from cython.cimports.paravirt.hypervisor.sched.policy import CpupoolPtr, UnitPtr
-from cython.cimports.paravirt.hypervisor.sched.pools import find_pool, set_policy
+from cython.cimports.paravirt.hypervisor.sched.pools import find_pool, params_changed, set_policy
 from cython.cimports.paravirt.hypervisor.sched.units import own_unit, unit_of, vcpu_unit
 from cython.cimports.paravirt.hypervisor.scheduling import force_reschedule, set_unit_affinity
 from cython.cimports.paravirt.hypervisor.timekeeping import now
@@ -110,6 +110,7 @@ def set_sched_info(host: Host, values: dict, number: int = 0) -> None:
         pool.ratelimit = wanted["ratelimit_us"] * 1000
     elif name == "bvt":
         pool.ctx_allow = wanted["ctx_allow"]
+    params_changed(pool)
 
 
 def _check(name: str, limits: dict, values: dict) -> None:
