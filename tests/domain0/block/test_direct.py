@@ -170,6 +170,37 @@ def test_python_lets_go_of_the_ring_when_it_has_done_with_it(
     assert front.read(16, 512) == path.read_bytes()[16 * 512 : 17 * 512]
 
 
+@pytest.mark.parametrize("persistent", [False, True])
+def test_a_request_whose_event_neither_side_wanted_is_carried_out(
+    machine: Machine,
+    guest: FrontendGuest,
+    make_disk: MakeDisk,
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    persistent: bool,
+) -> None:
+    """On an emulated processor a frontend may not see yet that an event is wanted when its request is not seen yet."""
+    front = BlockFront(guest, make_disk(), persistent=persistent)
+    front.read(0, 4096)
+    settled(machine)
+    (queue,) = front.device._queues
+    look, empty = queue._second_look.soon, list[int]()
+
+    def found_empty(position: int) -> None:
+        if not empty:
+            front.queue.ring.put([rw(READ, 9, 8, [(front.refs[0], 0, 7)])])
+        empty.append(position)
+        look(position)
+
+    monkeypatch.setattr(queue._second_look, "soon", found_empty)
+    front.queue.ring.put([rw(READ, 8, 0, [(front.refs[0], 0, 7)])])
+    machine.call(queue._serve)
+    assert front.queue.answers(2, 5) == {8: (READ, OKAY), 9: (READ, OKAY)}
+    assert by_itself(front.device)[0] == 2 * persistent
+    settled(machine)
+    assert front.read(16, 512) == path.read_bytes()[16 * 512 : 17 * 512]
+
+
 def test_a_ring_that_grows_too_long_is_python_s_to_refuse(
     machine: Machine, guest: FrontendGuest, make_disk: MakeDisk
 ) -> None:

@@ -326,6 +326,11 @@ class DirectRing:
             pthread_mutex_unlock(cython.address(ring.lock))
         return bool(answer & SERVER_ANSWERS), bool(answer & SERVER_LEAVES)
 
+    @property
+    def position(self) -> int:
+        """How many requests were taken, as a 32-bit index; it may be different a moment later."""
+        return self.ring.req_cons
+
     def counts(self) -> tuple:
         """Requests and bytes read, requests and bytes written, here."""
         ring: RingPtr = self.ring

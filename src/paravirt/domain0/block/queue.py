@@ -21,6 +21,7 @@ from paravirt.domain0.block.requests import (
 )
 from paravirt.domain0.block.transfers import DiskJob, GrantCache, Transfer
 from paravirt.domain0.devices.backend import MappedRing
+from paravirt.domain0.devices.second_look import SecondLook
 from paravirt.domain0.grants import GrantError, MappedGrant
 from paravirt.domain0.ring import RingError
 
@@ -55,6 +56,7 @@ class Queue:
         self._device = device
         self._services = facilities.services
         self._serve = device.guarded(self._go_on)
+        self._second_look = SecondLook(facilities, self._serve)
         self._ring = MappedRing(facilities.grants, domid, refs, REQUEST_SIZE)
         try:
             self._channel = facilities.services.bind(domid, port, self._serve)
@@ -169,6 +171,8 @@ class Queue:
             if is_answered:
                 self._channel.notify()
             if not is_left:
+                if is_answered:  # else somebody has looked here before, and asked for the same
+                    self._second_look.soon(self._direct.position)
                 return
             self._take_back()
         try:
@@ -198,6 +202,7 @@ class Queue:
         if self._ring.ask_for_event():
             self._services.post(self._serve)
         elif self._closed is None:
+            self._second_look.soon(self._ring.position[0])
             self._device.measure()
             self._hand_over()
         elif not self._lingers:

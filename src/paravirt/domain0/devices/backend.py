@@ -34,6 +34,7 @@ class Facilities:
     Attributes:
         io: threads for what waits for the host's disks.
         deterministic: nothing may depend on the host's time: work is done at once, in Domain 0's step.
+        has_barriers: the engine's barriers are the host's.
     """
 
     store: Store
@@ -41,6 +42,7 @@ class Facilities:
     grants: Grants
     io: IoPool
     deterministic: bool
+    has_barriers: bool = False
 
 
 class MappedRing(BackRing):

@@ -16,6 +16,7 @@ from typing import Final
 
 from paravirt.domain0.devices.backend import Backend, Facilities, MappedRing
 from paravirt.domain0.devices.nodes import DeviceNodes, FrontendNodes
+from paravirt.domain0.devices.second_look import SecondLook
 from paravirt.domain0.grants import GrantError
 from paravirt.domain0.net import deliver, transmit
 from paravirt.domain0.net.credit import Credit
@@ -60,6 +61,7 @@ class Queue:
         self._held: transmit.Transmitted | None = None
         self._number = number
         self._pending: deque[Packet] = deque()
+        self._second_looks = [SecondLook(facilities, backend.look_again) for _ in self._rings]
 
     def _bind(self, nodes: FrontendNodes) -> None:
         backend = self._backend
@@ -96,7 +98,10 @@ class Queue:
         if wait is not None:
             self._backend.come_later(wait)
             return len(sent), False
-        return len(sent), len(sent) == limit or self.tx.ask_for_event()
+        has_more = len(sent) == limit or self.tx.ask_for_event()
+        if not has_more:
+            self._second_looks[0].soon(self.tx.position[0])
+        return len(sent), has_more
 
     def _answer(self, sent: list[transmit.Transmitted]) -> None:
         """Copy packets out of the guest, answer their requests, and hand them to the router."""
@@ -145,6 +150,7 @@ class Queue:
             wanted = used + deliver.slots(self._pending[0])
             if room < wanted:
                 if not self.rx.ask_for_event(wanted):
+                    self._second_looks[1].soon(self.rx.position[0] + wanted)
                     break
                 room = self.rx.waiting()
             used = wanted
@@ -291,6 +297,11 @@ class NetBackend(Backend):
         """The guest did one of the two."""
         self.has_packets()
         self.has_buffers()
+
+    def look_again(self) -> None:
+        """The guest may have done one of the two unnoticed, if it is still there."""
+        if self._queues:
+            self.has_both()
 
     def give(self) -> bool:
         """Hand some packets of each queue to the router."""

@@ -125,7 +125,9 @@ class Machine:
         self.store_rings = StoreRings(self.store, self._services, self.grants)
         self._io = IoPool(self._services, 0 if deterministic else IO_THREADS)
         self.network = Network(self._services, wanted_network, deterministic)
-        facilities = Facilities(self.store, self._services, self.grants, self._io, deterministic)
+        facilities = Facilities(
+            self.store, self._services, self.grants, self._io, deterministic, has_barriers=self.parallel_vcpus
+        )
         self.devices = Devices(facilities, (DiskKind(), VifKind(self.network), ChannelKind()))
         self.domains: dict[int, Domain] = {}
         self.cpupools = Cpupools(self)
