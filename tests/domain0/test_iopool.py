@@ -57,6 +57,25 @@ def test_turns(caplog: pytest.LogCaptureFixture) -> None:
     assert "ZeroDivisionError" in caplog.text
 
 
+def test_an_owner_that_fails_keeps_no_other_from_being_told(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Owner):
+        def completed(self, jobs: list[Any]) -> None:
+            raise ZeroDivisionError
+
+    with Machine(memory=16) as machine:
+        broken, owner = Broken(), Owner()
+        owner.expected = 1
+
+        def submit() -> None:
+            pool = IoPool(machine._services, 0)
+            pool.submit(1, Work(broken, "one"))
+            pool.submit(2, Work(owner, "another"))
+
+        machine.call(submit)  # both are told of in one turn
+        assert owner.all_done.wait(PATIENCE)
+    assert "ZeroDivisionError" in caplog.text
+
+
 def test_without_threads_a_job_is_done_at_once() -> None:
     with Machine(memory=16) as machine:
         owner = Owner()

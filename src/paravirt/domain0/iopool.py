@@ -106,4 +106,7 @@ class IoPool:
         for job in done:
             owners.setdefault(id(job.owner), (job.owner, []))[1].append(job)
         for owner, jobs in owners.values():
-            owner.completed(jobs)
+            try:
+                owner.completed(jobs)
+            except Exception:
+                logger.exception("who is told that jobs of Domain 0's are done failed")
