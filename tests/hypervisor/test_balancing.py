@@ -270,22 +270,57 @@ def test_who_would_rather_be_where_others_are_does_not_go_to_and_fro(policy: str
     cpus.close()
 
 
-WHAT = st.tuples(st.sampled_from(["sleep", "wake", "pin"]), st.integers(0, 4), st.integers(1, 7), st.integers(0, 60))
+WHAT = st.tuples(
+    st.sampled_from(["sleep", "wake", "pin", "prefer", "pause", "unpause"]),
+    st.integers(0, 4),
+    st.integers(1, 7),
+    st.integers(0, 60),
+)
+History = list[tuple[str, int, int, int]]
+
+
+def happen(cpus: Cpus, history: History) -> None:
+    """Have it all done to domains, with time in between; after each step what is kept of them is true."""
+    for what, domain, affinity, ms in history:
+        guest, unit = cpus.bench.guests[domain], cpus.bench.units[domain]
+        if what == "sleep":
+            cpus.sleep(domain)
+        elif what == "wake":
+            cpus.bench.wake(domain)
+        elif what == "pause":
+            scheduling.domain_pause(guest.at)
+        elif what == "unpause":
+            scheduling.domain_unpause(guest.at)
+        else:
+            cpus.pin(domain, affinity if what == "pin" else int(unit.affinity), affinity if what == "prefer" else 0)
+        cpus.run(ms * MS)
+        for number, who in enumerate(cpus.runs):
+            running = cpus.bench.sched.cpus[number].running
+            assert running == (None if who is None else native.address(cpus.bench.units[who]))
+        for one, other in zip(cpus.bench.guests, cpus.bench.units, strict=True):
+            assert bool(other.awake) == (one.rec.paused == 0 and one.vcpu[0].rec.pause_flags == 0)
+    for had, one in zip(cpus.got, cpus.bench.units, strict=True):
+        assert one.run_ns <= had, "nobody is charged for what another had, or nobody"
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(WHAT, max_size=25))
+def test_under_null_nobody_waits_while_a_physical_cpu_is_nobodys(history: History) -> None:
+    cpus = Cpus("null", 5, 3)
+    happen(cpus, history)
+    cpus.run(MS)
+    for domain, unit in enumerate(cpus.bench.units):
+        free = [n for n in range(3) if not cpus.bench.sched.cpus[n].assigned and cpus.affinity(domain) >> n & 1]
+        assert not unit.awake or domain in cpus.runs or not free
+    cpus.close()
 
 
 @pytest.mark.parametrize("policy", FAIR)
 @settings(deadline=None, max_examples=30)
 @given(st.lists(WHAT, max_size=25))
-def test_any_history_keeps_everybody_going(policy: str, history: list[tuple[str, int, int, int]]) -> None:
+def test_any_history_keeps_everybody_going(policy: str, history: History) -> None:
     cpus = Cpus(policy, 5, 3)
-    for what, domain, affinity, ms in history:
-        if what == "sleep":
-            cpus.sleep(domain)
-        elif what == "wake":
-            cpus.bench.wake(domain)
-        else:
-            cpus.pin(domain, affinity)
-        cpus.run(ms * MS)
+    happen(cpus, history)
     ran = sum(int(unit.run_ns) for unit in cpus.bench.units)
     assert sum(cpus.got) == sum(cpus.busy)
     assert ran <= sum(cpus.busy), "nobody is charged more than there was"

@@ -11,6 +11,7 @@ from cython.cimports.paravirt.hypervisor.records import HostPtr, PcpuPtr, u32, u
 from cython.cimports.paravirt.hypervisor.sched.moving import move_unit
 from cython.cimports.paravirt.hypervisor.sched.policy import CpupoolPtr, PcpuSchedPtr, UnitPtr
 from cython.cimports.paravirt.hypervisor.sched.units import allowed, cpu_of, least_loaded
+from cython.cimports.paravirt.hypervisor.scheduling import force_reschedule
 
 NEVER = cython.declare(u64, 0xFFFFFFFFFFFFFFFF)
 
@@ -20,12 +21,13 @@ def null_insert(u: UnitPtr, at: u64) -> cython.void:
 
 
 def null_remove(u: UnitPtr) -> cython.void:
-    """Its physical CPU is free for another one."""
+    """Its physical CPU is free for another one, which it looks for now."""
     host: HostPtr = u.domain.host
     i: u32
     for i in range(host.nr_pcpus):
         if cpu_of(host.pcpus[i]).assigned == u:
             cpu_of(host.pcpus[i]).assigned = cython.NULL
+            force_reschedule(host.pcpus[i])
 
 
 def null_wake(u: UnitPtr, at: u64) -> cython.bint:
