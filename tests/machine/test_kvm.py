@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import resource
 import struct
@@ -49,6 +50,7 @@ def kernel(built: Path) -> Path:
 
 def descriptors(kind: str) -> set[int]:
     """The open files of this process that KVM made, by their kind: `kvm-vm`, `kvm-vcpu:0`."""
+    gc.collect()  # or a number of an earlier test's may be used again
     found = set()
     for entry in Path("/proc/self/fd").iterdir():
         try:
