@@ -2,13 +2,14 @@
  * A block frontend, well-behaved or hostile: the first word of the command line says which.
  *
  *   good       writes and reads the disk, and compares
- *   code       reads pages of code into frames that held other code, and executes them; its grants stay mapped if
- *              "persistent" follows
+ *   code       reads pages of code into frames that held other code, and executes them
  *   noise      requests of random bytes, with an event after each
  *   indices    a request index that runs away
  *   twist      requests, segments and grants that change while they are looked at
  *   greedy     never takes a response
  *   events     events without requests
+ *
+ * If "persistent" follows, its grants stay mapped.
  *
  * The hostile ones go on until Domain 0 has closed the device, or for a while; then they say so and power off.
  */
@@ -63,7 +64,7 @@ static void connect(void)
     wait_for_backend(2);
     publish("ring-ref", REF);
     publish("event-channel", frontend_port);
-    publish("feature-persistent", starts_with(start_info->cmd_line, "code persistent"));
+    publish("feature-persistent", asked_for("persistent"));
     publish("state", 3);
     wait_for_backend(4);
     publish("state", 4);

@@ -7,7 +7,7 @@
 static struct xencons_interface *ring;
 static u32 ring_port;
 
-static int asked_for(const char *word)
+int asked_for(const char *word)
 {
     for (const char *p = start_info->cmd_line; *p; p++)
         if (starts_with(p, word))

@@ -78,6 +78,8 @@ void *memcpy(void *to, const void *from, u64 size);
 int memcmp(const void *a, const void *b, u64 size);
 u64 strlen(const char *text);
 int starts_with(const char *text, const char *prefix);
+/* Whether the command line has this word. */
+int asked_for(const char *word);
 const char *error_name(s64 result); /* "0", "7", "-EINVAL" */
 
 /* ---- verdict ---- */
