@@ -18,11 +18,11 @@ ALL = ["credit", "sedf", "bvt", "null"]
 class Cpus:
     """Physical CPUs that run side by side: each looks again when its time is over, or somebody made it."""
 
-    def __init__(self, policy: str, domains: int, pcpus: int) -> None:
-        self.bench = Bench(policy, domains, pcpus)
+    def __init__(self, policy: str, domains: int, pcpus: int, vcpus: int = 1) -> None:
+        self.bench = Bench(policy, domains, pcpus, vcpus)
         self.records = self.bench.machine.cpus
         self.runs: list[int | None] = [None] * pcpus
-        self.got = [0] * domains
+        self.got = [0] * len(self.bench.units)
         self.busy = [0] * pcpus
         self.longest_beside_idle = 0
         self._due = [0] * pcpus
@@ -271,7 +271,7 @@ def test_who_would_rather_be_where_others_are_does_not_go_to_and_fro(policy: str
 
 
 WHAT = st.tuples(
-    st.sampled_from(["sleep", "wake", "pin", "prefer", "pause", "unpause"]),
+    st.sampled_from(["sleep", "wake", "pin", "prefer", "down", "up", "pause", "unpause"]),
     st.integers(0, 4),
     st.integers(1, 7),
     st.integers(0, 60),
@@ -280,33 +280,41 @@ History = list[tuple[str, int, int, int]]
 
 
 def happen(cpus: Cpus, history: History) -> None:
-    """Have it all done to domains, with time in between; after each step what is kept of them is true."""
+    """Have it all done to vcpus and their domains, with time in between; after each step what is kept of them is
+    true."""
     for what, domain, affinity, ms in history:
-        guest, unit = cpus.bench.guests[domain], cpus.bench.units[domain]
+        vcpu, unit = cpus.bench.vcpus[domain], cpus.bench.units[domain]
         if what == "sleep":
             cpus.sleep(domain)
         elif what == "wake":
             cpus.bench.wake(domain)
+        elif what in ("down", "up"):
+            (scheduling.vcpu_down if what == "down" else scheduling.vcpu_up)(vcpu.at)
         elif what == "pause":
-            scheduling.domain_pause(guest.at)
+            scheduling.domain_pause(vcpu.guest.at)
         elif what == "unpause":
-            scheduling.domain_unpause(guest.at)
+            scheduling.domain_unpause(vcpu.guest.at)
         else:
             cpus.pin(domain, affinity if what == "pin" else int(unit.affinity), affinity if what == "prefer" else 0)
         cpus.run(ms * MS)
         for number, who in enumerate(cpus.runs):
             running = cpus.bench.sched.cpus[number].running
             assert running == (None if who is None else native.address(cpus.bench.units[who]))
-        for one, other in zip(cpus.bench.guests, cpus.bench.units, strict=True):
-            assert bool(other.awake) == (one.rec.paused == 0 and one.vcpu[0].rec.pause_flags == 0)
+        for one, other in zip(cpus.bench.vcpus, cpus.bench.units, strict=True):
+            assert bool(other.awake) == (one.guest.rec.paused == 0 and one.rec.pause_flags == 0)
+            assert one.rec.pcpu == other.home
     for had, one in zip(cpus.got, cpus.bench.units, strict=True):
         assert one.run_ns <= had, "nobody is charged for what another had, or nobody"
 
 
-@settings(deadline=None, max_examples=60)
-@given(st.lists(WHAT, max_size=25))
-def test_under_null_nobody_waits_while_a_physical_cpu_is_nobodys(history: History) -> None:
-    cpus = Cpus("null", 5, 3)
+MACHINES = pytest.mark.parametrize("domains, vcpus", [(5, 1), (3, 2)], ids=["one vcpu", "two in parallel"])
+
+
+@MACHINES
+@settings(deadline=None, max_examples=40)
+@given(history=st.lists(WHAT, max_size=25))
+def test_under_null_nobody_waits_while_a_physical_cpu_is_nobodys(domains: int, vcpus: int, history: History) -> None:
+    cpus = Cpus("null", domains, 3, vcpus)
     happen(cpus, history)
     cpus.run(MS)
     for domain, unit in enumerate(cpus.bench.units):
@@ -316,10 +324,11 @@ def test_under_null_nobody_waits_while_a_physical_cpu_is_nobodys(history: Histor
 
 
 @pytest.mark.parametrize("policy", FAIR)
+@MACHINES
 @settings(deadline=None, max_examples=30)
-@given(st.lists(WHAT, max_size=25))
-def test_any_history_keeps_everybody_going(policy: str, history: History) -> None:
-    cpus = Cpus(policy, 5, 3)
+@given(history=st.lists(WHAT, max_size=25))
+def test_any_history_keeps_everybody_going(policy: str, domains: int, vcpus: int, history: History) -> None:
+    cpus = Cpus(policy, domains, 3, vcpus)
     happen(cpus, history)
     ran = sum(int(unit.run_ns) for unit in cpus.bench.units)
     assert sum(cpus.got) == sum(cpus.busy)

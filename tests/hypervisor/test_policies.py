@@ -29,15 +29,20 @@ FAIR = ["credit", "sedf", "bvt"]
 
 
 class Bench:
-    """A machine with a policy and one-vcpu domains, driven as a physical CPU's loop does it."""
+    """A machine with a policy and one-vcpu domains, driven as a physical CPU's loop does it.
 
-    def __init__(self, policy: str, domains: int, pcpus: int = 1) -> None:
+    With more ``vcpus`` the engine runs those of a domain in parallel: each is a unit, and has a number here.
+    """
+
+    def __init__(self, policy: str, domains: int, pcpus: int = 1, vcpus: int = 1) -> None:
         self.machine = Machine(frames=256, pcpus=pcpus)
+        self.machine.ops.parallel = vcpus > 1
         assert pools.set_policy(self.machine.at, native.address(ctypes.create_string_buffer(policy.encode())))
-        self.guests = [Guest(self.machine, i + 1) for i in range(domains)]
-        self.units = [Unit.from_address(guest.rec.sched) for guest in self.guests]
+        self.guests = [Guest(self.machine, i + 1, vcpus=vcpus) for i in range(domains)]
+        self.vcpus = [vcpu for guest in self.guests for vcpu in guest.vcpu]
+        self.units = [Unit.from_address(vcpu.rec.sched) for vcpu in self.vcpus]
         self.sched = HostSched.from_address(self.machine.host.sched)
-        self.by_vcpu = {guest.vcpu[0].at: i for i, guest in enumerate(self.guests)}
+        self.by_vcpu = {vcpu.at: i for i, vcpu in enumerate(self.vcpus)}
         self.pool = Cpupool.from_address(self.sched.pools)
         self.policy = RECORDS["SchedPolicy"].from_address(self.pool.policy)
 
@@ -108,10 +113,10 @@ class Bench:
 
     def block(self, domain: int) -> None:
         """The domain's vcpu blocks, as a hypercall of its own does it."""
-        self.guests[domain].vcpu[0].rec.pause_flags |= IN_BLOCK
+        self.vcpus[domain].rec.pause_flags |= IN_BLOCK
 
     def wake(self, domain: int) -> None:
-        scheduling.vcpu_wake(self.guests[domain].vcpu[0].at)
+        scheduling.vcpu_wake(self.vcpus[domain].at)
 
     def awake(self) -> list[int]:
         """The domains that are listed as awake, where each says that it is."""

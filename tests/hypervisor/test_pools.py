@@ -22,11 +22,11 @@ EVERYWHERE = (1 << 64) - 1
 class Pools(Bench):
     """A machine whose physical CPUs are all looked at, in turn, whenever time passes."""
 
-    def __init__(self, policy: str, domains: int, pcpus: int) -> None:
-        super().__init__(policy, domains, pcpus)
+    def __init__(self, policy: str, domains: int, pcpus: int, vcpus: int = 1) -> None:
+        super().__init__(policy, domains, pcpus, vcpus)
         self.pcpus = pcpus
         self.runs: list[int | None] = [None] * pcpus
-        self.had: list[dict[int, int]] = [{} for _ in range(domains)]
+        self.had: list[dict[int, int]] = [{} for _ in self.units]
 
     def create(self, policy: str) -> int:
         """A pool: its address."""
@@ -255,20 +255,22 @@ ACTIONS = ["block", "wake", "run", "move", "give", "take"]
 STEP = st.tuples(st.sampled_from(ACTIONS), st.integers(0, 7), st.integers(0, 7))
 
 
-@settings(deadline=None, max_examples=60)
+@pytest.mark.parametrize("vcpus", [1, 2])
+@settings(deadline=None, max_examples=40)
 @given(policies=st.tuples(*[st.sampled_from(ALL)] * 3), history=st.lists(STEP, max_size=40))
 def test_any_history_leaves_everybody_in_one_pool(
-    policies: tuple[str, ...], history: list[tuple[str, int, int]]
+    vcpus: int, policies: tuple[str, ...], history: list[tuple[str, int, int]]
 ) -> None:
-    """Physical CPUs come and go, domains move, sleep and wake; all the time who can run has where to run."""
-    bench = Pools(policies[0], 4, 4)
+    """Physical CPUs come and go, domains move, vcpus sleep and wake; all the time who can run has where to run."""
+    bench = Pools(policies[0], 4 // vcpus, 4, vcpus)
     made = [int(bench.sched.pools), *(bench.create(policy) for policy in policies[1:])]
     bench.look()
     for what, one, other in history:
         domain, cpu, pool = one % 4, one % 4, made[other % 3]
         record = Cpupool.from_address(bench.pool_of_cpu(cpu) or made[0])
         if what == "move" and Cpupool.from_address(pool).nr_cpus and bench.units[domain].pool != pool:
-            bench.move(domain, pool)
+            bench.move(domain // vcpus, pool)
+            assert all(unit.pool == pool for unit in bench.units[domain // vcpus * vcpus :][:vcpus])
         elif what == "give" and bench.pool_of_cpu(cpu) is None:
             pools.assign_cpu(pool, bench.cpu(cpu))
         elif what == "take" and bench.pool_of_cpu(cpu) and (record.nr_cpus > 1 or not record.count):
