@@ -10,6 +10,7 @@ from . import native
 from .test_policies import FAIR, MS, SECOND, Bench
 
 scheduling = native.functions("scheduling")
+timekeeping = native.functions("timekeeping")
 
 PATIENCE = 5 * MS
 ALL = ["credit", "sedf", "bvt", "null"]
@@ -39,9 +40,11 @@ class Cpus:
             for number, record in enumerate(self.records):
                 if record.need_resched or self.now >= self._due[number]:
                     record.idle = 0
+                    timekeeping.run_timers(native.address(record))
                     self.runs[number] = who = self.bench.pick(number)
                     record.idle = who is None
                     self._due[number] = record.slice_end or self.now + SECOND
+                    self._look_at_timers(number)
                     assert self._due[number] > self.now
             if not any(record.need_resched for record in self.records):
                 break
@@ -49,6 +52,21 @@ class Cpus:
         assert len(running) == len(set(running)), "a domain is on one physical CPU at a time"
         for number, who in enumerate(self.runs):
             assert who is None or self.affinity(who) >> number & 1, "and only where it may be"
+
+    def _look_at_timers(self, number: int) -> None:
+        timer = scheduling.earliest_deadline(native.address(self.records[number]))
+        self._due[number] = min(self._due[number], timer)
+
+    def set_timer(self, vcpu: int, at: int) -> None:
+        """One that runs sets its timer; that of its physical CPU is set anew then."""
+        if vcpu in self.runs:
+            self.bench.vcpus[vcpu].rec.singleshot = at
+            self._look_at_timers(self.runs.index(vcpu))
+
+    def overdue(self) -> list[int]:
+        """Whose timers should have gone off."""
+        timers = [int(vcpu.rec.singleshot) for vcpu in self.bench.vcpus]
+        return [number for number, at in enumerate(timers) if 0 < at <= self.now]
 
     def affinity(self, domain: int) -> int:
         return int(self.bench.units[domain].affinity)
@@ -271,7 +289,7 @@ def test_who_would_rather_be_where_others_are_does_not_go_to_and_fro(policy: str
 
 
 WHAT = st.tuples(
-    st.sampled_from(["sleep", "wake", "pin", "prefer", "down", "up", "pause", "unpause"]),
+    st.sampled_from(["sleep", "wake", "pin", "prefer", "down", "up", "pause", "unpause", "timer"]),
     st.integers(0, 4),
     st.integers(1, 7),
     st.integers(0, 60),
@@ -294,6 +312,8 @@ def happen(cpus: Cpus, history: History) -> None:
             scheduling.domain_pause(vcpu.guest.at)
         elif what == "unpause":
             scheduling.domain_unpause(vcpu.guest.at)
+        elif what == "timer":
+            cpus.set_timer(domain, cpus.now + affinity * 10 * MS)
         else:
             cpus.pin(domain, affinity if what == "pin" else int(unit.affinity), affinity if what == "prefer" else 0)
         cpus.run(ms * MS)
@@ -303,6 +323,8 @@ def happen(cpus: Cpus, history: History) -> None:
         for one, other in zip(cpus.bench.vcpus, cpus.bench.units, strict=True):
             assert bool(other.awake) == (one.guest.rec.paused == 0 and one.rec.pause_flags == 0)
             assert one.rec.pcpu == other.home
+            one.take_event()
+        assert cpus.overdue() == []
     for had, one in zip(cpus.got, cpus.bench.units, strict=True):
         assert one.run_ns <= had, "nobody is charged for what another had, or nobody"
 
