@@ -258,6 +258,19 @@ def test_affinity_holds_at_once(policy: str) -> None:
 
 
 @pytest.mark.parametrize("policy", ALL)
+def test_the_timer_of_one_that_sleeps_goes_along(policy: str) -> None:
+    cpus = Cpus(policy, 1, 2)
+    cpus.run(MS)
+    cpus.set_timer(0, cpus.now + 50 * MS)
+    cpus.sleep(0)
+    cpus.run(MS)
+    cpus.pin(0, 0b10)
+    cpus.run(100 * MS)
+    assert (cpus.runs, cpus.overdue()) == ([None, 0], [])
+    cpus.close()
+
+
+@pytest.mark.parametrize("policy", ALL)
 def test_who_would_rather_be_elsewhere_goes_there(policy: str) -> None:
     cpus = Cpus(policy, 1, 3)
     cpus.run(10 * MS)
