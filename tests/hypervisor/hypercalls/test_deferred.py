@@ -1,0 +1,131 @@
+"""Updates of page tables that an engine has answered: checked as things are when they are made, and from whom they are
+taken."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+
+import pytest
+
+from .. import native
+from ..native import Guest, Machine
+
+deferred = native.functions("hypercalls.deferred")
+
+L1, L2, VALIDATED, WRITABLE = 1, 2, 4, 7
+USER, PRESENT = 0x107, 1  # of a page that ring 3 may use, as the hypervisor leaves it
+ABSENT_VCPUS, UPDATES = 1, 2
+TRUSTED, NEVER_TRUSTED = 1000, 0xFFFFFFFF
+EINVAL = 22
+
+
+class Queue:
+    """A guest with an L1 table, and what its engine has put off."""
+
+    def __init__(self) -> None:
+        self.machine = Machine()
+        self.guest = Guest(self.machine)
+        self.vcpu = self.guest.vcpu[0].rec
+        self.table = self.machine.alloc(1)
+        self.frame = self.machine.frames[self.table]
+        self.frame.type, self.frame.type_refs, self.frame.refs = L1, 1, 2
+        self.frame.flags |= VALIDATED
+        self.page = self.machine.alloc(1)
+        self.vcpu.good_updates = TRUSTED
+
+    def request(self, index: int, value: int, command: int = 0) -> tuple[int, int]:
+        return (self.table << 12) + 8 * index | command, value
+
+    def carry_out(self, *requests: tuple[int, int]) -> None:
+        words = (ctypes.c_uint64 * (2 * len(requests)))(*[word for request in requests for word in request])
+        self.vcpu.cpu.deferred = native.address(words)
+        self.vcpu.cpu.nr_deferred = len(requests)
+        deferred.carry_out_deferred(self.machine.at, self.guest.vcpu[0].at)
+        assert self.vcpu.cpu.nr_deferred == 0
+
+    def entry(self, index: int) -> int:
+        return int(self.machine.words(self.table)[index])
+
+    def shortcuts(self) -> int:
+        return int(deferred.allowed_shortcuts(self.guest.vcpu[0].at))
+
+
+@pytest.fixture
+def queue() -> Iterator[Queue]:
+    made = Queue()
+    yield made
+    made.machine.close()
+
+
+def test_they_are_made_in_order(queue: Queue) -> None:
+    mapped = queue.page << 12 | USER
+    queue.carry_out(queue.request(5, mapped), queue.request(6, mapped), queue.request(5, 0))
+    assert (queue.entry(5), queue.entry(6)) == (0, mapped)
+    page = queue.machine.frames[queue.page]
+    assert (page.type, page.type_refs, page.refs) == (WRITABLE, 1, 2)
+    assert queue.guest.rec.nr_pt_updates == 3
+    assert queue.shortcuts() == ABSENT_VCPUS | UPDATES
+
+
+def test_one_that_is_refused_is_noted_and_ends_the_trust_but_not_those_behind_it(queue: Queue) -> None:
+    foreign = queue.machine.alloc(2)
+    queue.carry_out(queue.request(5, foreign << 12 | USER), queue.request(6, queue.page << 12 | USER))
+    assert (queue.entry(5), queue.entry(6)) == (0, queue.page << 12 | USER)
+    assert queue.vcpu.good_updates == NEVER_TRUSTED
+    assert (queue.vcpu.refused.answer, queue.vcpu.refused.args[0]) == (-EINVAL, queue.request(5, 0)[0])
+    assert queue.shortcuts() == queue.vcpu.cpu.shortcuts == ABSENT_VCPUS
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"type_refs": 0}, {"type": L2}, {"type": WRITABLE}, {"owner": 2}, {"flags": 1}],
+    ids=["no table any more", "an L2 table now", "mapped writable now", "another domain's now", "not validated now"],
+)
+def test_a_table_that_has_become_something_else_is_left_alone(queue: Queue, change: dict[str, int]) -> None:
+    for name, value in change.items():
+        setattr(queue.frame, name, value)
+    queue.carry_out(queue.request(5, queue.page << 12 | USER))
+    assert queue.entry(5) == 0
+    assert queue.machine.frames[queue.page].refs == 1
+    assert queue.vcpu.refused.answer == -EINVAL
+
+
+@pytest.mark.parametrize("command", [1, 3, 7])
+def test_what_is_no_update_of_a_table_is_refused(queue: Queue, command: int) -> None:
+    queue.carry_out(queue.request(5, queue.page << 12 | USER, command))
+    assert queue.entry(5) == 0
+    assert queue.vcpu.refused.answer == -EINVAL
+
+
+def test_a_table_beyond_the_machines_memory_is_refused(queue: Queue) -> None:
+    queue.carry_out((queue.machine.host.nr_frames << 12, PRESENT), (0xFFFFFFFFFFFFF000, PRESENT))
+    assert queue.vcpu.refused.answer == -EINVAL
+
+
+def test_trust_is_earned_by_single_updates_and_lost_by_one_refusal(queue: Queue) -> None:
+    at = queue.guest.vcpu[0].at
+    queue.vcpu.good_updates = 0
+    for _ in range(TRUSTED - 1):
+        deferred.note_update(at, 1, queue.table, 0)
+    deferred.note_update(at, 2, queue.table, 0)
+    assert queue.shortcuts() == ABSENT_VCPUS
+    deferred.note_update(at, 1, queue.table, 0)
+    assert queue.shortcuts() == ABSENT_VCPUS | UPDATES
+    deferred.note_update(at, 1, queue.table, -EINVAL)
+    for _ in range(TRUSTED + 1):
+        deferred.note_update(at, 1, queue.table, 0)
+    assert queue.shortcuts() == ABSENT_VCPUS
+
+
+def test_nothing_is_put_off_under_a_trace(queue: Queue) -> None:
+    queue.machine.host.trace_on = 1
+    assert queue.shortcuts() == 0
+
+
+def test_nothing_is_put_off_where_another_vcpu_would_not_see_it() -> None:
+    machine = Machine()
+    guest = Guest(machine, vcpus=2)
+    guest.vcpu[0].rec.good_updates = TRUSTED
+    assert deferred.allowed_shortcuts(guest.vcpu[0].at) == 0
+    machine.close()
