@@ -17,7 +17,7 @@ L1, L2, VALIDATED, WRITABLE = 1, 2, 4, 7
 USER, PRESENT = 0x107, 1  # of a page that ring 3 may use, as the hypervisor leaves it
 ABSENT_VCPUS, UPDATES = 1, 2
 TRUSTED, NEVER_TRUSTED = 1000, 0xFFFFFFFF
-EINVAL = 22
+EBUSY, EINVAL = 16, 22
 
 
 class Queue:
@@ -73,7 +73,7 @@ def test_one_that_is_refused_is_noted_and_ends_the_trust_but_not_those_behind_it
     queue.carry_out(queue.request(5, foreign << 12 | USER), queue.request(6, queue.page << 12 | USER))
     assert (queue.entry(5), queue.entry(6)) == (0, queue.page << 12 | USER)
     assert queue.vcpu.good_updates == NEVER_TRUSTED
-    assert (queue.vcpu.refused.answer, queue.vcpu.refused.args[0]) == (-EINVAL, queue.request(5, 0)[0])
+    assert (queue.vcpu.refused.answer, queue.vcpu.refused.args[0]) == (-EBUSY, queue.request(5, 0)[0])
     assert queue.shortcuts() == queue.vcpu.cpu.shortcuts == ABSENT_VCPUS
 
 
