@@ -155,9 +155,16 @@ static void put_entry(int number, u64 address, u64 value)
     put(QUEUE_ENTRIES + 16 * (u64)number + 8, value);
 }
 
+/* Updates may be queued from here to the next exit. */
+static void serve_a_fault(void)
+{
+    check(USER(u_read, 0) == 14);
+}
+
 /* Hand over the queue as if it ended there: any hypercall. */
 static void hand_over(u64 end)
 {
+    serve_a_fault();
     put(QUEUE_NEXT, end);
     check(xen_sched_op(SCHEDOP_yield, 0) == 0);
 }
@@ -173,6 +180,7 @@ static void nonsense_in_the_queue(void)
         result = set_entry(entry, old ^ (i & 1 ? 0 : 0x200));
     twin("many updates, one by one", result);
     twin("and back", set_entry(entry, old));
+    serve_a_fault();
     TRY("movq (%1), %0", : "=&r"(shortcuts) : "r"(QUEUE_SHORTCUTS));
     printf("  updates may be queued: %s\n", fault.vector < 0 && shortcuts & 2 ? "yes" : "no");
 
@@ -210,6 +218,7 @@ static void nonsense_in_the_queue(void)
     for (u64 i = 0; i < QUEUE_LENGTH; i++)
         put_entry((int)i, bad[i % ARRAY_SIZE(bad)].address, bad[i % ARRAY_SIZE(bad)].value);
     hand_over(QUEUE_ENTRIES + 16 * QUEUE_LENGTH);
+    serve_a_fault();
     TRY("movq (%1), %0", : "=&r"(shortcuts) : "r"(QUEUE_SHORTCUTS));
     stays("a kernel that was refused has no queue any more", fault.vector >= 0 || !(shortcuts & 2));
     stays("no table has changed", *entry == old && *entry2 == old2 && *entry4 == old4);

@@ -15,6 +15,7 @@ from paravirt.initramfs import MARKER, build
 from ..cli.conftest import Obtain, guest
 from ..hypervisor.audited import audited
 from ..patience import PATIENCE
+from ..stability import guest as stability
 
 __all__ = ["guest"]
 
@@ -122,13 +123,14 @@ class Shell:
 
 @pytest.fixture(scope="session")
 def ramdisk(guest: Obtain, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """Busybox, a program with threads, and one with vectors."""
+    """Busybox, a program with threads, one with vectors, and one whose processes change their address spaces."""
     guest("initramfs")
     folder = tmp_path_factory.mktemp("programs")
     programs = {"threads": THREADS, "vectors": VECTORS}
     return build(
         obtain("busybox").path,
-        {f"bin/{name}": _program(folder, name, text) for name, text in programs.items()},
+        {f"bin/{name}": _program(folder, name, text) for name, text in programs.items()}
+        | {"bin/spaces": stability.program("spaces")},
     )
 
 

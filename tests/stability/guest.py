@@ -32,10 +32,11 @@ _BOOT = f"#!/bin/busybox sh\necho '{BOOTED}'\npoweroff -f\n"
 _WORK = """#!/bin/busybox sh
 cd /tmp
 count() {{ read -r number < /tmp/$1; echo $((number + 1)) > /tmp/$1.new; mv /tmp/$1.new /tmp/$1; }}
-for name in forks sums reads wrong_sums wrong_reads; do echo 0 > /tmp/$name; done
+for name in forks spaces sums reads wrong_spaces wrong_sums wrong_reads; do echo 0 > /tmp/$name; done
 echo 0 0 0 0 > /tmp/steady
 /bin/steady /tmp/steady &
 while :; do (:); (exit 3) | cat; count forks; done &
+while :; do /bin/spaces 1 > /dev/null || count wrong_spaces; count spaces; done &
 while :; do
     made=$(gzip -c /data | md5sum)
     [ -n "$first" ] || first=$made
@@ -50,10 +51,11 @@ while :; do
 done &
 while sleep 2; do
     read -r forks < /tmp/forks; read -r sums < /tmp/sums; read -r reads < /tmp/reads
+    read -r spaces < /tmp/spaces; read -r wrong_spaces < /tmp/wrong_spaces
     read -r wrong_sums < /tmp/wrong_sums; read -r wrong_reads < /tmp/wrong_reads
     read -r rounds ticks signals wrong < /tmp/steady || continue
-    echo "steady: forks=$forks sums=$sums reads=$reads rounds=$rounds ticks=$ticks signals=$signals" \\
-        "wrong=$((wrong_sums + wrong_reads + wrong))"
+    echo "steady: forks=$forks spaces=$spaces sums=$sums reads=$reads rounds=$rounds ticks=$ticks signals=$signals" \\
+        "wrong=$((wrong_spaces + wrong_sums + wrong_reads + wrong))"
 done
 """
 
@@ -87,7 +89,8 @@ def booting() -> Guest:
 
 
 def working() -> Guest:
-    """Linux that forks, signals, compresses and reads without end, beside a timer of 1 kHz, and checks all of it.
+    """Linux that forks, changes address spaces, signals, compresses and reads without end, beside a timer of 1 kHz;
+    all of it is checked.
 
     Raises:
         UserError: kernel or busybox cannot be had.
@@ -97,7 +100,12 @@ def working() -> Guest:
     work = _WORK.format(
         data=hashlib.md5(data).hexdigest(), zeros=hashlib.md5(bytes(DD_BYTES)).hexdigest(), bytes=DD_BYTES
     )
-    files: dict[str, Path | bytes] = {"bin/steady": _program("steady"), "data": data, "etc/session": work.encode()}
+    files: dict[str, Path | bytes] = {
+        "bin/steady": program("steady"),
+        "bin/spaces": program("spaces"),
+        "data": data,
+        "etc/session": work.encode(),
+    }
     return Guest(obtain(KERNEL).path, build(obtain("busybox").path, files))
 
 
@@ -107,11 +115,12 @@ def sharing() -> Guest:
     Raises:
         UserError: kernel or busybox cannot be had.
     """
-    files: dict[str, Path | bytes] = {"bin/threads": _program("threads"), "etc/session": _SHARING.encode()}
+    files: dict[str, Path | bytes] = {"bin/threads": program("threads"), "etc/session": _SHARING.encode()}
     return Guest(obtain(KERNEL).path, build(obtain("busybox").path, files))
 
 
-def _program(name: str) -> bytes:
+def program(name: str) -> bytes:
+    """One of the programs beside this file, built."""
     source = Path(__file__).with_name(f"{name}.c")
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / name

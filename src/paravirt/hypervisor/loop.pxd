@@ -52,7 +52,6 @@ cdef bint may_go_on(Pcpu* pcpu, Vcpu* v) noexcept nogil
 cdef void set_alarm(Pcpu* pcpu, Vcpu* v) noexcept nogil
 cdef void advance_virtual_time(Host* host, Vcpu* v) noexcept nogil
 cdef void time_passed(Pcpu* pcpu, Vcpu* v) noexcept nogil
-cdef void answer_deferred(Pcpu* pcpu, Vcpu* v, const CpuExit* exit) noexcept nogil
 cdef void carry_out(Pcpu* pcpu, Vcpu* v, const CpuExit* exit) noexcept nogil
 cdef void run_errand(Pcpu* pcpu, Vcpu* v) noexcept nogil
 cdef void do_rdtsc(Host* host, Vcpu* v, bint with_aux) noexcept nogil

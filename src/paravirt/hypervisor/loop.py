@@ -11,7 +11,7 @@ import cython
 from cython.cimports.paravirt.hypervisor.emulate import answer_cpuid
 from cython.cimports.paravirt.hypervisor.events import apply_posted, evtchn_send, set_pending
 from cython.cimports.paravirt.hypervisor.frames import flush_pcpu
-from cython.cimports.paravirt.hypervisor.hypercalls.deferred import allowed_shortcuts, carry_out_deferred
+from cython.cimports.paravirt.hypervisor.hypercalls.deferred import allowed_shortcuts, begin_exit, carry_out_deferred
 from cython.cimports.paravirt.hypervisor.hypercalls.native import hypercall
 from cython.cimports.paravirt.hypervisor.records import (
     SERVER_ANSWERS,
@@ -182,13 +182,6 @@ def run_errand(pcpu: PcpuPtr, v: VcpuPtr) -> cython.void:
         set_pending(zero, port)
 
 
-def answer_deferred(pcpu: PcpuPtr, v: VcpuPtr, exit: CpuExitPtr) -> cython.void:
-    """First what the engine put off; a page fault may have been for want of that: it comes again if not."""
-    carry_out_deferred(pcpu.host, v)
-    if exit.kind != EXIT_EXCEPTION or exit.vector != PAGE_FAULT:
-        carry_out(pcpu, v, exit)
-
-
 def on_exit(owner: cython.p_void, cpu: CpuPtr, exit: CpuExitPtr) -> cython.int:
     """The engine's handler: the guest stopped, the hypervisor acts, and the guest goes on or is descheduled."""
     pcpu: PcpuPtr = cython.cast(PcpuPtr, owner)
@@ -196,11 +189,15 @@ def on_exit(owner: cython.p_void, cpu: CpuPtr, exit: CpuExitPtr) -> cython.int:
     host: HostPtr = pcpu.host
     started: u64 = read_tsc()
     before: u64
+    late: cython.bint = v.cpu.nr_deferred != 0
     answer: cython.int = CPU_RESUME
     lock_soon(cython.address(host.lock))
     v.on_cpu = 0
     host.stats.exit_count += 1
     host.stats.exit_kinds[exit.kind & 15] += 1
+    begin_exit(v)
+    if late:
+        carry_out_deferred(host, v)
     if exit.kind == EXIT_CPUID:
         answer_cpuid(host, v)
     elif exit.kind == EXIT_RDTSC:
@@ -209,9 +206,8 @@ def on_exit(owner: cython.p_void, cpu: CpuPtr, exit: CpuExitPtr) -> cython.int:
         if host.virtual_clock:
             v.cpu.blocks += BLOCKS_PER_TRAP
             advance_virtual_time(host, v)
-        if v.cpu.nr_deferred != 0:
-            answer_deferred(pcpu, v, exit)
-        else:
+        # A page fault may have been for want of an update that was put off: it comes again if not.
+        if not (late and exit.kind == EXIT_EXCEPTION and exit.vector == PAGE_FAULT):
             carry_out(pcpu, v, exit)
         if pcpu.errand:
             before = read_tsc()
@@ -229,6 +225,7 @@ def on_exit(owner: cython.p_void, cpu: CpuPtr, exit: CpuExitPtr) -> cython.int:
             if exit.kind == EXIT_KICKED or exit.kind == EXIT_BUDGET:
                 set_alarm(pcpu, v)
             pcpu.ops.commit(pcpu.engine)
+    v.cpu.shortcuts = allowed_shortcuts(v)
     spent: u64 = read_tsc() - started
     if exit.kind == EXIT_EXCEPTION:
         host.stats.trap_count[exit.vector & 31] += 1

@@ -151,6 +151,11 @@ cdef enum TrapFlag:
     TRAP_HAS_ERROR = 1
     TRAP_INTERRUPT = 2   # enter with events masked
 
+cdef enum FaultService:
+    SERVES_NOTHING = 0
+    SERVES_NOW = 1       # its kernel was entered for a page fault of a process, and has only updated entries since
+    SERVES_BEFORE = 2    # that was so until the exit that is being looked at
+
 ctypedef struct Vcpu:
     Cpu cpu              # first: engines see this part only
     Domain* domain
@@ -215,6 +220,8 @@ ctypedef struct Vcpu:
     u32 poll_port        # a single polled port, for the common case
     u32 pauses           # pause instructions since it last yielded
     void* sched          # what the scheduler keeps for it: sched/policy.pxd, Unit
+    u8 serves_fault      # SERVES_...: what an engine may answer by itself depends on it (deferred.py)
+    u8 ran_processes     # guest code other than its kernel's
     u32 good_updates     # updates of single page-table entries since the last that was refused (deferred.py)
     Refusal refused      # the last one
 

@@ -21,6 +21,8 @@ from cython.cimports.paravirt.hypervisor.guestmem import copy_from_guest, copy_t
 from cython.cimports.paravirt.hypervisor.m2pread import in_machine_to_phys, read_machine_to_phys
 from cython.cimports.paravirt.hypervisor.mmu import write_fault
 from cython.cimports.paravirt.hypervisor.records import (
+    SERVES_NOTHING,
+    SERVES_NOW,
     DomainPtr,
     HostPtr,
     TrapEntryPtr,
@@ -128,6 +130,7 @@ def finish_frame(v: VcpuPtr, words: U64Ptr, n: u32) -> cython.bint:
     cs: u64 = v.cpu.seg[SEG_CS].selector
     ss: u64 = v.cpu.seg[SEG_SS].selector
     mask: u8 = v.info[UPCALL_MASK]
+    v.serves_fault = SERVES_NOTHING
     if v.cpu.user:
         toggle_mode(v)
         v.cpu.gpr[GPR_RSP] = v.kernel_sp
@@ -268,6 +271,7 @@ def general_protection(host: HostPtr, v: VcpuPtr, error: u32) -> cython.void:
 def page_fault(host: HostPtr, v: VcpuPtr, error: u32, address: u64) -> cython.void:
     """#PF: a page-table write that the hypervisor carries out, or the guest's own fault."""
     trap_flag: u64 = v.cpu.rflags & RFLAGS_TF
+    of_process: cython.bint = v.cpu.user
     if not v.cpu.user and error & 3 == 3 and in_guest_range(address, 1) and write_fault(host, v, address):
         single_step(v, trap_flag)
         return
@@ -277,6 +281,8 @@ def page_fault(host: HostPtr, v: VcpuPtr, error: u32, address: u64) -> cython.vo
             return
         error |= 1
     inject_exception(v, 14, error, address)
+    if of_process:
+        v.serves_fault = SERVES_NOW
 
 
 def exception(host: HostPtr, v: VcpuPtr, vector: u32, error: u32, address: u64) -> cython.void:

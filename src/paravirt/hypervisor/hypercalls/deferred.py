@@ -6,9 +6,15 @@
 An update of one L1 entry nearly always succeeds, and Linux makes one at a time.  An engine to which leaving the
 guest is dear says so at once, and the hypervisor carries out what was put off before it looks at the next exit: in
 order, and checked like any other update.  What differs is seen by a guest whose update is refused, since it has been
-told otherwise; and by one that reads an entry back before anything else ends its run.  So only a guest with a long row
-of updates of which none was refused is served like that, and after the first refusal it never is again.  With several
-vcpus one would not see what another has put off.
+told otherwise: so only one with a long row of updates of which none was refused is served like that, and after the
+first refusal it never is again.  With several vcpus one would not see what another has put off.
+
+And it is seen by a guest that reads an entry back before its next exit.  Linux does, wherever it reaches into memory
+by way of the tables: it makes pages present and looks for them there (mlock, MAP_POPULATE), and puts pages elsewhere
+and looks for what it left in their places (compaction).  It does not while it serves a page fault of a process: it
+looks at the entries, makes what is missing, and goes back.  So updates are put off from such a fault to the next exit
+only, single updates aside: whatever takes an entry away, changes tables or tasks, or sleeps, is another exit.  And
+before there are processes, when a kernel patches its code and maps what it needs, and has no such memory.
 """
 
 import cython
@@ -24,6 +30,9 @@ from cython.cimports.paravirt.hypervisor.records import (
     ANSWER_ERROR,
     FRAME_L1,
     REFUSED_NOTHING,
+    SERVES_BEFORE,
+    SERVES_NOTHING,
+    SERVES_NOW,
     HostPtr,
     VcpuPtr,
     i64,
@@ -40,13 +49,25 @@ TRUSTED = cython.declare(u32, 1000)
 NEVER_TRUSTED = cython.declare(u32, 0xFFFFFFFF)
 
 
+def may_put_off(v: VcpuPtr) -> cython.bint:
+    """Whether updates may be put off now, of a domain's only vcpu."""
+    return TRUSTED <= v.good_updates < NEVER_TRUSTED and (v.serves_fault == SERVES_NOW or not v.ran_processes)
+
+
 def allowed_shortcuts(v: VcpuPtr) -> u8:
     """What an engine may answer by itself; nothing that a trace has to show."""
     if v.domain.nr_vcpus != 1 or v.domain.host.trace_on:
         return 0
-    if TRUSTED <= v.good_updates < NEVER_TRUSTED:
+    if may_put_off(v):
         return SHORTCUT_ABSENT_VCPUS | SHORTCUT_UPDATES
     return SHORTCUT_ABSENT_VCPUS
+
+
+def begin_exit(v: VcpuPtr) -> cython.void:
+    """The guest was left: unless this is one more update, its kernel may do anything from now on."""
+    if v.cpu.user:
+        v.ran_processes = 1
+    v.serves_fault = SERVES_BEFORE if v.serves_fault == SERVES_NOW else SERVES_NOTHING
 
 
 def note_update(v: VcpuPtr, count: u32, table_mfn: u64, rc: i64) -> cython.void:
@@ -54,15 +75,15 @@ def note_update(v: VcpuPtr, count: u32, table_mfn: u64, rc: i64) -> cython.void:
     host: HostPtr = v.domain.host
     if rc < 0 and rc != -ERESTART:
         v.good_updates = NEVER_TRUSTED
-        v.cpu.shortcuts = allowed_shortcuts(v)
-    elif rc == 0 and count == 1 and v.good_updates < TRUSTED:
+        return
+    if rc != 0 or count != 1 or v.in_multicall:
+        return
+    if v.serves_fault == SERVES_BEFORE:
+        v.serves_fault = SERVES_NOW
+    if v.good_updates < TRUSTED:
         v.good_updates += 1
-        if v.good_updates == TRUSTED:
-            v.cpu.shortcuts = allowed_shortcuts(v)
     elif (
-        rc == 0
-        and count == 1
-        and v.cpu.shortcuts & SHORTCUT_UPDATES
+        may_put_off(v)
         and v.pcpu.ops.defer_table != cython.NULL
         and host.frames[table_mfn].type == FRAME_L1
         and host.frames[table_mfn].type_refs != 0
