@@ -66,17 +66,21 @@ def text(domain: Domain) -> str:
     return domain.console.output.decode()
 
 
-@pytest.mark.parametrize("persistent", ["", " persistent"])
-@pytest.mark.parametrize(
-    ("way", "state"), [("noise", 4), ("indices", 5), ("twist", 4), ("greedy", 5), ("events", 4), ("good", 4)]
-)
+ENDINGS = {
+    "noise": 4, "indices": 5, "twist": 4, "greedy": 5, "events": 4, "good": 4, "noise persistent": 4,
+    # Who never takes a response is not there: its requests are answered at once, so that it never has too many.
+    "indices persistent": 5, "twist persistent": 4, "events persistent": 4, "good persistent": 4,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("way", "state"), ENDINGS.items())
 def test_a_hostile_frontend_harms_itself_only(
-    machine: Machine, blk: Path, tmp_path: Path, way: str, state: int, persistent: str
+    machine: Machine, blk: Path, tmp_path: Path, way: str, state: int
 ) -> None:
     """The other one's disk works, every reference is where it belongs, and it is disconnected if the ring is wrong;
     also where its physical CPU serves the ring, which it does with grants that stay mapped."""
-    hostile = start(machine, blk, way + persistent, tmp_path / "hostile")
-    good = start(machine, blk, "good" + persistent, tmp_path / "good")
+    hostile = start(machine, blk, way, tmp_path / "hostile")
+    good = start(machine, blk, "good", tmp_path / "good")
     assert good.wait(PATIENCE) is ShutdownReason.POWEROFF
     assert "TEST blk: PASS" in text(good), text(good)
     check(machine, "beside a hostile frontend")
