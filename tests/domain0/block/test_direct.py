@@ -73,7 +73,7 @@ def test_nobody_has_a_long_turn(machine: Machine, guest: FrontendGuest, make_dis
     length = 4096 * 11
     requests = [rw(READ, i, 0, front.segments(length)) for i in range(512)]
 
-    def turn() -> tuple[tuple[bool, bool], int]:
+    def turn() -> tuple[tuple[bool, bool] | None, int]:
         front.queue.ring.put(requests)
         (queue,) = front.device._queues
         assert queue._direct is not None
@@ -152,7 +152,7 @@ def test_python_lets_go_of_the_ring_when_it_has_done_with_it(
     (queue,) = front.device._queues
     measure, direct = front.device.measure, queue._direct
     assert direct is not None
-    served: list[tuple[bool, bool]] = []
+    served: list[tuple[bool, bool] | None] = []
 
     def measure_while_the_guest_goes_on() -> None:
         measure()
@@ -168,6 +168,44 @@ def test_python_lets_go_of_the_ring_when_it_has_done_with_it(
     assert served == [(False, True)]
     assert front.queue.ring.index("rsp_prod") == front.queue.ring.req_prod
     assert front.read(16, 512) == path.read_bytes()[16 * 512 : 17 * 512]
+
+
+class Busy:
+    """A ring that a physical CPU's thread is working on, for some looks."""
+
+    def __init__(self, direct: object, looks: int) -> None:
+        self.direct, self.looks = direct, looks
+
+    def serve(self) -> object:
+        self.looks -= 1
+        return None if self.looks >= 0 else self.direct.serve()  # type: ignore[attr-defined]
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.direct, name)
+
+
+def test_nobody_waits_for_who_works_on_a_ring(
+    machine: Machine, guest: FrontendGuest, make_disk: MakeDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is looked at again in a moment, once, whatever else comes."""
+    front = BlockFront(guest, make_disk(), persistent=True)
+    front.read(0, 4096)
+    settled(machine)
+    (queue,) = front.device._queues
+    busy = Busy(queue._direct, 5)
+    monkeypatch.setattr(queue, "_direct", busy)
+    front.queue.ring.put([rw(READ, 8, 0, [(front.refs[0], 0, 7)])])
+
+    def events() -> None:
+        for _ in range(3):
+            queue._serve()
+
+    machine.call(events)
+    assert front.queue.answers(1) == {8: (READ, OKAY)}
+    settled(machine)
+    assert busy.looks <= -1
+    monkeypatch.undo()
+    assert front.read(0, 4096)
 
 
 @pytest.mark.parametrize("persistent", [False, True])

@@ -315,16 +315,22 @@ class DirectRing:
         pthread_mutex_unlock(cython.address(ring.lock))
         return (ring.req_cons, ring.rsp_prod, bool(ring.was_slow)) if was_held else None
 
-    def serve(self) -> tuple:
-        """Answer what can be answered: whether the guest is to get an event, and whether Python is to go on."""
+    def serve(self) -> object:
+        """Answer what can be answered: (whether the guest is to get an event, whether Python is to go on).
+
+        None: a physical CPU's thread is at it, and may wait for the host's disk, for which nobody else is to wait. It
+        may have looked for requests for the last time: come again.
+        """
         answer: u32 = SERVER_LEAVES
+        is_busy: cython.bint = True
         ring: RingPtr = self.ring
         with cython.nogil:
-            pthread_mutex_lock(cython.address(ring.lock))
-            if ring.holder == HELD_HERE:
-                answer = serve_requests(ring)
-            pthread_mutex_unlock(cython.address(ring.lock))
-        return bool(answer & SERVER_ANSWERS), bool(answer & SERVER_LEAVES)
+            if pthread_mutex_trylock(cython.address(ring.lock)) == 0:
+                is_busy = False
+                if ring.holder == HELD_HERE:
+                    answer = serve_requests(ring)
+                pthread_mutex_unlock(cython.address(ring.lock))
+        return None if is_busy else (bool(answer & SERVER_ANSWERS), bool(answer & SERVER_LEAVES))
 
     @property
     def position(self) -> int:

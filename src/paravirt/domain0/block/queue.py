@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 BATCH: Final = 64
 """Requests of a ring that are looked at before other devices have their turn."""
 
+MOMENT: Final = 0.001
+"""Seconds after which a ring is looked at again that a physical CPU's thread was working on."""
+
 LINGER: Final = 0.2
 """Seconds without requests after which a frontend that has closed is believed to have none left."""
 
@@ -75,6 +78,7 @@ class Queue:
         self._answers = True
         self._lingers = 0
         self._was_busy = False
+        self._comes_again = False
         # There may be requests from before we came.
         self._services.post(self._serve)
 
@@ -167,7 +171,11 @@ class Queue:
 
     def _go_on(self) -> None:
         if self._direct is not None and self._answers:
-            is_answered, is_left = self._direct.serve()
+            outcome = self._direct.serve()
+            if outcome is None:
+                self._come_again()
+                return
+            is_answered, is_left = outcome
             if is_answered:
                 self._channel.notify()
             if not is_left:
@@ -183,6 +191,17 @@ class Queue:
             # The frontend has closed already: there is nothing to disconnect it from.
             self._leave()
             self._wind_up()
+
+    def _come_again(self) -> None:
+        """In a moment, once, however many events come until then."""
+
+        def come() -> None:
+            self._comes_again = False
+            self._serve()
+
+        if not self._comes_again:
+            self._comes_again = True
+            self._services.call_later(MOMENT, come)
 
     def _look(self) -> None:
         """An event came, or it is our turn again."""
