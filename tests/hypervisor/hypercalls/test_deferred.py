@@ -12,11 +12,14 @@ from .. import native
 from ..native import Guest, Machine
 
 deferred = native.functions("hypercalls.deferred")
+traps = native.functions("traps")
 
 L1, L2, VALIDATED, WRITABLE = 1, 2, 4, 7
 USER, PRESENT = 0x107, 1  # of a page that ring 3 may use, as the hypervisor leaves it
 ABSENT_VCPUS, UPDATES = 1, 2
 TRUSTED, NEVER_TRUSTED = 1000, 0xFFFFFFFF
+SERVES_NOW = 1
+RSP = 4
 EBUSY, EINVAL = 16, 22
 
 
@@ -74,7 +77,7 @@ def test_one_that_is_refused_is_noted_and_ends_the_trust_but_not_those_behind_it
     assert (queue.entry(5), queue.entry(6)) == (0, queue.page << 12 | USER)
     assert queue.vcpu.good_updates == NEVER_TRUSTED
     assert (queue.vcpu.refused.answer, queue.vcpu.refused.args[0]) == (-EBUSY, queue.request(5, 0)[0])
-    assert queue.shortcuts() == queue.vcpu.cpu.shortcuts == ABSENT_VCPUS
+    assert queue.shortcuts() == ABSENT_VCPUS
 
 
 @pytest.mark.parametrize(
@@ -116,6 +119,51 @@ def test_trust_is_earned_by_single_updates_and_lost_by_one_refusal(queue: Queue)
     for _ in range(TRUSTED + 1):
         deferred.note_update(at, 1, queue.table, 0)
     assert queue.shortcuts() == ABSENT_VCPUS
+
+
+def test_where_there_are_processes_updates_are_put_off_from_a_fault_of_theirs_to_the_next_exit(queue: Queue) -> None:
+    at = queue.guest.vcpu[0].at
+    deferred.begin_exit(at)
+    assert queue.shortcuts() == ABSENT_VCPUS | UPDATES, "its kernel was left"
+    queue.vcpu.cpu.user = 1
+    deferred.begin_exit(at)
+    queue.vcpu.cpu.user = 0
+    assert queue.shortcuts() == ABSENT_VCPUS
+    queue.vcpu.serves_fault = SERVES_NOW
+    assert queue.shortcuts() == ABSENT_VCPUS | UPDATES
+    deferred.begin_exit(at)
+    assert queue.shortcuts() == ABSENT_VCPUS
+
+
+@pytest.mark.parametrize(
+    ("count", "answer", "in_multicall", "goes_on"),
+    [(1, 0, 0, True), (2, 0, 0, False), (1, 0, 1, False), (1, -EINVAL, 0, False)],
+    ids=["a single one", "two at once", "in a multicall", "refused"],
+)
+def test_a_fault_is_still_served_after_single_updates(
+    queue: Queue, count: int, answer: int, in_multicall: int, goes_on: bool
+) -> None:
+    at = queue.guest.vcpu[0].at
+    queue.vcpu.ran_processes, queue.vcpu.serves_fault = 1, SERVES_NOW
+    for _ in range(3):
+        deferred.begin_exit(at)
+        queue.vcpu.in_multicall = in_multicall
+        deferred.note_update(at, count, queue.table, answer)
+        assert (queue.shortcuts() == ABSENT_VCPUS | UPDATES) is goes_on
+
+
+@pytest.mark.parametrize(("vector", "process", "served"), [(14, True, True), (14, False, False), (0, True, False)])
+def test_only_a_page_fault_of_a_process_is_served_so(queue: Queue, vector: int, process: bool, served: bool) -> None:
+    stack = queue.guest.page() + 0x800
+    queue.vcpu.ran_processes = 1
+    queue.vcpu.serves_fault = SERVES_NOW
+    queue.vcpu.cpu.gpr[RSP] = queue.vcpu.kernel_sp = stack
+    queue.vcpu.traps[vector].address = 0x5000
+    queue.vcpu.cpu.user = process
+    deferred.begin_exit(queue.guest.vcpu[0].at)
+    traps.exception(queue.machine.at, queue.guest.vcpu[0].at, vector, 2, 0x1000)
+    assert queue.vcpu.cpu.rip == 0x5000
+    assert (queue.shortcuts() == ABSENT_VCPUS | UPDATES) is served
 
 
 def test_nothing_is_put_off_under_a_trace(queue: Queue) -> None:
