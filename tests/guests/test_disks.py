@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from paravirt.domain0.block.image import RawImage
 from paravirt.domain0.devices.spec import DeviceSpec
 from paravirt.domain0.xlcfg.disks import disk_spec
 
-from ..hypervisor.audited import audited, check
+from ..hypervisor.audited import check
 from ..oracle import kernels
 from ..patience import PATIENCE
 
@@ -22,12 +21,6 @@ DISK_SIZE = 2 << 20
 @pytest.fixture(scope="module")
 def blk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return kernels.build("blk", tmp_path_factory.mktemp("kernels"))
-
-
-@pytest.fixture
-def machine() -> Iterator[Machine]:
-    with Machine(memory=64) as made, audited(made):
-        yield made
 
 
 def function(number: int) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from paravirt import Domain, Machine, ShutdownReason
 from paravirt.abi.io.xenbus import XenbusStateClosing, XenbusStateConnected
 from paravirt.domain0.xlcfg.vifs import vif_spec
 
-from ..hypervisor.audited import audited, check
+from ..hypervisor.audited import check
 from ..oracle import kernels
 from ..patience import PATIENCE
 
@@ -27,12 +26,6 @@ ENDINGS = {
 @pytest.fixture(scope="module")
 def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return kernels.build("net", tmp_path_factory.mktemp("kernels"))
-
-
-@pytest.fixture
-def machine() -> Iterator[Machine]:
-    with Machine(memory=64) as made, audited(made):
-        yield made
 
 
 def start(machine: Machine, net: Path, way: str, number: int) -> Domain:

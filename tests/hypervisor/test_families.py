@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -17,18 +17,6 @@ from .test_grants import Guest, World
 
 NUMBER = HYPERCALLS["xsm_op"]  # here, any that a family has
 SIGNED = -(2**40)
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    made = World()
-    yield made
-    made.clear()
-
-
-@pytest.fixture
-def guest(world: World) -> Guest:
-    return Guest(world)
 
 
 def use(guest: Guest, handler: Callable[..., int]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -26,18 +25,6 @@ from . import native
 from .test_grants import ARGUMENTS, CALLS, DEVICE, FRAMES, Guest, World
 
 NOT_MAPPED = ARGUMENTS + 5 * 4096
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    made = World()
-    yield made
-    made.clear()
-
-
-@pytest.fixture
-def guest(world: World) -> Guest:
-    return Guest(world)
 
 
 def take_all(domain: Domain) -> None:
