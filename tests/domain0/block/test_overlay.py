@@ -22,6 +22,7 @@ from paravirt.domain0.block.overlay import BLOCK, OverlayImage
 from paravirt.domain0.block.seekable import FRAME_SIZE, compress
 from paravirt.errors import UserError
 
+from ...patience import PATIENCE
 from .test_images import pattern, read, write
 
 SIZE = 10 * BLOCK + 1024
@@ -100,7 +101,7 @@ def test_a_flush_ends_no_sooner_than_one_that_does_its_work(
     def slow_at_first(fd: int) -> None:
         if not begun.is_set():
             begun.set()
-            go_on.wait(30)
+            go_on.wait(PATIENCE)
         fdatasync(fd)
 
     monkeypatch.setattr(os, "fdatasync", slow_at_first)
@@ -112,7 +113,7 @@ def test_a_flush_ends_no_sooner_than_one_that_does_its_work(
 
     threads = [threading.Thread(target=flush) for _ in range(2)]
     threads[0].start()
-    assert begun.wait(30)
+    assert begun.wait(PATIENCE)
     threads[1].start()
     threads[1].join(0.2)  # it may end, but only with its work done
     go_on.set()
