@@ -11,6 +11,8 @@ from paravirt import Machine, UserError
 from paravirt.machine.choice import choose, kvm_host
 
 from ..hypervisor.audited import audited, check
+from .test_channels import test_hvc1_is_a_terminal_and_hvc2_a_socket
+from .test_disk import disk_ramdisk, mke2fs, test_grub_boots_what_is_on_the_disk, test_linux_lives_on_a_disk
 from .test_linux import (
     _boot,
     test_a_panic_leaves_a_report,
@@ -20,8 +22,13 @@ from .test_linux import (
 )
 
 __all__ = [
+    "disk_ramdisk",
+    "mke2fs",
     "test_a_panic_leaves_a_report",
     "test_a_shell_and_what_it_needs",
+    "test_grub_boots_what_is_on_the_disk",
+    "test_hvc1_is_a_terminal_and_hvc2_a_socket",
+    "test_linux_lives_on_a_disk",
     "test_several_vcpus_on_one_engine",
     "test_the_balloon_gives_memory_back_and_takes_it_again",
 ]

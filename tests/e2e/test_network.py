@@ -25,6 +25,7 @@ from paravirt.errors import UserError
 from paravirt.guestkernels import obtain
 from paravirt.guestkernels.modules import obtain_modules, ramdisk_files
 from paravirt.initramfs import build
+from paravirt.machine.choice import choose
 
 from ..hypervisor.audited import check
 from ..leftovers import Leftovers
@@ -297,8 +298,13 @@ exec sh
 """
 
 
-def test_a_guest_lives_on_a_disk_and_is_on_a_network(ramdisk: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["unicorn", "kvm"])
+def test_a_guest_lives_on_a_disk_and_is_on_a_network(engine: str, ramdisk: bytes, tmp_path: Path) -> None:
     """What it fetches from the host is on its root file system when it is off."""
+    try:
+        choose(engine, 1)
+    except UserError as error:
+        pytest.skip(str(error))
     programs = {name: shutil.which(name, path="/usr/sbin:/sbin:/usr/bin") for name in ("mke2fs", "debugfs")}
     if not all(programs.values()):
         pytest.skip("this system has no mke2fs")
@@ -312,7 +318,7 @@ def test_a_guest_lives_on_a_disk_and_is_on_a_network(ramdisk: bytes, tmp_path: P
         (root / name).chmod(0o755)
     subprocess.run([programs["mke2fs"] or "", "-q", "-t", "ext4", "-d", root, disk, "16M"], check=True)
     with (
-        Machine(memory=160, network=NetworkOptions(host_loopback=True)) as machine,
+        Machine(memory=160, network=NetworkOptions(host_loopback=True), engine=engine) as machine,
         socket.create_server(("127.0.0.1", 0)) as listener,
     ):
         devices = [disk_spec(str(disk)), vif_spec()]
