@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from paravirt.errors import UserError
+from paravirt.machine.choice import choose
 from paravirt.xs.client import XenStore
 
 from ..cli.conftest import Obtain, guest
@@ -21,9 +23,14 @@ pytestmark = pytest.mark.network
 PROMPT = "/root # "
 
 
-@pytest.fixture
-def linux(user: User, guest: Obtain) -> Iterator[User]:
+@pytest.fixture(params=["unicorn", "kvm"])
+def linux(request: pytest.FixtureRequest, user: User, guest: Obtain) -> Iterator[User]:
     """A user whose domain `linux` has booted to its shell: before that, its init takes no requests."""
+    try:
+        choose(request.param, 1)
+    except UserError as error:
+        pytest.skip(str(error))
+    user.environment["PARAVIRT_ENGINE"] = request.param
     config = user.config(
         "linux", guest("debian-cloud"), ramdisk=str(guest("initramfs")), extra="console=hvc0 quiet", memory=192,
         maxmem=224, vcpus=2,
@@ -80,11 +87,13 @@ def test_a_guest_that_listens(linux: User) -> None:
     assert "Power down" in said or "System halted" in said
 
 
+@pytest.mark.parametrize("linux", ["unicorn"], indirect=True)
 def test_reboot_makes_it_anew(linux: User) -> None:
     linux.xl("reboot", "linux")
     linux.wait_for(lambda: linux.run("domid", "linux").stdout == "2\n")
 
 
+@pytest.mark.parametrize("linux", ["unicorn"], indirect=True)
 def test_the_end_of_the_daemon_is_a_power_off(linux: User) -> None:
     assert linux.run("--stop", program="paravirtd").returncode == 0
     assert linux.log()[-1]["stopped"] == []
