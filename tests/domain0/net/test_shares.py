@@ -77,8 +77,9 @@ def test_however_many_flood_there_is_room_for_another_one() -> None:
 
 @pytest.fixture
 def sockets(monkeypatch: pytest.MonkeyPatch) -> list[NoSocket]:
-    """Those that were opened."""
+    """Those that were opened; the host sets no limit to descriptors."""
     made: list[NoSocket] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
     def open_socket(*_: object) -> NoSocket:
         made.append(NoSocket())
@@ -88,8 +89,7 @@ def sockets(monkeypatch: pytest.MonkeyPatch) -> list[NoSocket]:
     return made
 
 
-def test_flows_to_the_outside(sockets: list[NoSocket], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+def test_flows_to_the_outside(sockets: list[NoSocket]) -> None:
     nat = UserNat(Loop(), Guest(), ROUTER)
     for number in range(FLOWS):
         nat.send(to_nat(tcp_packet(ip(1), FAR, number, 80, 1, 0, TCP_SYN)))
