@@ -154,6 +154,7 @@ def test_what_the_store_says_of_a_domain(user: User) -> None:
 
 
 def test_vcpus(user: User) -> None:
+    user.environment["PARAVIRT_ENGINE"] = "unicorn"  # which has the vcpus of a domain on one physical CPU
     user.xl("create", "-p", user.config("one", vcpus=2))
     lines = user.xl("vcpu-list", "one").splitlines()
     assert lines[0].split() == ["Name", "ID", "VCPU", "CPU", "State", "Time(s)", "Affinity", "(Hard", "/", "Soft)"]
