@@ -164,7 +164,6 @@ ctypedef struct Vcpu:
     u32 pause_flags
     u8 initialised
     u8 on_cpu            # its state is in an engine now
-    u8 polled            # SCHEDOP_poll gave a result that the vcpu has not yet seen
     u8 nmi_pending
     u8 nmi_masked
     u8 in_multicall
@@ -300,7 +299,6 @@ ctypedef struct Pcpu:
     Vcpu* current
     u64 flush_clock      # host.flush_clock at its last full flush
     u64 slice_end
-    u8 kicked
     u8 idle
     u8 need_resched
     u32 errand           # Domain 0's port whose server is to run before the guest goes on; 0: none
