@@ -10,8 +10,6 @@
 
 #include <sched.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #define WAITS_BEFORE_AGAIN 1000
 
@@ -26,7 +24,7 @@ static void on_kick(int number, siginfo_t *info, void *context)
     (void)context;
     if (info->si_code == SI_TIMER && info->si_value.sival_ptr != NULL) {
         struct kvm_engine *e = info->si_value.sival_ptr;
-        e->deadline = 0;
+        e->deadline.at = 0;
         e->kicked = 1;
         if (e->entered != NULL)
             e->entered->immediate_exit = 1;
@@ -69,26 +67,8 @@ void kvm_kick(void *engine)
 void kvm_set_deadline(void *engine, uint64_t deadline)
 {
     struct kvm_engine *e = engine;
-    struct itimerspec when = {{0, 0}, {0, 0}};
 
-    /* A later deadline need not be programmed now: the early kick is cheap, and the loop asks again. */
-    if (deadline == 0 || (e->deadline != 0 && e->deadline <= deadline))
-        return;
-    if (!e->have_timer) {
-        struct sigevent event;
-        memset(&event, 0, sizeof(event));
-        event.sigev_notify = SIGEV_THREAD_ID;
-        event.sigev_signo = kick_signal();
-        event.sigev_value.sival_ptr = e;
-        event._sigev_un._tid = (pid_t)syscall(SYS_gettid);
-        if (timer_create(CLOCK_MONOTONIC, &event, &e->timer) != 0)
-            return;
-        e->have_timer = 1;
-    }
-    when.it_value.tv_sec = (time_t)(deadline / 1000000000ull);
-    when.it_value.tv_nsec = (long)(deadline % 1000000000ull);
-    e->deadline = deadline;
-    timer_settime(e->timer, TIMER_ABSTIME, &when, NULL);
+    set_deadline(&e->deadline, deadline, kick_signal(), e);
 }
 
 int kvm_enter_guest_code(struct kvm_engine *e)

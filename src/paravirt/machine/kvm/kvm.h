@@ -22,6 +22,7 @@
 #include <time.h>
 
 #include "paravirt/machine/cpu.h"
+#include "paravirt/machine/deadline.h"
 #include "trampoline.h"
 
 /* What the self-test finds out about the host (selftest.py says how).  Until then each is what is safe everywhere. */
@@ -103,9 +104,7 @@ struct kvm_engine {
     int in_guest;           /* guest code may be running */
     int held;               /* how many want it out */
     struct kvm_run *volatile entered; /* where a kick has to set immediate_exit */
-    timer_t timer;
-    int have_timer;
-    volatile uint64_t deadline;
+    struct deadline deadline;
     uint64_t entries, repaired, interrupted;
     uint64_t inside_ticks; /* of the time-stamp counter, that KVM_RUN took */
 };

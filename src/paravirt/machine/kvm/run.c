@@ -250,7 +250,6 @@ void kvm_engine_close(struct kvm_engine *e)
     for (link = &e->machine->engines; *link != e; link = &(*link)->next)
         ;
     *link = e->next;
-    if (e->have_timer)
-        timer_delete(e->timer);
+    delete_deadline(&e->deadline);
     free(e);
 }

@@ -170,8 +170,7 @@ void unicorn_engine_close(struct unicorn_engine *e)
 {
     if (e == NULL)
         return;
-    if (e->have_timer)
-        timer_delete(e->timer);
+    delete_deadline(&e->deadline);
     if (e->uc != NULL)
         e->uc_close(e->uc);
     /* The library stays loaded: other engines use it, and inline_exit.c has changed it. */

@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "layout.h"
+#include "paravirt/machine/deadline.h"
 
 #pragma GCC visibility push(hidden)
 
@@ -60,9 +61,7 @@ struct unicorn_engine {
     uint64_t budget;
     struct unicorn_counters counted; /* what nobody else counts */
 
-    timer_t timer;
-    int have_timer;
-    volatile uint64_t deadline; /* as programmed; 0: not */
+    struct deadline deadline;
 
     /* What other threads ask for.  The engine's own thread does it before it executes guest code again. */
     volatile int in_guest;     /* guest code may be running */

@@ -11,8 +11,6 @@
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 /* --- stopping ------------------------------------------------------------------------------------------------ */
 
@@ -37,39 +35,30 @@ static void on_deadline(int number, siginfo_t *info, void *context)
     struct unicorn_engine *e = info->si_value.sival_ptr;
     if (e == NULL)
         return;
-    e->deadline = 0;
+    e->deadline.at = 0;
     engine_kick(e);
+}
+
+static void catch_deadlines(void)
+{
+    struct sigaction action;
+
+    memset(&action, 0, sizeof(action));
+    action.sa_sigaction = on_deadline;
+    action.sa_flags = SA_SIGINFO | SA_RESTART;
+    sigemptyset(&action.sa_mask);
+    sigaction(deadline_signal(), &action, NULL);
 }
 
 void engine_set_deadline(void *engine, uint64_t deadline)
 {
     struct unicorn_engine *e = engine;
-    struct itimerspec when = {{0, 0}, {0, 0}};
 
-    /* A later deadline need not be programmed now: the early kick is cheap, and the loop asks again. */
-    if (e->count_blocks || deadline == 0 || (e->deadline != 0 && e->deadline <= deadline))
+    if (e->count_blocks)
         return;
-    if (!e->have_timer) {
-        struct sigevent event;
-        struct sigaction action;
-        memset(&event, 0, sizeof(event));
-        memset(&action, 0, sizeof(action));
-        action.sa_sigaction = on_deadline;
-        action.sa_flags = SA_SIGINFO | SA_RESTART;
-        sigemptyset(&action.sa_mask);
-        sigaction(deadline_signal(), &action, NULL);
-        event.sigev_notify = SIGEV_THREAD_ID;
-        event.sigev_signo = deadline_signal();
-        event.sigev_value.sival_ptr = e;
-        event._sigev_un._tid = (pid_t)syscall(SYS_gettid);
-        if (timer_create(CLOCK_MONOTONIC, &event, &e->timer) != 0)
-            return;
-        e->have_timer = 1;
-    }
-    when.it_value.tv_sec = (time_t)(deadline / 1000000000ull);
-    when.it_value.tv_nsec = (long)(deadline % 1000000000ull);
-    e->deadline = deadline;
-    timer_settime(e->timer, TIMER_ABSTIME, &when, NULL);
+    if (deadline != 0 && !e->deadline.have_timer)
+        catch_deadlines();
+    set_deadline(&e->deadline, deadline, deadline_signal(), e);
 }
 
 void engine_set_budget(void *engine, uint64_t blocks)
