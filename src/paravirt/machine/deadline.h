@@ -15,11 +15,11 @@
 struct deadline {
     timer_t timer;
     int have_timer;
-    volatile uint64_t at; /* as programmed, in ns of CLOCK_MONOTONIC; 0: not, and set by who catches the signal */
+    volatile uint64_t at; /* as programmed, in ns of CLOCK_MONOTONIC; 0: none, which whoever catches the signal sets */
 };
 
-/* Signal the calling thread at a time, in ns of CLOCK_MONOTONIC; 0: there is no deadline.  The signal's value is `owner`.
- * One that is programmed and comes sooner stays: the early signal is cheap, and who gets it asks again. */
+/* Signal the calling thread at a time, in ns of CLOCK_MONOTONIC; 0: there is no deadline.  The signal's value is
+ * `owner`.  One that is programmed and comes sooner stays: the early signal is cheap, and who gets it asks again. */
 static inline void set_deadline(struct deadline *deadline, uint64_t at, int signal_number, void *owner)
 {
     struct itimerspec when = {{0, 0}, {0, 0}};
