@@ -13,13 +13,15 @@ from paravirt import Machine, UserError
 from paravirt.abi.io import netif, xenbus
 from paravirt.domain0.devices import second_look
 from paravirt.domain0.devices.second_look import SecondLook
+from paravirt.domain0.net import deliver
 from paravirt.domain0.net.backend import NetBackend
 from paravirt.domain0.net.credit import Credit
 from paravirt.domain0.net.interface import QUEUE_BYTES
+from paravirt.domain0.net.offload import segments
 from paravirt.domain0.net.packet import ETH_IP, TCP_ACK, Packet, ethernet
 from paravirt.domain0.net.replies import tcp_packet
 from paravirt.domain0.net.rounds import Rounds
-from paravirt.domain0.net.transmit import FATAL_SLOTS, LEAST_GSO, next_packet
+from paravirt.domain0.net.transmit import FATAL_SLOTS, next_packet
 from paravirt.domain0.ring import GuestProtocolError
 from paravirt.domain0.services import Services
 from paravirt.domain0.xlcfg.vifs import parse_rate, parse_vif, vif_spec
@@ -196,13 +198,43 @@ def test_what_is_put_in_unnoticed_is_found(machine: Machine, monkeypatch: pytest
     assert buffer.read(0, len(data)) == data
 
 
-def test_packets_to_be_cut_into_crumbs_are_refused(machine: Machine) -> None:
+def large(payload: bytes) -> bytes:
+    return ethernet(MACS[2], MACS[1], ETH_IP, tcp_packet(IPS[1], IPS[2], 1, 2, 5, 0, TCP_ACK, payload=payload))
+
+
+@pytest.mark.parametrize("size", [1, 8, 28])
+def test_packets_are_cut_as_small_as_their_sender_wants(machine: Machine, size: int) -> None:
+    """Linux's TCP goes down to 8 bytes where somebody asks for it, and its backend has no limit."""
     one, two = Front(machine, 1), Front(machine, 2, feature_gso_tcpv4=0)
-    data = ethernet(MACS[2], MACS[1], ETH_IP, tcp_packet(IPS[1], IPS[2], 1, 2, 5, 0, TCP_ACK, payload=bytes(100)))
+    two.offer(120)
+    payload = bytes(range(100))
+    assert one.send(large(payload), gso=size)[0] == (0, netif.NETIF_RSP_OKAY)
+    assert [piece[54:] for piece in two.received()] == [payload[at : at + size] for at in range(0, 100, size)]
+
+
+def test_no_more_pieces_are_made_than_there_is_room_for(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Packet] = []
+
+    def watched(packet: Packet) -> Iterator[Packet]:
+        for piece in segments(packet):
+            made.append(piece)
+            yield piece
+
+    monkeypatch.setattr(deliver, "segments", watched)
+    one, two = Front(machine, 1), Front(machine, 2, feature_gso_tcpv4=0)
     two.offer(8)
-    assert one.send(data, gso=LEAST_GSO - 1)[0] == (0, netif.NETIF_RSP_ERROR) and not two.received()
-    assert one.send(data, gso=LEAST_GSO)[0] == (0, netif.NETIF_RSP_OKAY)
-    assert [len(piece) - 54 for piece in two.received()] == [28, 28, 28, 16]
+    payload = bytes(range(250)) * 60
+    assert one.send(large(payload), gso=1)[0] == (0, netif.NETIF_RSP_OKAY)
+    assert [piece[54:] for piece in two.received()] == [payload[at : at + 1] for at in range(8)]
+    assert len(made) == 9, "those that are there, and the one that waits"
+    two.offer(3)
+    assert [piece[54:] for piece in two.received()] == [payload[at : at + 1] for at in range(8, 11)]
+    assert len(made) == 12
+    # What waits counts with the headers of its pieces.
+    for lost in (0, 1):
+        assert one.send(large(payload), gso=1)[0] == (0, netif.NETIF_RSP_OKAY)
+        assert two.counted()["overrun"] == lost
+    assert len(made) == 12
 
 
 def test_a_flood_of_events_without_credit_is_one_turn_later(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

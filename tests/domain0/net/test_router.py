@@ -326,7 +326,7 @@ def test_names(net: Net, name: str, kind: int, code: int, end: bytes) -> None:
 def test_pieces_of_a_large_packet_are_its_payload(payload: bytes, size: int, sequence: int) -> None:
     flags = TCP_ACK | 0x09  # the end and the push belong to the last piece alone
     data = tcp_packet(ip(1), ip(2), 1, 2, sequence, 0, flags, 10, payload=payload, csum_blank=True)
-    pieces = segments(Packet(ethernet(mac(2), mac(1), ETH_IP, data), True, size))
+    pieces = list(segments(Packet(ethernet(mac(2), mac(1), ETH_IP, data), True, size)))
     assert b"".join(piece.data[piece.headers.payload : piece.headers.end] for piece in pieces) == payload
     assert all(is_whole(with_checksum(piece)) for piece in pieces)
     assert [piece.headers.tcp_flags for piece in pieces] == [TCP_ACK] * (len(pieces) - 1) + [flags]
@@ -368,7 +368,7 @@ def test_no_packet_harms_the_router(
     for number in net.ports:
         for sent in net.got(number):
             try:
-                pieces = segments(sent)
+                pieces = list(segments(sent))
                 assert all(with_checksum(piece).headers.end for piece in pieces)
             except Malformed:
                 pytest.fail("a malformed packet was passed on")

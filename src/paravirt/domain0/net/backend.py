@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from itertools import islice
@@ -59,8 +58,7 @@ class Queue:
             raise
         self._requests = transmit.Requests(self.tx)
         self._held: transmit.Transmitted | None = None
-        self._number = number
-        self._pending: deque[Packet] = deque()
+        self._waiting = deliver.Waiting(backend.interface, number, backend.abilities)
         self._second_looks = [SecondLook(facilities, backend.look_again) for _ in self._rings]
 
     def _bind(self, nodes: FrontendNodes) -> None:
@@ -133,7 +131,7 @@ class Queue:
     @property
     def is_waited_for(self) -> bool:
         """Packets wait for its buffers."""
-        return bool(self._pending) or self._backend.interface.waiting_in(self._number) > 0
+        return not self._waiting.is_empty
 
     def take(self) -> None:
         """Put what waits into the guest's buffers, as far as there are any.
@@ -143,18 +141,16 @@ class Queue:
         """
         ready: list[Packet] = []
         used, room = 0, self.rx.waiting()
-        while self.is_waited_for:
-            if not self._pending:
-                self._pending.extend(self._backend.next_packet(self._number))
-                continue
-            wanted = used + deliver.slots(self._pending[0])
+        while (packet := self._waiting.first()) is not None:
+            wanted = used + deliver.slots(packet)
             if room < wanted:
                 if not self.rx.ask_for_event(wanted):
                     self._second_looks[1].soon(self.rx.position[0] + wanted)
                     break
                 room = self.rx.waiting()
             used = wanted
-            ready.append(self._pending.popleft())
+            ready.append(packet)
+            self._waiting.drop_first()
         if ready:
             self.put(ready)
 
@@ -191,6 +187,9 @@ class NetBackend(Backend):
     Parameters:
         interface: its side of the router; attached already.
         credit: the limit of what it may send, or None.
+
+    Attributes:
+        abilities: what its frontend can take.
     """
 
     def __init__(
@@ -206,7 +205,7 @@ class NetBackend(Backend):
         self.interface = interface
         self._credit = credit
         self._queues: list[Queue] = []
-        self._abilities = deliver.Abilities(False, frozenset(), frozenset())
+        self.abilities = deliver.Abilities(False, frozenset(), frozenset())
         self._next_queue = 0
         self._comes_later = False
         self._unwatch_groups: Callable[[], None] = lambda: None
@@ -244,7 +243,7 @@ class NetBackend(Backend):
             (ETH_IP, frontend.flag("feature-no-csum-offload")),
             (ETH_IPV6, not frontend.flag("feature-ipv6-csum-offload")),
         ) if not is_off}  # fmt: skip
-        self._abilities = deliver.Abilities(
+        self.abilities = deliver.Abilities(
             frontend.flag("feature-sg"),
             frozenset(kind for kind, name in gso.items() if frontend.flag(name)),
             frozenset(blank),
@@ -344,16 +343,6 @@ class NetBackend(Backend):
         return zlib.crc32(known) % len(self._queues)
 
     # --- for its queues ---------------------------------------------------------------------------------------
-
-    def next_packet(self, number: int) -> list[Packet]:
-        """The packet that has waited longest for a queue, as the frontend can take it, if need be in several; none, if
-        it cannot, or if somebody has rewritten it into nonsense."""
-        try:
-            pieces = deliver.fitted(self.interface.take(number), self._abilities)
-        except Malformed:
-            pieces = []
-        self.interface.counters.overrun += not pieces
-        return pieces
 
     def wait_for(self, size: int) -> float | None:
         """Use credit for so many bytes: None, or how long to wait for it."""

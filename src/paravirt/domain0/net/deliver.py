@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from paravirt.abi.io import netif
+from paravirt.domain0.net.interface import Interface
 from paravirt.domain0.net.offload import can_be_cut, segments, with_checksum
-from paravirt.domain0.net.packet import ETH_IP, ETH_IPV6, Packet
+from paravirt.domain0.net.packet import ETH_IP, ETH_IPV6, Malformed, Packet
 
 PAGE_SIZE: Final = 4096
 ENTRY_SIZE: Final = 8
@@ -34,19 +36,62 @@ class Abilities:
     blank: frozenset[int]
 
 
-def fitted(packet: Packet, abilities: Abilities) -> list[Packet]:
-    """The packet as the frontend can take it, if need be in several; none, if it cannot.
+def fitted(packet: Packet, abilities: Abilities) -> Iterator[Packet]:
+    """The packet as the frontend can take it, if need be in several, each made when it is asked for; none, if it
+    cannot.
 
     Raises:
         Malformed: its headers are.
     """
     kind = packet.headers.kind
-    pieces = [packet]
+    pieces: Iterable[Packet] = (packet,)
     if packet.gso_size and not (kind in abilities.gso and abilities.scattered and can_be_cut(packet.headers)):
         pieces = segments(packet)
-    if kind not in abilities.blank:
-        pieces = [with_checksum(piece) for piece in pieces]
-    return pieces if abilities.scattered else [piece for piece in pieces if len(piece.data) <= PAGE_SIZE]
+    is_blank = kind in abilities.blank
+    for piece in pieces:
+        if abilities.scattered or len(piece.data) <= PAGE_SIZE:
+            yield piece if is_blank else with_checksum(piece)
+
+
+class Waiting:
+    """What waits for somebody in a place of an interface, as they can take it. Large packets are cut as they are taken:
+    however many pieces a sender asks for, no more are made than there is room for.
+
+    Parameters:
+        abilities: theirs.
+    """
+
+    def __init__(self, interface: Interface, place: int, abilities: Abilities) -> None:
+        self._interface, self._place, self._abilities = interface, place, abilities
+        self._pieces: Iterator[Packet] = iter(())
+        self._first: Packet | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing waits; what somebody has rewritten into nonsense, or they cannot take, waits until it is seen."""
+        return self._first is None and not self._interface.waiting_in(self._place)
+
+    def first(self) -> Packet | None:
+        """What has waited longest, or None."""
+        while self._first is None:
+            self._first = next(self._pieces, None)
+            if self._first is None:
+                if self.is_empty:
+                    break
+                self._pieces = self._cut(self._interface.take(self._place))
+        return self._first
+
+    def drop_first(self) -> None:
+        """It is theirs now."""
+        self._first = None
+
+    def _cut(self, packet: Packet) -> Iterator[Packet]:
+        is_lost = True
+        with contextlib.suppress(Malformed):
+            for piece in fitted(packet, self._abilities):
+                is_lost = False
+                yield piece
+        self._interface.counters.overrun += is_lost
 
 
 def slots(packet: Packet) -> int:

@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Final
 
 from paravirt.domain0.net.fragments import Reassembly, fragments
+from paravirt.domain0.net.offload import size_on_wire
 from paravirt.domain0.net.packet import (
     BROADCAST,
     ETH_ARP,
@@ -55,7 +56,7 @@ class Counters:
 
 
 class Backlog:
-    """Packets that wait, up to so many bytes."""
+    """Packets that wait, up to so many bytes; those that are to be cut count with the headers of all their pieces."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -67,7 +68,7 @@ class Backlog:
 
     def add(self, packet: Packet) -> bool:
         """Have a packet wait; false: too much waits already."""
-        size = len(packet.data)
+        size = size_on_wire(packet)
         if self._bytes + size > self._limit:
             return False
         self._bytes += size
@@ -77,7 +78,7 @@ class Backlog:
     def take(self) -> Packet:
         """The packet that has waited longest."""
         packet = self._packets.popleft()
-        self._bytes -= len(packet.data)
+        self._bytes -= size_on_wire(packet)
         return packet
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from typing import Final
 
 from paravirt.domain0.net.packet import (
     ETH_IP,
@@ -17,6 +19,9 @@ from paravirt.domain0.net.packet import (
     checksum_at,
     pseudo_sum,
 )
+
+_TCP_HEADERS: Final = 54
+"""Bytes of Ethernet's, IPv4's and TCP's headers, without options."""
 
 
 def with_checksum(packet: Packet) -> Packet:
@@ -42,18 +47,20 @@ def can_be_cut(headers: Headers) -> bool:
     return headers.protocol == TCP and bool(headers.l4) and headers.kind in (ETH_IP, ETH_IPV6)
 
 
-def segments(packet: Packet) -> list[Packet]:
+def segments(packet: Packet) -> Iterator[Packet]:
     """Packets of ``gso_size`` bytes of payload at most, in place of one large one; their checksums stay blank.
+
+    Each is made when it is asked for: a sender may want a packet cut into very many, as Linux's backend lets it.
 
     Raises:
         Malformed: its headers are.
     """
     size, headers = packet.gso_size, packet.headers
     if not size or not can_be_cut(headers) or headers.end - headers.payload <= size:
-        return [Packet(packet.data, packet.csum_blank, 0, packet._headers)]
+        yield Packet(packet.data, packet.csum_blank, 0, packet._headers)
+        return
     data, l4 = packet.data, headers.l4
     sequence = int.from_bytes(data[l4 + 4 : l4 + 8], "big")
-    made = []
     for number, start in enumerate(range(headers.payload, headers.end, size)):
         payload = data[start : min(start + size, headers.end)]
         head = bytearray(data[: headers.payload])
@@ -64,8 +71,13 @@ def segments(packet: Packet) -> list[Packet]:
             head[l4 + 13] &= ~(TCP_FIN | TCP_PSH) & 0xFF
         _set_length(head, headers, len(payload), number)
         struct.pack_into("!H", head, l4 + 16, pseudo_sum(headers, headers.payload - l4 + len(payload)))
-        made.append(Packet(bytes(head) + payload, csum_blank=True))
-    return made
+        yield Packet(bytes(head) + payload, csum_blank=True)
+
+
+def size_on_wire(packet: Packet) -> int:
+    """About how many bytes the packet is when it has been cut: each piece has headers."""
+    size = len(packet.data)
+    return size + size // packet.gso_size * _TCP_HEADERS if packet.gso_size else size
 
 
 def _set_length(head: bytearray, headers: Headers, payload: int, number: int) -> None:

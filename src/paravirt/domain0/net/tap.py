@@ -10,9 +10,9 @@ import struct
 from pathlib import Path
 from typing import Final
 
-from paravirt.domain0.net.deliver import Abilities, fitted
+from paravirt.domain0.net.deliver import Abilities, Waiting
 from paravirt.domain0.net.interface import Interface
-from paravirt.domain0.net.packet import Malformed, Packet
+from paravirt.domain0.net.packet import Packet
 from paravirt.domain0.net.resolver import Loop
 from paravirt.domain0.net.router import Router
 from paravirt.errors import UserError
@@ -45,7 +45,9 @@ class Tap:
         if not NAME.fullmatch(name):
             raise UserError(f"{name!r} cannot be the name of a TAP device.")
         self._loop, self._router = loop, router
-        self.interface = Interface(name, b"", bridge=bridge, wake=lambda: loop.post(self._write))
+        self.interface = Interface(name, b"", bridge=bridge, wake=self._write_soon)
+        self._waiting = Waiting(self.interface, 0, _PLAIN)
+        self._is_writing = False
         self._fd = _open(name)
         try:
             router.attach(self.interface)
@@ -75,17 +77,24 @@ class Tap:
                 return
             self._router.receive(self.interface, Packet(data))
 
+    def _write_soon(self) -> None:
+        if not self._is_writing:
+            self._is_writing = True
+            self._loop.post(self._write)
+
     def _write(self) -> None:
-        while self._fd >= 0 and self.interface.waiting:
+        """Some of what waits for the host; more than that waits for the next turn."""
+        self._is_writing = False
+        for _ in range(_BATCH):
+            piece = self._waiting.first() if self._fd >= 0 else None
+            if piece is None:
+                return
+            self._waiting.drop_first()
             try:
-                pieces = fitted(self.interface.take(), _PLAIN)
-            except Malformed:
-                continue
-            for piece in pieces:
-                try:
-                    os.write(self._fd, piece.data)
-                except OSError:  # it is down, or its queue is full
-                    self.interface.counters.overrun += 1
+                os.write(self._fd, piece.data)
+            except OSError:  # it is down, or its queue is full
+                self.interface.counters.overrun += 1
+        self._write_soon()
 
 
 def _open(name: str) -> int:

@@ -21,9 +21,6 @@ PAGE_SIZE: Final = 4096
 MOST_SLOTS: Final = netif.XEN_NETIF_NR_SLOTS_MIN
 FATAL_SLOTS: Final = 20
 """With more, the frontend is not talked to any more."""
-LEAST_GSO: Final = 28
-"""The TCP payload of the smallest packet that every network carries (68 bytes, RFC 791). A packet that is to be cut
-into smaller ones would become thousands."""
 
 _REQUEST: Final = struct.Struct("<IHHHH")
 _EXTRA: Final = struct.Struct("<BB6s")
@@ -122,7 +119,6 @@ def next_packet(fetch: Callable[[], bytes]) -> Transmitted:
             if offset + part > PAGE_SIZE:
                 raise GuestProtocolError(f"{part} bytes that are sent begin at {offset} of a page")
         packet.is_bad = packet.is_bad or packet.size < ETH_HEADER or len(parts) > MOST_SLOTS
-        packet.is_bad = packet.is_bad or 0 < packet.gso_size < LEAST_GSO
     packet.parts = [part for part in parts if part[2]]
     return packet
 
