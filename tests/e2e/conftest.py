@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from paravirt import Domain, Machine
+from paravirt import Domain, Machine, UserError
 from paravirt.guestkernels import obtain
 from paravirt.initramfs import MARKER, build
+from paravirt.machine.choice import choose
 
 from ..cli.conftest import Obtain, guest
 from ..hypervisor.audited import audited
@@ -134,9 +135,19 @@ def ramdisk(guest: Obtain, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     )
 
 
+@pytest.fixture(scope="module", params=["unicorn", "kvm"])
+def engine(request: pytest.FixtureRequest) -> str:
+    """What guests run on: a test that uses this, or ``machine``, is made on each."""
+    try:
+        choose(request.param, 1)
+    except UserError as error:
+        pytest.skip(str(error))
+    return str(request.param)
+
+
 @pytest.fixture
-def machine() -> Iterator[Machine]:
-    with Machine(memory=700) as made, audited(made):
+def machine(engine: str) -> Iterator[Machine]:
+    with Machine(memory=700, engine=engine) as made, audited(made):
         yield made
 
 

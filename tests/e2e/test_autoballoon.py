@@ -21,8 +21,8 @@ MIB = 256
 
 
 @pytest.fixture
-def machine() -> Iterator[Machine]:
-    with Machine(memory=400, autoballoon=True) as made, audited(made):
+def machine(engine: str) -> Iterator[Machine]:
+    with Machine(memory=400, autoballoon=True, engine=engine) as made, audited(made):
         yield made
 
 

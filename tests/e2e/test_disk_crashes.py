@@ -28,8 +28,8 @@ from paravirt import Machine
 from paravirt.domain0.xlcfg.disks import parse_disk
 from paravirt.initramfs import MARKER
 
-kernel, ramdisk, disk, command = sys.argv[1:]
-with Machine(memory=320) as machine:
+engine, kernel, ramdisk, disk, command = sys.argv[1:]
+with Machine(memory=320, engine=engine) as machine:
     devices = [parse_disk(disk)]
     domain = machine.create(kernel, ramdisk, "console=hvc0 quiet", memory=256, devices=devices)
     domain.console.listen(lambda data: (sys.stdout.buffer.write(data), sys.stdout.flush()))
@@ -74,7 +74,7 @@ def write_until(number: int, first: int, end: str, arguments: list[str], pause: 
 
 
 def test_what_was_synchronised_survives_the_hosts_process(
-    kernel: Path, disk_ramdisk: bytes, mke2fs: str, tmp_path: Path
+    engine: str, kernel: Path, disk_ramdisk: bytes, mke2fs: str, tmp_path: Path
 ) -> None:
     """After a SIGKILL of the process that has the machine, and after the domain's destruction, the file system on an
     overlay is consistent, and every file is whole that the guest had called fsync for."""
@@ -84,7 +84,7 @@ def test_what_was_synchronised_survives_the_hosts_process(
     ramdisk.write_bytes(disk_ramdisk)
     subprocess.run([mke2fs, "-q", "-t", "ext4", base], check=True)
     new_overlay(path, base)
-    arguments = [str(kernel), str(ramdisk), f"{path},overlay,xvda,w"]
+    arguments = [engine, str(kernel), str(ramdisk), f"{path},overlay,xvda,w"]
     last = 0
     for end in ("kill", "destroy"):
         last = write_until(last + random.randint(10, 20), last + 1, end, arguments, random.random() / 20)

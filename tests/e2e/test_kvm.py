@@ -1,37 +1,16 @@
-"""Debian's stock kernel on the KVM engine: the same tests as on Unicorn."""
+"""Debian's stock kernel on the KVM engine: what is this engine's own.  All else runs on both (conftest.py)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from paravirt import Machine, UserError
-from paravirt.machine.choice import choose, kvm_host
+from paravirt.machine.choice import kvm_host
 
 from ..hypervisor.audited import audited, check
-from .test_channels import test_hvc1_is_a_terminal_and_hvc2_a_socket
-from .test_disk import disk_ramdisk, mke2fs, test_grub_boots_what_is_on_the_disk, test_linux_lives_on_a_disk
-from .test_linux import (
-    _boot,
-    test_a_panic_leaves_a_report,
-    test_a_shell_and_what_it_needs,
-    test_several_vcpus_on_one_engine,
-    test_the_balloon_gives_memory_back_and_takes_it_again,
-)
-
-__all__ = [
-    "disk_ramdisk",
-    "mke2fs",
-    "test_a_panic_leaves_a_report",
-    "test_a_shell_and_what_it_needs",
-    "test_grub_boots_what_is_on_the_disk",
-    "test_hvc1_is_a_terminal_and_hvc2_a_socket",
-    "test_linux_lives_on_a_disk",
-    "test_several_vcpus_on_one_engine",
-    "test_the_balloon_gives_memory_back_and_takes_it_again",
-]
+from .test_linux import _boot
 
 pytestmark = pytest.mark.network
 
@@ -40,16 +19,6 @@ SYSTEM_CALLS = 2
 """In the statistics: the hypercall, and the kind of exit that hypercalls are."""
 ROUNDS = 2
 """Of processes that make, change, copy and end address spaces, and look at what is in them."""
-
-
-@pytest.fixture
-def machine() -> Iterator[Machine]:
-    try:
-        choose("kvm", 1)
-    except UserError as error:
-        pytest.skip(str(error))
-    with Machine(memory=700, engine="kvm") as made, audited(made):
-        yield made
 
 
 @pytest.mark.parametrize("engine", ["kvm", "kvm-exact"])

@@ -25,7 +25,6 @@ from paravirt.errors import UserError
 from paravirt.guestkernels import obtain
 from paravirt.guestkernels.modules import obtain_modules, ramdisk_files
 from paravirt.initramfs import build
-from paravirt.machine.choice import choose
 
 from ..hypervisor.audited import check
 from ..leftovers import Leftovers
@@ -66,8 +65,8 @@ def ramdisk() -> bytes:
 
 
 @pytest.fixture(scope="module")
-def machine() -> Iterator[Machine]:
-    with Machine(memory=300, network=NetworkOptions(host_loopback=True)) as made:
+def machine(engine: str) -> Iterator[Machine]:
+    with Machine(memory=300, network=NetworkOptions(host_loopback=True), engine=engine) as made:
         yield made
         check(made, "a network's end")
 
@@ -298,13 +297,8 @@ exec sh
 """
 
 
-@pytest.mark.parametrize("engine", ["unicorn", "kvm"])
 def test_a_guest_lives_on_a_disk_and_is_on_a_network(engine: str, ramdisk: bytes, tmp_path: Path) -> None:
     """What it fetches from the host is on its root file system when it is off."""
-    try:
-        choose(engine, 1)
-    except UserError as error:
-        pytest.skip(str(error))
     programs = {name: shutil.which(name, path="/usr/sbin:/sbin:/usr/bin") for name in ("mke2fs", "debugfs")}
     if not all(programs.values()):
         pytest.skip("this system has no mke2fs")
