@@ -11,6 +11,7 @@ from .test_policies import FAIR, MS, SECOND, Bench
 
 scheduling = native.functions("scheduling")
 timekeeping = native.functions("timekeeping")
+timers = native.functions("timers")
 
 PATIENCE = 5 * MS
 ALL = ["credit", "sedf", "bvt", "null"]
@@ -60,7 +61,7 @@ class Cpus:
     def set_timer(self, vcpu: int, at: int) -> None:
         """One that runs sets its timer; that of its physical CPU is set anew then."""
         if vcpu in self.runs:
-            self.bench.vcpus[vcpu].rec.singleshot = at
+            timers.set_singleshot(self.bench.vcpus[vcpu].at, at)
             self._look_at_timers(self.runs.index(vcpu))
 
     def overdue(self) -> list[int]:

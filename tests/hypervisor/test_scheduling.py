@@ -16,6 +16,7 @@ from .native import NEVER, Guest, GuestVcpu, Machine
 pools = native.functions("sched.pools")
 scheduling = native.functions("scheduling")
 timekeeping = native.functions("timekeeping")
+timers = native.functions("timers")
 watchdog = native.functions("watchdog")
 
 MS = 10**6
@@ -293,8 +294,8 @@ def test_the_earliest_deadline_of_all_vcpus_counts(machine: Machine) -> None:
     guest = Guest(machine, 1, 2)
     cpu = native.address(machine.cpus[0])
     assert scheduling.earliest_deadline(cpu) == NEVER
-    guest.vcpu[0].rec.singleshot = 900
-    guest.vcpu[1].rec.poll_deadline = 800
+    timers.set_singleshot(guest.vcpu[0].at, 900)
+    timers.set_poll_deadline(guest.vcpu[1].at, 800)
     assert scheduling.earliest_deadline(cpu) == 800
     guest.rec.dying = 1
     assert scheduling.earliest_deadline(cpu) == NEVER
@@ -316,7 +317,7 @@ def test_an_earlier_deadline_moves_the_alarm() -> None:
     machine = Machine(virtual=False)
     vcpu = Guest(machine).vcpu[0]
     assert run(machine) is vcpu
-    vcpu.rec.singleshot = 5
+    timers.set_singleshot(vcpu.at, 5)
     scheduling.deadline_changed(vcpu.at, vcpu.at, NEVER)
     assert machine.calls == [("deadline", 1, machine.host.boot_ns + 5)]
     scheduling.deadline_changed(vcpu.at, vcpu.at, 4)
@@ -327,8 +328,8 @@ def test_an_earlier_deadline_moves_the_alarm() -> None:
 def test_the_alarm_is_never_moved_past_somebody_elses(machine: Machine) -> None:
     guest = Guest(machine, 1, 2)
     assert run(machine) is guest.vcpu[0]
-    guest.vcpu[1].rec.singleshot = 2_000
-    guest.vcpu[0].rec.singleshot = 7_000
+    timers.set_singleshot(guest.vcpu[1].at, 2_000)
+    timers.set_singleshot(guest.vcpu[0].at, 7_000)
     guest.vcpu[0].rec.cpu.blocks = 1_000
     scheduling.deadline_changed(guest.vcpu[0].at, guest.vcpu[0].at, NEVER)
     assert machine.calls == [("budget", 1, 1_000 + 2_000 // 10 + 1)]
@@ -340,7 +341,7 @@ def test_a_timer_set_for_another_physical_cpu_makes_that_one_look() -> None:
     assert run(machine, 0) is one.vcpu[0]
     assert run(machine, 1) is two.vcpu[0]
     two.vcpu[0].rec.on_cpu = 1
-    two.vcpu[0].rec.singleshot = 9
+    timers.set_singleshot(two.vcpu[0].at, 9)
     scheduling.deadline_changed(one.vcpu[0].at, two.vcpu[0].at, NEVER)
     assert machine.calls == [("kick", 2)]
     assert (machine.cpus[0].need_resched, machine.cpus[1].need_resched) == (0, 1)
@@ -417,15 +418,3 @@ def test_machines_do_not_see_each_other() -> None:
     assert run(first) is None
     assert run(second) is two.vcpu[0]
     second.close()
-
-
-def test_a_machine_at_a_reused_address_starts_empty() -> None:
-    machine = Machine()
-    guest = Guest(machine)
-    assert watchdog.set_watchdog(guest.at, 0, 1) == 1
-    guest.vcpu[0].rec.singleshot = 900
-    assert scheduling.earliest_deadline(native.address(machine.cpus[0])) == 900
-    machine.host.tsc_mul = 0
-    timekeeping.calibrate(machine.at)
-    assert watchdog.next_watchdog(machine.at) == NEVER
-    assert scheduling.earliest_deadline(native.address(machine.cpus[0])) == NEVER

@@ -18,6 +18,7 @@ from . import native
 from .native import NEVER, Guest, GuestVcpu, Machine
 
 timekeeping = native.functions("timekeeping")
+timers = native.functions("timers")
 scheduling = native.functions("scheduling")
 
 SECOND = 10**9
@@ -294,7 +295,8 @@ def test_timers_fire_as_in_a_model(steps: list[tuple[str, int]]) -> None:
         if what == "pass":
             host.virtual_ns = now = now + value
         elif what == "singleshot":
-            rec.singleshot = singleshot = now + value
+            singleshot = now + value
+            timers.set_singleshot(vcpu.at, singleshot)
         elif what == "periodic":
             rec.periodic_period = period = value
         else:
@@ -331,7 +333,7 @@ def test_deadlines_are_signed(asked: int, kept: int) -> None:
 def test_a_poll_that_times_out_ends(machine: Machine) -> None:
     vcpu = Guest(machine).vcpu[0]
     vcpu.rec.pause_flags = 4
-    vcpu.rec.poll_deadline = 100
+    timers.set_poll_deadline(vcpu.at, 100)
     timekeeping.run_vcpu_timers(vcpu.at, 99)
     assert vcpu.rec.pause_flags == 4
     timekeeping.run_vcpu_timers(vcpu.at, 100)

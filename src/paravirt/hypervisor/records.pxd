@@ -213,7 +213,11 @@ ctypedef struct Vcpu:
     u64 fifo_control     # host address of the control block, 0: none
     u64 fifo_control_mfn
     FifoQueue fifo_queue[16]
-    u64 poll_deadline
+    u64 poll_deadline    # 0: none
+    u64 timer_due        # the earlier of singleshot and poll_deadline, by which it stands in p.timers; 0: in none
+    Vcpu* timer_child    # the first of those below it in that heap: timers.py
+    Vcpu* timer_next     # the next one beside it
+    Vcpu* timer_before   # the one before, or above if it is the first; NULL: it is the root
     u32 hypercall        # the number in progress
     u64 blocks_seen      # deterministic mode: cpu.blocks up to which time was advanced
     u32 poll_port        # a single polled port, for the common case
@@ -258,6 +262,10 @@ ctypedef struct Domain:
     i64 time_offset      # wall clock offset, seconds
     u64 crash_reason     # host address of a static C string
     u64 crash_detail
+    u64 watchdog[2]      # when each is due, in system time, ns; 0: it does not run
+    u8 watchdogs_in_use  # a bit for each
+    u8 watched           # it is one of host.watched
+    Domain* next_watched
     OldTable old         # of the frames that it is being rid of, at its end
     void* sched          # its first vcpu's Unit
     # engines' translations
@@ -303,6 +311,7 @@ ctypedef struct Pcpu:
     u8 need_resched
     u32 errand           # Domain 0's port whose server is to run before the guest goes on; 0: none
     pthread_cond_t wake
+    Vcpu* timers         # the root of a heap of its vcpus that have timers set: timers.py
 
 ctypedef i64 (*hypercall_fn)(Host* host, Vcpu* vcpu, u64* args) noexcept nogil
 
@@ -322,6 +331,8 @@ ctypedef struct Host:
     u64 kernel_l4[16]    # and what it may make of that in one that only a guest's kernel runs on
     Domain** domains     # by domid
     u32 max_domains
+    Domain* watched      # those that have used a watchdog: watchdog.py
+    u64 watchdog_due     # when the first of theirs is; 0: none runs
     Pcpu** pcpus
     u32 nr_pcpus
     u64 flush_clock

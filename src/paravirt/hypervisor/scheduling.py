@@ -36,7 +36,6 @@ from cython.cimports.paravirt.hypervisor.sched.policy import (
 )
 from cython.cimports.paravirt.hypervisor.sched.pools import leaves_pool, set_policy
 from cython.cimports.paravirt.hypervisor.sched.rotate import next_after, next_turn
-from cython.cimports.paravirt.hypervisor.sched.state import MachineStatePtr, add_vcpu, drop_vcpu, state_of
 from cython.cimports.paravirt.hypervisor.sched.units import (
     allowed,
     cpu_of,
@@ -60,6 +59,7 @@ from cython.cimports.paravirt.hypervisor.timekeeping import (
     time_record_stale,
     update_time_record,
 )
+from cython.cimports.paravirt.hypervisor.timers import first_timer, join_timers, leave_timers, set_poll_deadline
 from cython.cimports.paravirt.hypervisor.watchdog import forget_watchdogs, next_watchdog
 from cython.cimports.posix.unistd import write
 
@@ -141,14 +141,14 @@ def init_vcpu(v: VcpuPtr) -> cython.void:
     v.runstate = RUNSTATE_OFFLINE
     init_vcpu_timers(v)
     u: UnitPtr = join_unit(v)
-    v.pcpu = u.home if u != cython.NULL and add_vcpu(v) else cython.NULL
+    join_timers(v, u.home if u != cython.NULL else cython.NULL)
 
 
 def remove_vcpu(v: VcpuPtr) -> cython.void:
     """The vcpu ends: no physical CPU may choose it or take it for the one that ran last."""
     u: UnitPtr = vcpu_unit(v)
     home: PcpuPtr
-    drop_vcpu(v)
+    leave_timers(v)
     if u != cython.NULL:
         if u.last == v:
             u.last = cython.NULL
@@ -267,7 +267,7 @@ def stop_running(v: VcpuPtr) -> cython.void:
 def vcpu_wake(v: VcpuPtr) -> cython.void:
     """End SCHEDOP_block or SCHEDOP_poll, if the vcpu is in one, and make it look at its events soon."""
     v.pause_flags &= ~cython.cast(u32, VPF_BLOCKED | VPF_POLL)
-    v.poll_deadline = 0
+    set_poll_deadline(v, 0)
     v.poll_port = 0
     made_runnable(v)
 
@@ -489,27 +489,16 @@ def slice_for(p: PcpuPtr) -> u64:
 def earliest_deadline(p: PcpuPtr) -> u64:
     """When something is next due here (timers, not turns), in system time; all ones: nothing is."""
     host: HostPtr = p.host
-    state: MachineStatePtr = state_of(host)
-    deadline: u64 = NEVER
-    mine: u64
-    v: VcpuPtr
-    i: u32
-    if state == cython.NULL:
-        return NEVER
-    if state.watchdogs != cython.NULL:
-        deadline = next_watchdog(host)
-    for i in range(state.count):
-        v = state.vcpus[i]
-        if v.pcpu != p or v.domain.dying:
-            continue
-        mine = next_deadline(v)
-        if mine < deadline:
-            deadline = mine
-        if v.runstate == RUNSTATE_RUNNING and not host.virtual_clock:
+    deadline: u64 = next_watchdog(host)
+    v: VcpuPtr = first_timer(p)
+    if v != cython.NULL:
+        deadline = min(deadline, v.timer_due)
+    v = p.current
+    if v != cython.NULL and v.runstate == RUNSTATE_RUNNING and not v.domain.dying:
+        deadline = min(deadline, next_deadline(v))
+        if not host.virtual_clock:
             # Its time record wants renewal then.
-            mine = (v.time_version >> 32) << 30
-            if mine < deadline:
-                deadline = mine
+            deadline = min(deadline, (v.time_version >> 32) << 30)
     return deadline
 
 

@@ -33,8 +33,8 @@ from cython.cimports.paravirt.hypervisor.records import (
     u32,
     u64,
 )
-from cython.cimports.paravirt.hypervisor.sched.state import MachineStatePtr, forget_machine, state_of
 from cython.cimports.paravirt.hypervisor.scheduling import vcpu_wake
+from cython.cimports.paravirt.hypervisor.timers import first_due, first_timer, set_poll_deadline, set_singleshot
 from cython.cimports.paravirt.hypervisor.tsc import read_tsc
 from cython.cimports.paravirt.hypervisor.watchdog import run_watchdogs
 from cython.cimports.paravirt.machine.cpu import U32Ptr, U64Ptr, i64
@@ -141,9 +141,6 @@ def calibrate(host: HostPtr) -> cython.void:
     elapsed: u64
     measured: u64
     pause: timespec
-    if host.tsc_mul == 0:
-        # The machine begins here.
-        forget_machine(host)
     if host.virtual_clock:
         host.tsc_mul = 0x80000000
         host.tsc_shift = 1
@@ -353,8 +350,8 @@ def init_vcpu_timers(v: VcpuPtr) -> cython.void:
     """The timers of a new paravirtual vcpu: a periodic tick of 10 ms, nothing else."""
     v.periodic_period = DEFAULT_PERIOD
     v.periodic_last = 0
-    v.singleshot = 0
-    v.poll_deadline = 0
+    set_singleshot(v, 0)
+    set_poll_deadline(v, 0)
     v.runstate_since = now(v.domain.host)
 
 
@@ -368,10 +365,10 @@ def run_periodic(v: VcpuPtr, at: u64) -> cython.void:
 def run_vcpu_timers(v: VcpuPtr, at: u64) -> cython.void:
     """Let the vcpu's timers expire that are due at system time ``at``."""
     if v.singleshot and at >= v.singleshot:
-        v.singleshot = 0
+        set_singleshot(v, 0)
         send_virq(v, VIRQ_TIMER)
     if v.poll_deadline and at >= v.poll_deadline:
-        v.poll_deadline = 0
+        set_poll_deadline(v, 0)
         if v.pause_flags & VPF_POLL:
             vcpu_wake(v)
     if v.runstate == RUNSTATE_RUNNING:
@@ -382,31 +379,25 @@ def run_timers(p: PcpuPtr) -> cython.void:
     """Let everything expire that is due on this physical CPU; renew the running vcpu's time record."""
     host: HostPtr = p.host
     at: u64 = now(host)
-    state: MachineStatePtr = state_of(host)
-    v: VcpuPtr
-    i: u32
-    if state == cython.NULL:
-        return
-    for i in range(state.count):
-        v = state.vcpus[i]
-        if v.pcpu == p and not v.domain.dying:
-            run_vcpu_timers(v, at)
-    if state.watchdogs != cython.NULL:
-        run_watchdogs(host, at)
+    v: VcpuPtr = first_timer(p)
+    while v != cython.NULL and v.timer_due <= at:
+        run_vcpu_timers(v, at)
+        v = first_timer(p)
+    run_watchdogs(host, at)
     v = p.current
-    if v != cython.NULL and v.runstate == RUNSTATE_RUNNING and time_record_stale(v, at):
-        calibrate(host)
-        update_time_record(v)
+    if v != cython.NULL and v.runstate == RUNSTATE_RUNNING and not v.domain.dying:
+        run_periodic(v, at)
+        if time_record_stale(v, at):
+            calibrate(host)
+            update_time_record(v)
 
 
 def next_deadline(v: VcpuPtr) -> u64:
     """When the vcpu's next timer expires, in system time; all ones if none runs."""
-    deadline: u64 = NEVER
+    deadline: u64 = first_due(v)
     tick: u64
-    if v.singleshot:
-        deadline = v.singleshot
-    if v.poll_deadline and v.poll_deadline < deadline:
-        deadline = v.poll_deadline
+    if deadline == 0:
+        deadline = NEVER
     if v.periodic_period and v.runstate == RUNSTATE_RUNNING:
         tick = v.periodic_last + v.periodic_period
         if tick < deadline:

@@ -43,6 +43,7 @@ from cython.cimports.paravirt.hypervisor.scheduling import (
     vcpu_yield,
 )
 from cython.cimports.paravirt.hypervisor.timekeeping import next_deadline, now, signed_deadline
+from cython.cimports.paravirt.hypervisor.timers import set_poll_deadline, set_singleshot
 from cython.cimports.paravirt.hypervisor.watchdog import set_watchdog
 from cython.cimports.paravirt.machine.cpu import U32Ptr, U64Ptr
 
@@ -98,7 +99,7 @@ def poll(v: VcpuPtr, arg: u64) -> i64:
         return 0 if found > 0 else found
     # With several ports any event for the domain ends the wait.
     v.poll_port = port if count == 1 else 0
-    v.poll_deadline = signed_deadline(words[2]) if words[2] != 0 else 0
+    set_poll_deadline(v, signed_deadline(words[2]) if words[2] != 0 else 0)
     v.pause_flags |= VPF_POLL
     v.pcpu.need_resched = 1
     return 0
@@ -179,11 +180,10 @@ def do_set_timer_op(host: HostPtr, v: VcpuPtr, args: U64Ptr) -> i64:
     before: u64 = next_deadline(v)
     ahead: i64 = cython.cast(i64, timeout - at)
     if timeout == 0:
-        v.singleshot = 0
+        set_singleshot(v, 0)
         return 0
     if cython.cast(i64, timeout) < 0 or (ahead > 0 and cython.cast(u32, ahead >> 50) != 0):
-        v.singleshot = at + MIDDLE_GROUND
-    else:
-        v.singleshot = timeout
+        timeout = at + MIDDLE_GROUND
+    set_singleshot(v, timeout)
     deadline_changed(v, v, before)
     return 0

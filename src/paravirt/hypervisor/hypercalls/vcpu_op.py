@@ -72,6 +72,7 @@ from cython.cimports.paravirt.hypervisor.timekeeping import (
     signed_deadline,
     update_time_record,
 )
+from cython.cimports.paravirt.hypervisor.timers import set_singleshot
 from cython.cimports.paravirt.machine.cpu import BytePtr, U64Ptr
 
 # Limits of a periodic timer, in nanoseconds: 1 ms, and a quarter of what 64 bits hold.
@@ -162,7 +163,7 @@ def set_singleshot_timer(current: VcpuPtr, v: VcpuPtr, arg: u64) -> i64:
         return -EINVAL
     if copy_from_guest(current, words, arg, 16) != 0:
         return -EFAULT
-    v.singleshot = signed_deadline(words[0])
+    set_singleshot(v, signed_deadline(words[0]))
     deadline_changed(current, v, before)
     return 0
 
@@ -211,7 +212,7 @@ def timer_op(current: VcpuPtr, v: VcpuPtr, command: cython.int, arg: u64) -> i64
     if command == VCPUOP_stop_singleshot_timer:
         if v != current:
             return -EINVAL
-        v.singleshot = 0
+        set_singleshot(v, 0)
         return 0
     if command == VCPUOP_set_periodic_timer:
         return set_periodic_timer(current, v, arg)

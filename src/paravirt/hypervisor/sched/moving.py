@@ -13,6 +13,7 @@ from cython.cimports.paravirt.hypervisor.frames import arrive
 from cython.cimports.paravirt.hypervisor.records import DomainPtr, HostPtr, PcpuPtr, VcpuPtr, u32, u64
 from cython.cimports.paravirt.hypervisor.sched.policy import UnitPtr
 from cython.cimports.paravirt.hypervisor.sched.units import cpu_of, vcpu_unit
+from cython.cimports.paravirt.hypervisor.timers import join_timers
 
 
 def leave_engine(p: PcpuPtr) -> cython.void:
@@ -42,7 +43,7 @@ def settle_unit(u: UnitPtr, p: PcpuPtr, at: u64) -> cython.void:
     for i in range(d.nr_vcpus):
         if d.vcpus[i] != cython.NULL and vcpu_unit(d.vcpus[i]) == u:
             forget_vcpu(d.host, d.vcpus[i])
-            d.vcpus[i].pcpu = p
+            join_timers(d.vcpus[i], p)
     arrive(p, d)
     u.home = p
     u.moved = at
