@@ -239,6 +239,52 @@ static void ports(void)
     attack("inb", USER(u_in, 0), 13);
 }
 
+/* To that port in every way there is: `before` bytes of other code come first.  Each stops where it is, with nothing
+ * done: no register has changed, and no memory. */
+static void port_forms(void)
+{
+    static const struct {
+        const char *name;
+        u8 before;
+        char code[8];
+    } forms[] = {
+        {"out %al, $0x10", 0, "\xe6\x10\xcc"},
+        {"out %al, (%dx)", 0, "\xee\xcc"},
+        {"out %al, (%dx), behind a byte that begins the other", 2, "\xb0\xe6\xee\xcc"},
+        {"out %al, (%dx) with a prefix", 0, "\x66\xee\xcc"},
+        {"out %al, (%dx) with two", 0, "\x66\xf3\xee\xcc"},
+        {"out %al, $0x10 with two", 0, "\x66\x48\xe6\x10\xcc"},
+        {"outsb", 0, "\x6e\xcc"},
+        {"rep outsb", 0, "\xf3\x6e\xcc"},
+        {"rep outsb, behind what looks like its prefix", 2, "\xb0\xf3\xf3\x6e\xcc"},
+        {"in $0x10, %al", 0, "\xe4\x10\xcc"},
+        {"in (%dx), %al", 0, "\xec\xcc"},
+        {"in (%dx), %al with a prefix", 0, "\x66\xec\xcc"},
+        {"insb", 0, "\x6c\xcc"},
+        {"rep insb", 0, "\xf3\x6c\xcc"},
+    };
+    const u64 from = USER_DATA + 0x100, to = USER_DATA + 0x200, before = 0x1122334455667788;
+    u64 *memory = (u64 *)to;
+    rule("an instruction for a port that is closed does nothing at all, whatever its form");
+    for (u64 i = 0; i < ARRAY_SIZE(forms); i++) {
+        u64 value = forms[i].before ? (u8)forms[i].code[1] : 0x77;
+        struct regs r;
+        user_frame(&r);
+        r.rax = value;
+        r.rcx = 3;
+        r.rdx = 0x10;
+        r.rsi = from;
+        r.rdi = to;
+        *memory = before;
+        int vector = run_user(forms[i].code, sizeof(forms[i].code), &r);
+        int kept = user_exit.rip == USER_CODE + forms[i].before && user_exit.rax == value && user_exit.rcx == 3 &&
+                   user_exit.rdx == 0x10 && user_exit.rsi == from && user_exit.rdi == to;
+        check(vector == 13);
+        printf("  %s: %s; rip and registers %s, memory %s\n", forms[i].name, vector_name(vector),
+               kept ? "as before" : "changed", *memory == before ? "as before" : "changed");
+    }
+}
+
 void guest_main(void)
 {
     user_init();
@@ -249,6 +295,7 @@ void guest_main(void)
     }
     stubs();
     ports();
+    port_forms();
     updates_by_user_mode();
     nonsense_in_the_queue();
 }

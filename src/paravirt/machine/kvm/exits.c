@@ -247,8 +247,37 @@ int kvm_has_only_repaired(const struct kvm_state *s)
     return offset - STUB_REPAIRED < STUB_BYTES && s->run->s.regs.sregs.ss.dpl == 0;
 }
 
-/* Guest code read from the port that is open for the stubs: to it, no port is.  KVM is in the middle of the instruction,
- * and ends it as it is entered again; what that does to registers is loaded over. */
+/* Guest code wrote to the port that is open for the stubs: to it, no port is.  The host has carried the instruction out,
+ * and is behind it, or in the middle of those that repeat; where it began is seen from its end.  Prefixes that change
+ * nothing are not looked for: they look like the end of the instruction before. */
+static void refuse_output(const struct kvm_state *s, struct cpu *cpu, struct cpu_exit *exit)
+{
+    const struct kvm_machine *m = s->machine;
+    uint64_t step = cpu->rflags & RFLAGS_DF ? (uint64_t)-1 : 1;
+    unsigned length = 1, string = 0, repeated = 0;
+    uint8_t written = ((const uint8_t *)s->run)[s->run->io.data_offset], there;
+
+    *exit = (struct cpu_exit){EXIT_EXCEPTION, 13, 0, 0};
+    if (!m->findings.rip_after_out)
+        return;
+    if (cpu->gpr[GPR_RCX] != 0 && guest_code_is(m, cpu, cpu->rip, "\xf3\x6e", 2) &&
+        guest_byte(m, cpu, cpu->gpr[GPR_RSI] - step, &there) && there == written) {
+        string = repeated = 1;
+        length = 0;
+    } else if (guest_code_is(m, cpu, cpu->rip - 2, "\xe6\x10", 2)) {
+        length = 2;
+    } else if (guest_code_is(m, cpu, cpu->rip - 1, "\x6e", 1)) {
+        string = 1;
+        repeated = cpu->gpr[GPR_RCX] == 0 && guest_code_is(m, cpu, cpu->rip - 2, "\xf3", 1);
+        length += repeated;
+    }
+    cpu->rip -= length;
+    cpu->gpr[GPR_RSI] -= string * step;
+    cpu->gpr[GPR_RCX] += repeated;
+}
+
+/* It read from that port.  KVM is in the middle of the instruction, and ends it as it is entered again; what that does to
+ * registers is loaded over. */
 void kvm_refuse_input(struct kvm_state *s, struct cpu *cpu, struct cpu_exit *exit)
 {
     kvm_take_plain(s, cpu);
@@ -263,7 +292,6 @@ int kvm_take_io(struct kvm_state *s, struct cpu *cpu, struct cpu_exit *exit)
     const struct kvm_findings *host = &s->machine->findings;
     uint64_t offset = s->run->s.regs.regs.rip - trampoline_address(PAGE_STUBS);
     int ring3 = s->run->s.regs.sregs.ss.dpl == 3;
-    uint8_t byte;
 
     if (offset < STUB_EXCEPTIONS + 32 * STUB_BYTES && !ring3)
         return take_exception(s, cpu, (unsigned)(offset / STUB_BYTES), exit);
@@ -272,11 +300,8 @@ int kvm_take_io(struct kvm_state *s, struct cpu *cpu, struct cpu_exit *exit)
     else if (offset - STUB_SYSENTER < STUB_BYTES && (!ring3 || host->user_stubs))
         take_entry(s, cpu, EXIT_SYSENTER, 0, exit);
     else {
-        /* Guest code found the port that is open for the stubs: to it, no port is. */
         kvm_take_plain(s, cpu);
-        if (host->rip_after_out)
-            cpu->rip -= guest_byte(s->machine, cpu, cpu->rip - 2, &byte) && byte == 0xe6 ? 2 : 1;
-        *exit = (struct cpu_exit){EXIT_EXCEPTION, 13, 0, 0};
+        refuse_output(s, cpu, exit);
     }
     return 1;
 }

@@ -9,6 +9,7 @@
 
 #define RFLAGS_ALWAYS 2ull
 #define RFLAGS_TF 0x100ull
+#define RFLAGS_DF 0x400ull
 #define RFLAGS_RF 0x10000ull
 #define PF_PRESENT 1u
 #define PF_WRITE 2u

@@ -270,7 +270,7 @@ static int open_vcpu(struct kvm_state *s)
     s->run = run;
     if (set_cpuid(s) != 0 || set_system_registers(s) != 0)
         return -1;
-    trampoline_add_vcpu(s->space->trampoline, s->index);
+    trampoline_add_vcpu(s->space->trampoline, s->index, s->machine->findings.user_stubs);
     s->page = s->space->trampoline + (size_t)(PAGE_VCPUS + PAGES_PER_VCPU * s->index) * PAGE;
     s->program = s->page + PAGE;
     s->run->kvm_valid_regs = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS;

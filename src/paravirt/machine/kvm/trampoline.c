@@ -215,7 +215,7 @@ void trampoline_build(uint8_t *region, uint64_t base, uint64_t memory_bytes, int
     memset(((struct queue *)page(region, PAGE_QUEUE))->tables, 0xff, QUEUE_TABLES * sizeof(uint64_t));
 }
 
-void trampoline_add_vcpu(uint8_t *region, unsigned vcpu)
+void trampoline_add_vcpu(uint8_t *region, unsigned vcpu, int user_stubs)
 {
     unsigned first = PAGE_VCPUS + PAGES_PER_VCPU * vcpu;
     uint8_t *tss = (uint8_t *)page(region, first);
@@ -227,7 +227,8 @@ void trampoline_add_vcpu(uint8_t *region, unsigned vcpu)
     memcpy(tss + 36, &stack, 8); /* ist1 */
     memcpy(tss + 102, &bitmap, 2);
     memset(tss + bitmap, 0xff, 4);
-    tss[bitmap + STUB_PORT / 8] &= (uint8_t)~(1u << STUB_PORT % 8);
+    if (user_stubs)
+        tss[bitmap + STUB_PORT / 8] &= (uint8_t)~(1u << STUB_PORT % 8);
 }
 
 uint64_t trampoline_l4_entry(uint64_t base, int kernel)

@@ -68,7 +68,7 @@ struct queue {
     uint64_t entries[QUEUE_LENGTH][2];
 };
 
-/* The port that the stubs write to; the only one that the task state segment opens. */
+/* The port that the stubs write to.  The task state segment opens it, and no other, where ring 3 executes them. */
 #define STUB_PORT 0x10
 
 /* Offsets into PAGE_STUBS. */
@@ -98,8 +98,8 @@ size_t trampoline_bytes(uint64_t memory_bytes);
  * able to execute the stubs (a host whose `syscall` arrives there). */
 void trampoline_build(uint8_t *region, uint64_t base, uint64_t memory_bytes, int user_stubs);
 
-/* The pages of one vcpu, in a region. */
-void trampoline_add_vcpu(uint8_t *region, unsigned vcpu);
+/* The pages of one vcpu, in a region.  user_stubs: ring 3 must be able to write to the stubs' port, too. */
+void trampoline_add_vcpu(uint8_t *region, unsigned vcpu, int user_stubs);
 
 /* Entries for L4 slots 258 and 259; `kernel`: of a table that only the guest's kernel runs on. */
 uint64_t trampoline_l4_entry(uint64_t base, int kernel);
