@@ -224,6 +224,21 @@ def test_pauses_of_a_domain_nest(machine: Machine) -> None:
     assert run(machine) is guest.vcpu[0]
 
 
+def test_the_toolstack_pauses_at_most_255_times(machine: Machine) -> None:
+    """As domain_pause_by_systemcontroller has it; pauses of the hypervisor's own are neither counted nor taken back."""
+    guest = Guest(machine)
+    for _ in range(255):
+        assert scheduling.domain_pause_by_systemcontroller(guest.at)
+    assert not scheduling.domain_pause_by_systemcontroller(guest.at)
+    scheduling.domain_pause(guest.at)
+    for _ in range(255):
+        assert scheduling.domain_unpause_by_systemcontroller(guest.at)
+    assert not scheduling.domain_unpause_by_systemcontroller(guest.at)
+    assert run(machine) is None
+    scheduling.domain_unpause(guest.at)
+    assert run(machine) is guest.vcpu[0]
+
+
 # --- kicks --------------------------------------------------------------------------------------------------
 
 

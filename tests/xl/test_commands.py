@@ -73,6 +73,15 @@ def test_what_is_not_there_is_refused_in_one_sentence(user: User, verb: str) -> 
     assert ("not in this version yet" in done.stderr) == (verb in NOT_YET)
 
 
+def test_global_options_change_the_messages(user: User) -> None:
+    assert user.run("-v", "create", "-n", "nosuch").stderr.startswith("xl: the configuration file nosuch")
+    stamped = user.run("-T", "create", "-n", "nosuch").stderr
+    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \S+ \[\d+\] xl: the configuration file nosuch", stamped)
+    done = user.run("-v", "-t", "-f", "domid", "Domain-0")
+    assert done.stdout == "0\n"
+    assert "xl: debug: list {'domain': ''}" in done.stderr.splitlines()
+
+
 def test_a_verb_may_be_shortened_as_long_as_it_is_clear() -> None:
     assert find("unp") == "unpause"
     assert find("list") == "list"

@@ -112,10 +112,9 @@ def test_stop_ends_guests_that_do_not_listen(user: User, hostile: Path) -> None:
     user.run("--memory", "128", "--patience", "0.2", program="paravirtd")
     user.xl("create", user.config("deaf", hostile, extra="suspend"))
     user.wait_for(lambda: "---s" in user.xl("list"))
-    user.xl("create", "-p", user.config("paused", hostile, extra="poweroff"))
-    user.xl("pause", "paused")
+    user.xl("create", user.config("busy", hostile, extra="spin"))
     assert user.run("--stop", program="paravirtd").returncode == 0
-    assert user.log()[-1]["stopped"] == ["paused"]
+    assert user.log()[-1]["stopped"] == ["busy"]
     assert user.run("--stop", program="paravirtd").returncode == 1
 
 
@@ -195,6 +194,17 @@ def talk(user: User) -> Any:
     client = Talk(user)
     yield client
     client.close()
+
+
+def test_a_pause_too_many_is_refused_and_the_end_comes_all_the_same(user: User, talk: Talk, hostile: Path) -> None:
+    user.xl("create", "-p", user.config("one", hostile, extra="poweroff"))
+    for _ in range(254):
+        assert talk.ask("pause", domain="one") == {"result": None}
+    done = user.run("pause", "one")
+    assert done.returncode == 1 and "paused 255 times" in done.stderr
+    assert user.run("--stop", program="paravirtd").returncode == 0
+    ends = [line["event"] for line in user.log() if line["event"] in ("domain shutdown", "domain destroyed")]
+    assert ends == ["domain shutdown", "domain destroyed"], "it was let go on, and powered off"
 
 
 def test_a_connection_takes_many_requests(talk: Talk) -> None:

@@ -100,6 +100,8 @@ def test_a_domain_has_a_weight_and_a_cap(user: User) -> None:
     assert done.returncode == 1 and "weight" in done.stderr
     assert user.run("sched-credit", "-w", "3").returncode == 1
     assert user.run("sched-credit", "-d", "two").returncode == 1
+    done = user.run("create", user.config("two", cap=101))
+    assert (done.returncode, "cap" in done.stderr, user.names()) == (3, True, ["one"])
 
 
 def test_pause_and_unpause(user: User) -> None:
@@ -109,6 +111,12 @@ def test_pause_and_unpause(user: User) -> None:
     assert "--p---" in user.xl("list", "hello"), "pauses nest"
     user.xl("unpause", "hello")
     user.wait_for(lambda: user.names() == [])
+
+
+def test_who_unpauses_what_is_not_paused_is_told_so(user: User, hostile: Path) -> None:
+    user.xl("create", "-e", user.config("one", hostile, extra="poweroff"))
+    done = user.run("unpause", "one")
+    assert (done.returncode, done.stderr) == (0, "xl: the domain one is not paused\n")
 
 
 def test_rename(user: User) -> None:

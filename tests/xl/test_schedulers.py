@@ -43,6 +43,12 @@ def test_bvt(one: User) -> None:
     assert one.run("sched-bvt", "one", "0", "1", "50", "10", "100").returncode == 1
 
 
+    assert one.xl("sched-bvt-ctxallow") == "Cpupool Pool-0: ctx_allow=5000000ns\n"
+    one.xl("sched-bvt-ctxallow", "10000000")
+    assert one.xl("sched-bvt-ctxallow") == "Cpupool Pool-0: ctx_allow=10000000ns\n"
+    assert one.run("sched-bvt-ctxallow", "0").returncode == 1
+
+
 @pytest.mark.parametrize("scheduler", ["null"])
 def test_null_has_no_parameters(one: User) -> None:
     assert one.xl("info", "xen_scheduler") == "null\n"

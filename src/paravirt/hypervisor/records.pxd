@@ -235,10 +235,11 @@ ctypedef struct Domain:
     u8 dying
     u8 is_shut_down
     u8 shutdown_code
-    u8 paused
+    u8 controller_pauses  # of the toolstack's making, among ``paused``
     u8 crashed
     u8 is_privileged
     u8 fifo              # the FIFO ABI is in use
+    u32 paused           # pauses that have not been taken back
     u32 nr_vcpus
     Vcpu** vcpus
     u64 tot_pages

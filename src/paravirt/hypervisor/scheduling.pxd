@@ -42,6 +42,8 @@ cdef void domain_sleep(Domain* d) noexcept nogil
 cdef void domain_wake(Domain* d) noexcept nogil
 cdef void domain_pause(Domain* d) noexcept nogil
 cdef void domain_unpause(Domain* d) noexcept nogil
+cdef bint domain_pause_by_systemcontroller(Domain* d) noexcept nogil
+cdef bint domain_unpause_by_systemcontroller(Domain* d) noexcept nogil
 cdef void domain_shutdown(Domain* d, u32 reason) noexcept nogil
 
 cdef Vcpu* pick_next(Pcpu* p) noexcept nogil

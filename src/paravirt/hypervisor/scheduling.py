@@ -329,9 +329,8 @@ def domain_wake(d: DomainPtr) -> cython.void:
 
 
 def domain_pause(d: DomainPtr) -> cython.void:
-    """Stop the domain; pauses nest (up to 255 of them)."""
-    if d.paused < 255:
-        d.paused += 1
+    """Stop the domain; pauses nest."""
+    d.paused += 1
     if d.paused == 1:
         domain_sleep(d)
 
@@ -342,6 +341,24 @@ def domain_unpause(d: DomainPtr) -> cython.void:
         d.paused -= 1
         if d.paused == 0:
             domain_wake(d)
+
+
+def domain_pause_by_systemcontroller(d: DomainPtr) -> cython.bint:
+    """A pause of the toolstack's: false, and nothing done, when there are 255 already (as in Xen)."""
+    if d.controller_pauses == 255:
+        return False
+    d.controller_pauses += 1
+    domain_pause(d)
+    return True
+
+
+def domain_unpause_by_systemcontroller(d: DomainPtr) -> cython.bint:
+    """Take back a pause of the toolstack's: false when there is none."""
+    if d.controller_pauses == 0:
+        return False
+    d.controller_pauses -= 1
+    domain_unpause(d)
+    return True
 
 
 def domain_shutdown(d: DomainPtr, reason: u32) -> cython.void:

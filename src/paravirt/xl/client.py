@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import getopt
+import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
@@ -51,6 +53,8 @@ class Daemon:
 
     def call_with_events(self, operation: str, on_event: Callable[[Row], None], **arguments: Any) -> Any:
         """The same; ``on_event`` is called with what happens until the result is there."""
+        if Logging.verbose:
+            say(f"xl: debug: {operation} {arguments or ''}".rstrip())
         try:
             self.channel.send({"version": VERSION, "operation": operation, "arguments": arguments})
             while (message := self.channel.receive()) is not None:
@@ -73,9 +77,22 @@ class Daemon:
         return (row for row in self.domains() if row["domid"] != 0)
 
 
+class Logging:
+    """How messages look (xl's global options).
+
+    Attributes:
+        verbose: what the daemon is asked for is said, too (-v).
+        stamped: each has the time and the number of this process in front (-T).
+    """
+
+    verbose = False
+    stamped = False
+
+
 def say(text: str) -> None:
     """A line on standard error."""
-    sys.stderr.write(text + "\n")
+    stamp = f"{time.strftime('%Y-%m-%d %H:%M:%S %Z')} [{os.getpid()}] " if Logging.stamped else ""
+    sys.stderr.write(f"{stamp}{text}\n")
 
 
 class Options:

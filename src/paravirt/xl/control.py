@@ -24,7 +24,9 @@ def pause(options: Options) -> int:
 
 def unpause(options: Options) -> int:
     """``xl unpause``."""
-    Daemon().call("unpause", domain=options.arguments[0])
+    domain = options.arguments[0]
+    if not Daemon().call("unpause", domain=domain):
+        say(f"xl: the domain {domain} is not paused")
     return 0
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from paravirt.domain0.daemon.protocol import INTERNAL, Refusal
-from paravirt.domain0.xlcfg.config import DomainConfig, read_config, with_overrides
+from paravirt.domain0.xlcfg.config import DomainConfig, read_config
 from paravirt.xl.client import FAILURE, USAGE, Daemon, Exit, Options, say
 from paravirt.xl.libxl_json import domain_config
 from paravirt.xl.network import with_scripts
@@ -147,8 +147,7 @@ def _read(options: Options, words: list[str], quiet: bool) -> DomainConfig:
         raise Exit(ERROR_FAIL) from error
     if not quiet:
         say(f"Parsing config from {source}")
-    text = with_overrides(data.decode("utf-8", "surrogateescape"), overrides) if overrides else None
-    parsed = read_config(text or data.decode("utf-8", "surrogateescape"), source, Path.cwd())
+    parsed = read_config(data.decode("utf-8", "surrogateescape"), source, Path.cwd(), overrides)
     for warning in parsed.warnings:
         say(warning)
     return parsed.config

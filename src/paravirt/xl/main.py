@@ -19,7 +19,7 @@ from typing import Any
 
 from paravirt.domain0.daemon.protocol import INTERNAL, Refusal
 from paravirt.errors import UserError
-from paravirt.xl.client import FAILURE, USAGE, Exit, Options, parse_options, say
+from paravirt.xl.client import FAILURE, USAGE, Exit, Logging, Options, parse_options, say
 from paravirt.xl.table import NEVER, NOT_YET, VERBS, Verb, find
 
 BROKEN_PIPE = 141
@@ -58,9 +58,11 @@ def _run(words: list[str]) -> int:
         say(f"xl: there is no global option -{error.opt}; there are -v -f -t -T -N")
         return FAILURE
     dryrun = ("-N", "") in given
+    Logging.verbose, Logging.stamped = ("-v", "") in given, ("-T", "") in given
     if not rest:
         print_help(None)
         return FAILURE
+    # The others concern nothing here: -t how the progress of migrations is shown, -f Xen's first toolstack, xend.
     word, *others = rest
     if word == "help":
         print_help(others[0] if others else None)

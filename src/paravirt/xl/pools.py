@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from paravirt.domain0.daemon.protocol import Refusal
-from paravirt.domain0.xlcfg.config import cpu_set, with_overrides
-from paravirt.domain0.xlcfg.grammar import Setting, parse
+from paravirt.domain0.xlcfg.config import cpu_set
+from paravirt.domain0.xlcfg.grammar import Setting, Source, parse
 from paravirt.errors import UserError
 from paravirt.xl.client import FAILURE, Daemon, Options, say
 
@@ -65,7 +65,7 @@ def cpupool_create(options: Options) -> int:
     except OSError as error:
         say(f"xl: the configuration file {source} cannot be read: {error.strerror}")
         return FAILURE
-    settings = parse(with_overrides(text, overrides) if overrides else text, source)
+    settings = parse(text, Source.of(source, text), overrides)
     name = _text(settings, "name") or (Path(source).name if files else "")
     if not name:
         say("xl: the pool has no name (a setting 'name' is missing)")

@@ -170,6 +170,11 @@ def bvt(options: Options) -> int:
             },
         )  # fmt: skip
         return 0
+    _print_bvt(daemon, pools)
+    return 0
+
+
+def _print_bvt(daemon: Daemon, pools: list[dict[str, Any]]) -> None:
     print(f"{'Name':<33} {'ID':>4} {'Mcuadv':>6} {'Warpback':>8} {'Warpvalue':>9} {'Warpl':>6} {'Warpu':>6}")
     for pool in pools:
         for row, has in _parameters(daemon, "bvt", pool, None):
@@ -177,4 +182,17 @@ def bvt(options: Options) -> int:
                 f"{row['name']:<33} {row['domid']:4d} {has['mcuadv']:6d} {has['warpback']:8d} {has['warpvalue']:9d} "
                 f"{has['warpl'] // _MS:6d} {has['warpu'] // _MS:6d}"
             )
-    return 0
+
+
+def bvt_ctxallow(options: Options) -> int:
+    """``xl sched-bvt-ctxallow``, of old Xen: the context-switch allowance, in ns, of all pools under BVT; without an
+    argument, what it is."""
+    daemon = Daemon()
+    pools = _pools("bvt", daemon, None)
+    for pool in pools:
+        if options.arguments:
+            allowance = parse_number(options.arguments[0])
+            daemon.call("sched-info", pool=pool["id"], change=True, set={"ctx_allow": allowance})
+        else:
+            print(f"Cpupool {pool['name']}: ctx_allow={daemon.call('sched-info', pool=pool['id'])['ctx_allow']}ns")
+    return 0 if pools else FAILURE

@@ -133,6 +133,8 @@ VERBS: Final = (
           ("cpupool=", "c"))),
     Verb("sched-bvt", "sched:bvt", "<Domain> <mcuadv> <warpback> <warpvalue> <warpl> <warpu>",
          "Parameters of the BVT scheduler"),
+    Verb("sched-bvt-ctxallow", "sched:bvt_ctxallow", "[<Allowance in ns>]",
+         "Context-switch allowance of the BVT scheduler"),
     Verb("block-attach", "block:block_attach", "<Domain> <disk-spec-component(s)>...", "Give a domain a disk",
          required=2, dryrun=True),
     Verb("block-list", "block:block_list", "<Domain(s)>", "List the disks of domains", required=1),

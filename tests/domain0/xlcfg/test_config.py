@@ -16,7 +16,6 @@ from paravirt.domain0.xlcfg.config import (
     DomainConfig,
     cpu_set,
     read_config,
-    with_overrides,
 )
 from paravirt.domain0.xlcfg.grammar import ConfigError, render
 from paravirt.errors import UserError
@@ -180,9 +179,19 @@ def test_without_an_identifier_each_reading_makes_one() -> None:
 
 
 def test_the_command_line_overrides_the_file() -> None:
-    text = with_overrides(BASE + "memory=64", ["memory=32;vcpus=2", 'extra="x"'])
-    got = read_config(text, "t.cfg").config
+    got = read_config(BASE + "memory=64", "t.cfg", overrides=["memory=32;vcpus=2", 'extra="x"']).config
     assert (got.memory, got.vcpus, got.cmdline) == (32, 2, "x")
+
+
+@pytest.mark.parametrize("wrong", ['memory="much"', "memory=64=", 'memory="'])
+def test_what_is_wrong_on_the_command_line_is_said_to_be_there(wrong: str) -> None:
+    for text in (BASE, BASE.rstrip("\n")):
+        with pytest.raises(ConfigError, match=r"^command line: memory: "):
+            read_config(text, "t.cfg", overrides=["vcpus=2", wrong])
+        with pytest.raises(ConfigError, match=r"^t.cfg:[0-9]+: memory: "):
+            read_config(text + "\n" + wrong, "t.cfg", overrides=["vcpus=2"])
+    warnings = read_config(BASE, "t.cfg", overrides=["nonsense=1"]).warnings
+    assert warnings and warnings[0].startswith("command line: warning: nonsense: ")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paravirt.domain0.xlcfg.grammar import ConfigError, Item, parse, render
+from paravirt.domain0.xlcfg.grammar import ConfigError, Item, Source, parse, render
+
+T_CFG = Source("t.cfg", 1 << 20)
 
 
 def plain(item: Item) -> object:
@@ -15,7 +17,7 @@ def plain(item: Item) -> object:
 
 
 def values(text: str) -> dict[str, object]:
-    return {key: plain(setting.item) for key, setting in parse(text, "t.cfg").items()}
+    return {key: plain(setting.item) for key, setting in parse(text, T_CFG).items()}
 
 
 # Texts that xl takes, and the values it has then.
@@ -84,13 +86,13 @@ def test_accepted(text: str, expected: dict[str, object]) -> None:
 @pytest.mark.parametrize(("text", "line", "key"), REFUSED, ids=[repr(text) for text, _, _ in REFUSED])
 def test_refused_with_place(text: str, line: int, key: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        parse(text, "t.cfg")
+        parse(text, T_CFG)
     assert (caught.value.line, caught.value.key) == (line, key)
     assert str(caught.value).startswith(f"t.cfg:{line}: {key + ': ' if key else ''}")
 
 
 def test_a_setting_knows_its_line() -> None:
-    settings = parse('a=1\n\nb=[\n "x",\n "y"]\nc=2', "t.cfg")
+    settings = parse('a=1\n\nb=[\n "x",\n "y"]\nc=2', T_CFG)
     assert [(key, setting.line) for key, setting in settings.items()] == [("a", 1), ("b", 3), ("c", 6)]
     b = settings["b"].item.value
     assert isinstance(b, list) and [item.line for item in b] == [4, 5]
@@ -98,7 +100,7 @@ def test_a_setting_knows_its_line() -> None:
 
 def test_nesting_is_bounded() -> None:
     with pytest.raises(ConfigError, match="nested"):
-        parse("x=" + "[" * 100_000, "t.cfg")
+        parse("x=" + "[" * 100_000, T_CFG)
 
 
 names = st.from_regex(r"\A[a-z][a-z0-9_.]*\Z")
@@ -115,6 +117,6 @@ def test_what_is_rendered_is_read_again(settings: dict[str, object], separator: 
 @given(st.text(max_size=60))
 def test_any_text_is_read_or_refused_with_a_line_of_it(text: str) -> None:
     try:
-        parse(text, "t.cfg")
+        parse(text, T_CFG)
     except ConfigError as error:
         assert 1 <= error.line <= text.count("\n") + 1

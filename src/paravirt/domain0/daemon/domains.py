@@ -462,7 +462,8 @@ class Domains:
             if not managed.domain.ended:
                 self.request(managed, "poweroff")
                 with contextlib.suppress(UserError):
-                    managed.domain.unpause()
+                    while managed.domain.unpause():
+                        continue  # pauses nest, and a guest that is paused does not hear us
         deadline = time.monotonic() + patience
         for managed in self.all():
             with contextlib.suppress(TimeoutError):

@@ -175,12 +175,12 @@ class Cpupools:
         with self._changing:
             if move():
                 return
-            domain.pause()
+            domain.control(lambda view: view.pause_internally())
             try:
                 self._wait(move)
             finally:
                 with contextlib.suppress(UserError):  # it is gone
-                    domain.unpause()
+                    domain.control(lambda view: view.unpause_internally())
 
     def _take_out(self, pool: Cpupool, cpu: int) -> None:
         with self._machine.host.lock:

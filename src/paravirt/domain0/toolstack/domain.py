@@ -86,12 +86,20 @@ class Domain:
         return self._ended.is_set()
 
     def pause(self) -> None:
-        """Stop it for the time being."""
+        """Stop it for the time being; pauses nest.
+
+        Raises:
+            UserError: it is paused 255 times already, or it is gone.
+        """
         self.control(lambda view: view.pause())
 
-    def unpause(self) -> None:
-        """Let it go on."""
-        self.control(lambda view: view.unpause())
+    def unpause(self) -> bool:
+        """Take back one pause: false if there was none. It goes on when the last one is taken back.
+
+        Raises:
+            UserError: it is gone.
+        """
+        return self.control(lambda view: view.unpause())
 
     def destroy(self) -> None:
         """End it at once and give its memory back."""
@@ -156,9 +164,17 @@ class Domain:
         """Change some of them; they act at once.
 
         Raises:
-            UserError: the scheduler has no such parameter, or not with that value; or the domain is gone.
+            UserError: the scheduler has no such parameter, or not with that value (a cap is at most 100 for each
+                virtual CPU, as libxl has it); or the domain is gone.
         """
-        self.control(lambda view: policies.sched_set(view, parameters))
+
+        def change(view: DomainView) -> None:
+            cap, most = parameters.get("cap", 0), 100 * len(view.vcpus)
+            if isinstance(cap, int) and cap > most:
+                raise UserError(f"The cap of the domain {self.name} is 0 to {most}, not {cap}.")
+            policies.sched_set(view, parameters)
+
+        self.control(change)
 
     @property
     def pool(self) -> int:

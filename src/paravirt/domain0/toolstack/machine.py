@@ -361,7 +361,7 @@ class Machine:
             view = domain._view
             if view is None:
                 return
-            view.pause()
+            view.pause_internally()
         self._quiesce()
         domain.console.on_event()
         domain.console.close()

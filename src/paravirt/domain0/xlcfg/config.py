@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import uuid as uuids
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from paravirt.domain0.devices.spec import DeviceSpec
 from paravirt.domain0.domainlimits import RANGES, DomainLimits
 from paravirt.domain0.xlcfg import keys
 from paravirt.domain0.xlcfg.devices import DEVICE_SETTINGS
-from paravirt.domain0.xlcfg.grammar import ConfigError, Item, Setting, parse
+from paravirt.domain0.xlcfg.grammar import ConfigError, Item, Setting, Source, parse
 from paravirt.errors import UserError
 
 MAX_MEMORY_MIB: Final = 1 << 20
@@ -176,29 +176,26 @@ def check_name(name: str) -> str:
     return name
 
 
-def read_config(text: str, source: str, folder: Path | None = None) -> Parsed:
+def read_config(text: str, name: str, folder: Path | None = None, overrides: Sequence[str] = ()) -> Parsed:
     """A domain's configuration from the text of a file.
 
     Parameters:
-        source: what error messages call the text.
+        name: what error messages call the text.
+        overrides: settings from a command line, which win.
         folder: where the file names in it, if relative, start; None: they are left as they are.
 
     Raises:
         ConfigError: the text is wrong somewhere: the message names source, line and setting.
         UserError: something is missing.
     """
-    return _Reader(parse(text, source), source, folder).read()
+    source = Source.of(name, text)
+    return _Reader(parse(text, source, overrides), source, folder).read()
 
 
 def _devices_from_json(data: Any) -> dict[str, tuple[DeviceSpec, ...]]:
     if not isinstance(data, dict) or not all(isinstance(entries, list | tuple) for entries in data.values()):
         raise UserError(f"A domain's configuration has {data!r} as its devices.")
     return {str(key): tuple(DeviceSpec.from_json(entry) for entry in entries) for key, entries in data.items()}
-
-
-def with_overrides(text: str, overrides: Iterable[str]) -> str:
-    """The text of a file with settings from a command line behind it, which win."""
-    return "\n".join((text, *overrides)) + "\n"
 
 
 def cpu_set(text: str, count: int) -> frozenset[int]:
@@ -229,7 +226,7 @@ def cpu_set(text: str, count: int) -> frozenset[int]:
 class _Reader:
     """Takes the settings one by one, and knows which were taken."""
 
-    def __init__(self, settings: dict[str, Setting], source: str, folder: Path | None) -> None:
+    def __init__(self, settings: dict[str, Setting], source: Source, folder: Path | None) -> None:
         self._settings = settings
         self._source = source
         self._folder = folder
@@ -240,7 +237,7 @@ class _Reader:
         self._kind_of_guest()
         name = self._string("name")
         if name is None:
-            raise UserError(f"{self._source}: the domain has no name (a setting 'name' is missing).")
+            raise UserError(f"{self._source.name}: the domain has no name (a setting 'name' is missing).")
         self._checked("name", lambda: check_name(name))
         actions = {event: self._action(event, default) for event, default in EVENTS.items()}
         memory, maxmem = self._memory()
@@ -279,7 +276,7 @@ class _Reader:
         return ConfigError(self._source, setting.line, message, key)
 
     def _warn(self, key: str, message: str) -> None:
-        self._warnings.append(f"{self._source}:{self._settings[key].line}: warning: {key}: {message}")
+        self._warnings.append(f"{self._source.at(self._settings[key].line)}: warning: {key}: {message}")
 
     def _checked(self, key: str, check: Any) -> Any:
         """Make an error of a check one that names the place."""
@@ -338,7 +335,7 @@ class _Reader:
         kernel = self._string("kernel")
         if not kernel:
             self._rest()  # rather say that a boot loader was asked for, if it was
-            raise UserError(f"{self._source}: the domain has no kernel (a setting 'kernel' is missing).")
+            raise UserError(f"{self._source.name}: the domain has no kernel (a setting 'kernel' is missing).")
         return kernel
 
     def _cmdline(self) -> str:

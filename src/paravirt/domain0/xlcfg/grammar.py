@@ -16,7 +16,7 @@ What is accepted is what xl 4.17 accepts (tools/libs/util/libxlu_cfg*), and beyo
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -41,17 +41,36 @@ _SIMPLE: Final = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\
 _WORDS: Final = {"newline": "the end of the line", "end": "the end of the file"}
 
 
+COMMAND_LINE: Final = "command line"
+
+
+class Source(NamedTuple):
+    """Where a text is from: a file, of so many lines, and behind them what a command line adds to it."""
+
+    name: str
+    lines: int
+
+    @classmethod
+    def of(cls, name: str, text: str) -> Source:
+        """That of a file with this text."""
+        return cls(name, text.count("\n") + 1)
+
+    def at(self, line: int) -> str:
+        """The words for a line's place."""
+        return f"{self.name}:{line}" if line <= self.lines else COMMAND_LINE
+
+
 class ConfigError(UserError):
     """A configuration cannot be used.
 
     Attributes:
-        source: the file's name, or what stands for it.
+        source: where it is from.
         line: counted from 1.
         key: the setting that is wrong; empty when the text is not a setting at all.
     """
 
-    def __init__(self, source: str, line: int, message: str, key: str = "") -> None:
-        super().__init__(f"{source}:{line}: {f'{key}: ' if key else ''}{message}")
+    def __init__(self, source: Source, line: int, message: str, key: str = "") -> None:
+        super().__init__(f"{source.at(line)}: {f'{key}: ' if key else ''}{message}")
         self.source = source
         self.line = line
         self.key = key
@@ -84,13 +103,16 @@ class Setting:
     line: int
 
 
-def parse(text: str, source: str) -> dict[str, Setting]:
+def parse(text: str, source: Source, overrides: Sequence[str] = ()) -> dict[str, Setting]:
     """Read a configuration; the settings by name, in the order of their first appearance.
+
+    Parameters:
+        overrides: settings from a command line, which win.
 
     Raises:
         ConfigError: the text does not follow the grammar.
     """
-    return _Parser(text, source).settings()
+    return _Parser("\n".join((text, *overrides)), source).settings()
 
 
 def render(value: object) -> str:
@@ -111,7 +133,7 @@ def _render_character(character: str) -> str:
 
 
 class _Parser:
-    def __init__(self, text: str, source: str) -> None:
+    def __init__(self, text: str, source: Source) -> None:
         self._source = source
         self._key = ""
         self._tokens = self._scan(text)

@@ -45,8 +45,10 @@ from cython.cimports.paravirt.hypervisor.records import (
 from cython.cimports.paravirt.hypervisor.records import Domain as DomainRecord
 from cython.cimports.paravirt.hypervisor.scheduling import (
     domain_pause,
+    domain_pause_by_systemcontroller,
     domain_shutdown,
     domain_unpause,
+    domain_unpause_by_systemcontroller,
     init_domain,
     vcpu_up,
 )
@@ -279,9 +281,24 @@ class Domain:
         vcpu_up(v)
 
     def pause(self) -> None:
+        """Stop it, as the toolstack does; pauses nest.
+
+        Raises:
+            UserError: it is paused 255 times (-EOVERFLOW of XEN_DOMCTL_pausedomain).
+        """
+        if not domain_pause_by_systemcontroller(self.rec):
+            raise UserError(f"The domain {self.name} is paused 255 times, and cannot be once more.")
+
+    def unpause(self) -> bool:
+        """Take back one pause of the toolstack's: false if there is none."""
+        return domain_unpause_by_systemcontroller(self.rec) != 0
+
+    def pause_internally(self) -> None:
+        """Stop it for a purpose of our own: always possible, and no unpause of the toolstack's ends it."""
         domain_pause(self.rec)
 
-    def unpause(self) -> None:
+    def unpause_internally(self) -> None:
+        """Take back one :meth:`pause_internally`."""
         domain_unpause(self.rec)
 
     def shutdown(self, reason: int) -> None:
@@ -462,7 +479,7 @@ def new_domain(host: object, host_rec: HostPtr, domid: u32, pages: u64, nr_vcpus
     domain.p2m = np.empty(pages, dtype=np.uint64)
     if not pages:
         return domain
-    rec.paused = 1
+    domain_pause_by_systemcontroller(rec)  # until the toolstack has built it
     rec.shared_info_mfn = domain._share_frame()
     rec.shared_info = host_rec.memory + (rec.shared_info_mfn << 12)
     # Of every vcpu_info, whether there is such a vcpu or not.
