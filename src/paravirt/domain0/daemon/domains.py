@@ -254,8 +254,13 @@ class Domains:
                 self.machine.store.set(f"/vm/{managed.uuid}/{path}", value.encode("utf-8", "surrogateescape"))
 
     def _is_leaving(self, name: str) -> bool:
-        """Whether a domain of this name has shut down, and the monitor is about to do something about it."""
-        return any(one.name == name and one.domain.ended and one.monitored for one in self._domains.values())
+        """Whether a domain of this name has shut down, and the monitor is about to do something about it.
+
+        Its console is the first of it to end, and what a client learns it by.
+        """
+        return not self._closing and any(
+            one.name == name and one.domain.console.closed and one.monitored for one in self._domains.values()
+        )
 
     def _build(self, config: DomainConfig, pty: Pty, affinity: Affinity) -> Domain:
         domain = self.machine.create(

@@ -13,6 +13,7 @@ import threading
 from typing import Final
 
 from paravirt.domain0.console import Console
+from paravirt.domain0.daemon.wake import Wake
 from paravirt.domain0.pseudoterminal import PseudoTerminal
 
 _CHUNK: Final = 4096
@@ -36,7 +37,7 @@ class Ptys:
         self._ptys: dict[int, Pty] = {}
         self._closing: list[Pty] = []
         self._stopping = False
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._wake = Wake()
         self._thread = threading.Thread(target=self._run, name="ptys", daemon=True)
         self._thread.start()
 
@@ -53,35 +54,32 @@ class Ptys:
             pty.console.unlisten(self._said)
         with self._lock:
             self._closing.append(pty)
-        self._kick()
+        self._wake.up()
 
     def stop(self) -> None:
         """Close all terminals."""
         self._stopping = True
-        self._kick()
+        self._wake.up()
         self._thread.join()
-        for pty in (*self._ptys.values(), *self._closing):
+        self._close_some()  # it may have ended without another round
+        for pty in self._ptys.values():
             pty.close()
-        os.close(self._wake)
+        self._wake.close()
 
     def _said(self, _data: bytes) -> None:
-        self._kick()
-
-    def _kick(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # it is readable already
-            os.eventfd_write(self._wake, 1)
+        self._wake.up()
 
     def _run(self) -> None:
         while not self._stopping:
             poll = select.poll()
-            poll.register(self._wake, select.POLLIN)
+            poll.register(self._wake.fd, select.POLLIN)
             with self._lock:
                 ptys = dict(self._ptys)
             for fd, pty in ptys.items():
                 poll.register(fd, select.POLLIN | (select.POLLOUT if pty.pending else 0))
             for fd, events in poll.poll():
-                if fd == self._wake:
-                    os.eventfd_read(self._wake)
+                if fd == self._wake.fd:
+                    self._wake.heard()
                 elif events & select.POLLIN:
                     self._typed(ptys[fd])
             for pty in ptys.values():

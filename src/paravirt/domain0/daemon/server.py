@@ -34,6 +34,7 @@ from paravirt.domain0.daemon.protocol import (
 )
 from paravirt.domain0.daemon.records import Log
 from paravirt.domain0.daemon.requests import OPERATIONS, Daemon, Request
+from paravirt.domain0.daemon.wake import Wake
 from paravirt.errors import UserError
 
 MAX_CLIENTS: Final = 256
@@ -147,11 +148,10 @@ class Server:
 def connect(client: socket.socket, console: Console) -> None:
     """Pass bytes between a client and a console until one of them ends. A slow reader holds up nobody else."""
     client.setblocking(False)
-    wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+    wake = Wake()
 
     def said(_data: bytes = b"") -> None:
-        with contextlib.suppress(BlockingIOError):  # it is readable already
-            os.eventfd_write(wake, 1)
+        wake.up()
 
     console.listen(said, closed=said)
     position, pending = 0, b""
@@ -162,11 +162,11 @@ def connect(client: socket.socket, console: Console) -> None:
                 if over and not pending:
                     return
             poll = select.poll()
-            poll.register(wake, select.POLLIN)
+            poll.register(wake.fd, select.POLLIN)
             poll.register(client, select.POLLIN | (select.POLLOUT if pending else 0))
             events = dict(poll.poll())
-            if wake in events:
-                os.eventfd_read(wake)
+            if wake.fd in events:
+                wake.heard()
             state = events.get(client.fileno(), 0)
             if state & select.POLLIN:
                 typed = client.recv(_CHUNK)
@@ -181,7 +181,7 @@ def connect(client: socket.socket, console: Console) -> None:
         return  # the client has gone
     finally:
         console.unlisten(said)
-        os.close(wake)
+        wake.close()
 
 
 def _is_ours(client: socket.socket) -> bool:
