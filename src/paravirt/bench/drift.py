@@ -52,13 +52,13 @@ def ask(domain: Domain) -> Reading:
 
 
 def follow(domain: Domain, minutes: float, every: float = 60.0, pause: bool = False) -> list[Reading]:
-    """Readings from now until ``minutes`` have passed, one each ``every`` seconds, printed as they come.
+    """Readings from now until ``minutes`` have passed, two at least, one each ``every`` seconds, printed as they come.
 
     With ``pause`` the guest stands still for a second before each.
     """
-    end = time.monotonic() + 60 * minutes
     readings = [ask(domain)]
-    while time.monotonic() < end:
+    end = time.monotonic() + 60 * minutes
+    while len(readings) < 2 or time.monotonic() < end:
         time.sleep(max(0.0, min(every, end - time.monotonic())))
         if pause:
             domain.pause()

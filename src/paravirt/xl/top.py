@@ -57,8 +57,8 @@ def top(options: Options) -> int:
     before = time.monotonic()
     number = 0
     while True:
-        rows, devices, facts = daemon.domains(), daemon.call("device-counts"), daemon.call("info")
-        now = time.monotonic()
+        rows, now = daemon.domains(), time.monotonic()
+        devices, facts = daemon.call("device-counts"), daemon.call("info")
         elapsed = now - before if number else 0.0
         total_kib = facts["total_memory_mib"] * 1024
         lines = [
