@@ -36,6 +36,8 @@ LONGEST_PAUSE_S = 0.05
 STEPS_BETWEEN_LOOKS = 60
 ACTIONS = ("create", "create", "pair", "hostile", "pause", "unpause", "pin", "spread", "sched", "migrate", "cpu",
            "destroy", "destroy", "linux", "audit")  # fmt: skip
+OFTEN = frozenset(("create", "pair", "hostile", "destroy"))
+"""What has to happen at least once, however few the steps are and whatever chance has it."""
 
 
 class Noticed(Exception):
@@ -242,6 +244,16 @@ class Torture:
         """Whether it worked with a domain that has ended, and so has to end by itself, without a complaint."""
         return one.twin is not None and not one.twin.runs and progress(one.domain.console.output) > 0
 
+    def _leave_one_alone(self) -> None:
+        """One widow at least there has to be, however seldom pairs had begun when one of the two ended."""
+        pair = self._pair()
+        while not all(one.runs for one in pair):
+            pair = self._pair()
+        wait_for(lambda: all(progress(one.domain.console.output) for one in pair), "a pair works")
+        pair[0].domain.destroy()
+        self.subjects = pair[1:]
+        self._see_off(pair[1])
+
     # --- looking ------------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
@@ -312,7 +324,10 @@ class Torture:
             Noticed: something leaked.
         """
         self.look_at_witnesses()
-        for one in [*self.subjects, *self.witnesses]:
+        for one in self.subjects:
+            one.domain.destroy()
+        self._leave_one_alone()
+        for one in self.witnesses:
             one.domain.destroy()
         for pool in self.machine.cpupools.all()[1:]:
             self.machine.cpupools.destroy(pool)
@@ -344,7 +359,7 @@ def torture(
     kernels: Kernels, folder: Path, *, pcpus: int, seed: int, linux: int = 0, engine: str = DEFAULT_ENGINE,
     steps: int = 0, seconds: float = 0.0, say: Callable[[str], None] = lambda text: None,
 ) -> Counts:  # fmt: skip
-    """Make a machine suffer for so many steps, or so long.
+    """Make a machine suffer for so many steps, or so long, and until all of it has happened that is to happen often.
 
     Raises:
         Noticed: somebody noticed, or something leaked.
@@ -355,7 +370,7 @@ def torture(
         subject = Torture(machine, kernels, folder, seed, linux)
         end = time.monotonic() + seconds
         done = 0
-        while done < steps or time.monotonic() < end:
+        while done < steps or time.monotonic() < end or not subject.counts.actions.keys() >= OFTEN:
             subject.step()
             done += 1
             time.sleep(subject.chance.random() * LONGEST_PAUSE_S)
