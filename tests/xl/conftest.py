@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -84,23 +85,31 @@ class User:
             time.sleep(0.02)
 
     def log(self) -> list[dict[str, Any]]:
-        """The daemon's log."""
+        """The daemon's log, less a line that is just being written."""
         path = self.folder / "paravirtd.log"
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
     def pids(self) -> list[int]:
         """Every daemon that was started."""
         return [line["pid"] for line in self.log() if line["event"] == "started"]
 
     def end(self) -> None:
-        """End the daemon, in whatever state it is."""
+        """End the daemon, in whatever state it is; it makes no more files then."""
         for pid in self.pids():
-            try:
-                command = Path(f"/proc/{pid}/cmdline").read_bytes()
-                if b"paravirt" in command:
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if b"paravirt.domain0.daemon" in Path(f"/proc/{pid}/cmdline").read_bytes():
                     os.kill(pid, signal.SIGKILL)
-            except (FileNotFoundError, ProcessLookupError):
-                continue
+                    self.wait_for(lambda: not is_alive(pid))  # noqa: B023
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process has not ended; one that its parent has not noticed yet has."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"
 
 
 @pytest.fixture

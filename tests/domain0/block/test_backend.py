@@ -15,6 +15,7 @@ from paravirt.abi import grant_table
 from paravirt.abi.io import blkif, xenbus
 from paravirt.domain0.block.backend import LAST_WORDS, DiskOptions
 from paravirt.domain0.block.image import Buffers, RawImage
+from paravirt.domain0.block.queue import LINGER
 from paravirt.domain0.block.rate import BURST
 from paravirt.hypervisor.audit import require_clean
 
@@ -343,9 +344,19 @@ def test_requests_in_flight_when_the_connection_ends(
 
 
 def test_a_frontend_that_lets_go_has_its_last_requests_answered(
-    machine: Machine, guest: FrontendGuest, make_disk: MakeDisk, path: Path
+    machine: Machine, guest: FrontendGuest, make_disk: MakeDisk, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also those that it held back until an event came after it had closed; then all is given back."""
+    services, over = machine._services, list[Callable[[], None]]()
+    call_later = services.call_later
+
+    def note(delay: float, function: Callable[[], None]) -> None:
+        if delay == LINGER:
+            over.append(function)  # not before the test says so, however slow it is
+        else:
+            call_later(delay, function)
+
+    monkeypatch.setattr(services, "call_later", note)
     front = BlockFront(guest, make_disk(), persistent=True)
     assert front.read(0, 512) == path.read_bytes()[:512]
     machine.call(front.device.close)
@@ -353,6 +364,12 @@ def test_a_frontend_that_lets_go_has_its_last_requests_answered(
     front.state(xenbus.XenbusStateClosed)
     for _ in range(3):
         assert front.read(1, 4096) == path.read_bytes()[512:4608]
+    machine.call(over.pop())  # with requests in that time: another one follows
+    assert guest.backend_node(front.device.nodes, "state") == "5"
+    assert front.read(1, 4096) == path.read_bytes()[512:4608]
+    for _ in range(2):
+        machine.call(over.pop())
+    assert not over
     wait_for(lambda: guest.backend_node(front.device.nodes, "state") == "6", "Closed")
     assert not any(guest.is_mapped(ref) for ref in [*front.refs, *front.queue.refs])
 

@@ -36,7 +36,7 @@ def base(tmp_path: Path) -> Path:
     return path
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("rwfo"), extents), max_size=20), st.randoms(use_true_random=False))
 def test_an_overlay_is_its_base_with_changes(
     tmp_path: Path, base: Path, steps: list[tuple[str, tuple[int, int]]], random: Random

@@ -56,7 +56,9 @@ from .outside import GUEST, ROUTER, Guest, Loop
 from .packets import icmp6, tcp6
 
 NETWORK = ipaddress.IPv4Network("10.0.2.0/24")
-WHOLE_PATH = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+WHOLE_PATH = settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 STATION = bytes.fromhex("fefffffffffe")
 
 # --- from a ring to another ---------------------------------------------------------------------------------------

@@ -184,7 +184,7 @@ def test_a_connection_to_the_host(parts: tuple[Loop, Guest, UserNat]) -> None:
         thread.start()
         assert nat.send(to_nat(tcp_packet(GUEST, ROUTER, 5, port, 100, 0, TCP_SYN, 65535)))
         loop.until(lambda: guest.packets)
-        assert flags(guest) == [TCP_SYN | TCP_ACK]
+        assert set(flags(guest)) == {TCP_SYN | TCP_ACK}, "once, or again to a guest that stood still"
         (stream,) = nat.streams.values()
         assert stream._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY), "nothing is held back on the way"
         start = int.from_bytes(guest.packets[0].data[38:42], "big") + 1 & MASK

@@ -46,12 +46,24 @@ def messages_of(stream: bytes) -> list[bytes]:
 # --- the host's server --------------------------------------------------------------------------------------------
 
 
+def both_kinds() -> tuple[socket.socket, socket.socket]:
+    """Sockets for TCP and UDP with the same number: one that neither has in use."""
+    while True:
+        listener, datagrams = socket.create_server(("127.0.0.1", 0)), socket.socket(type=socket.SOCK_DGRAM)
+        try:
+            datagrams.bind(listener.getsockname())
+            return listener, datagrams
+        except OSError:
+            listener.close()
+            datagrams.close()
+
+
 @pytest.fixture
 def server() -> Iterator[tuple[str, int]]:
     """A name server: what it is asked it says again, cut short by UDP and at length by TCP."""
-    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket(type=socket.SOCK_DGRAM) as datagrams:
+    listener, datagrams = both_kinds()
+    with listener, datagrams:
         address: tuple[str, int] = listener.getsockname()
-        datagrams.bind(address)
 
         def by_udp() -> None:
             while (message := datagrams.recvfrom(600))[0]:
@@ -82,7 +94,10 @@ def server() -> Iterator[tuple[str, int]]:
 
 
 @pytest.mark.parametrize(("by_stream", "rest"), [(False, b"cut"), (True, bytes(5000))])
-def test_the_hosts_server_is_asked_as_the_guest_asks(server: tuple[str, int], by_stream: bool, rest: bytes) -> None:
+def test_the_hosts_server_is_asked_as_the_guest_asks(
+    server: tuple[str, int], by_stream: bool, rest: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resolver, "PATIENCE", PATIENCE)
     loop, answers = Loop(), list[bytes]()
     asked = Resolver(loop, server)
     for number in range(5):
