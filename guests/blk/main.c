@@ -8,45 +8,18 @@
  *   twist      requests, segments and grants that change while they are looked at
  *   greedy     never takes a response
  *   events     events without requests
+ *   storm      other vcpus change requests, indices, grants and memory while the backend looks at them (storm.c)
  *
  * If "persistent" follows, its grants stay mapped.
  *
  * The hostile ones go on until Domain 0 has closed the device, or for a while; then they say so and power off.
  */
-#include "../lib/frontend.h"
+#include "blk.h"
 
 const char guest_name[] = "blk";
 
-#define REF 40
-#define DATA_PAGES 8
-#define SECTORS (2048 * 2) /* of the disk that the test gives us */
-
-struct blk_request {
-    u8 operation, nr_segments;
-    u16 handle;
-    u64 id, sector;
-    struct {
-        u32 ref;
-        u8 first, last;
-    } segments[11];
-};
-struct blk_response {
-    u64 id;
-    u8 operation;
-    short status;
-};
-struct blk_ring {
-    volatile u32 req_prod, req_event, rsp_prod, rsp_event;
-    u8 pad[48];
-    union {
-        struct blk_request request;
-        struct blk_response response;
-        u8 bytes[112];
-    } entries[32];
-};
-
-static struct blk_ring *ring;
-static char *data[DATA_PAGES];
+struct blk_ring *ring;
+char *data[DATA_PAGES];
 static u32 produced, consumed;
 
 /* --- the device ---------------------------------------------------------------------------------------------- */
@@ -218,7 +191,7 @@ void guest_main(void)
         const char *name;
         void (*run)(void);
     } ways[] = {{"good", good}, {"code", code}, {"noise", noise}, {"indices", indices},
-                {"twist", twist}, {"greedy", greedy}, {"events", events}};
+                {"twist", twist}, {"greedy", greedy}, {"events", events}, {"storm", storm}};
     xen_vcpu_op(VCPUOP_stop_periodic_timer, 0, 0);
     connect();
     for (u32 i = 0; i < ARRAY_SIZE(ways); i++)

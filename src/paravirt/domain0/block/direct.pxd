@@ -19,6 +19,10 @@ cdef extern from *:
         struct rusage usage;
         return getrusage(RUSAGE_THREAD, &usage) == 0 ? usage.ru_nvcsw : 0;
     }
+    /* What is shared with a guest is loaded here, and not again where its value is used. */
+    static inline unsigned paravirt_load_once(const volatile unsigned *word) { return *word; }
+    /* What was copied before is not loaded again from where it came. */
+    static inline void paravirt_copied(void) { __asm__ volatile("" ::: "memory"); }
     #ifndef RWF_NOWAIT
     #define RWF_NOWAIT 8
     #endif
@@ -27,6 +31,8 @@ cdef extern from *:
     ssize_t pwritev(int fd, const iovec* parts, int count, i64 offset) noexcept nogil
     i64 lseek(int fd, i64 offset, int whence) noexcept nogil
     long times_slept "paravirt_times_slept" () noexcept nogil
+    u32 load_once "paravirt_load_once" (const u32* word) noexcept nogil
+    void copied "paravirt_copied" () noexcept nogil
     const int RWF_NOWAIT
     const int SEEK_END
     void full_barrier "__sync_synchronize" () noexcept nogil

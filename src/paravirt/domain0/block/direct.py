@@ -8,7 +8,8 @@ before the guest goes on (``hypervisor/loop.py``), so that nobody need be woken;
 than such a request, or wrong, is left in the ring to ``queue.py``, which holds the ring from then on, until it has
 nothing to do and hands it over again.  So this module refuses much and forgives nothing: it says no, and never why.
 
-As everywhere, each field of the guest's is read once, into a copy that is then checked.
+As everywhere, each field of the guest's is read once, into a copy that is then checked; the compiler is told that it
+may not read it again (XSA-155).
 """
 
 import cython
@@ -45,7 +46,7 @@ def place(ring: RingPtr, offset: u64) -> BytePtr:
 
 def load_index(ring: RingPtr, offset: u32) -> u32:
     """One of the guest's indices."""
-    return cython.cast(U32Ptr, place(ring, offset))[0]
+    return load_once(cython.cast(U32Ptr, place(ring, offset)))
 
 
 def store_index(ring: RingPtr, offset: u32, value: u32) -> cython.void:
@@ -64,6 +65,7 @@ def take_entry(ring: RingPtr, entry: BytePtr) -> cython.void:
     memcpy(entry, place(ring, at), first)
     if first < ENTRY:
         memcpy(entry + first, place(ring, at + first), ENTRY - first)
+    copied()
 
 
 def respond(ring: RingPtr, access: AccessPtr) -> cython.void:
@@ -101,6 +103,7 @@ def parse(ring: RingPtr, access: AccessPtr) -> cython.bint:
         if described == cython.NULL or access.nr_segments > MOST_SEGMENTS:
             return False
         memcpy(access.segments, described, access.nr_segments * 8)
+        copied()
     else:
         access.nr_segments = access.entry[1]
         if access.nr_segments > BLKIF_MAX_SEGMENTS_PER_REQUEST:
