@@ -120,10 +120,20 @@ class Bench:
 
     def awake(self) -> list[int]:
         """The domains that are listed as awake, where each says that it is."""
-        listed = ctypes.cast(self.pool.awake, ctypes.POINTER(ctypes.c_uint64))[: self.pool.nr_awake]
-        found = [[native.address(unit) for unit in self.units].index(at) for at in listed]
+        found = self._listed(self.pool.awake, self.pool.nr_awake)
         assert [self.units[i].place for i in found] == list(range(len(found)))
         return sorted(found)
+
+    def active(self) -> list[int]:
+        """The same for those that earn credit."""
+        found = self._listed(self.pool.active, self.pool.nr_active)
+        assert [self.units[i].credit.place for i in found] == list(range(len(found)))
+        assert sorted(found) == [i for i, unit in enumerate(self.units) if unit.credit.active]
+        return sorted(found)
+
+    def _listed(self, at: int, count: int) -> list[int]:
+        units = [native.address(unit) for unit in self.units]
+        return [units.index(unit) for unit in ctypes.cast(at, ctypes.POINTER(ctypes.c_uint64))[:count]]
 
     def close(self) -> None:
         self.machine.close()
@@ -324,6 +334,38 @@ def test_null_keeps_a_cpu_for_its_domain() -> None:
     assert bench.pick() is None
     bench.guests[0].rec.is_shut_down = 1
     assert bench.pick() == 1
+    bench.close()
+
+
+def test_accounting_is_about_those_that_run() -> None:
+    """Who sleeps earns until it has what it may keep, and again from when it runs."""
+    bench = Bench("credit", 4)
+    for domain in (1, 2, 3):
+        bench.block(domain)
+    bench.run(SECOND)
+    assert bench.active() == [0]
+    bench.wake(2)
+    bench.run(SECOND)
+    assert bench.active() == [0, 2]
+    scheduling.remove_vcpu(bench.guests[0].vcpu[0].at)
+    assert bench.pool.nr_active == 1
+    assert bench.units[2].credit.place == 0
+    bench.close()
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.booleans(), st.integers(0, 80)), min_size=1, max_size=40))
+def test_who_earns_is_listed_once(steps: list[tuple[int, bool, int]]) -> None:
+    """However they sleep and wake: the list is what the units say, and who is in debt is on it."""
+    bench = Bench("credit", 5)
+    for domain, wake, ms in steps:
+        if wake:
+            bench.wake(domain)
+        else:
+            bench.block(domain)
+        bench.run(ms * MS)
+        bench.pick()
+        earning = bench.active()
+        assert all(i in earning for i, unit in enumerate(bench.units) if unit.credit.credit < 0)
     bench.close()
 
 

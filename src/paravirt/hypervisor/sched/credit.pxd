@@ -21,6 +21,7 @@ cdef Unit* to_steal(Pcpu* p, unsigned char worst, u64 at) noexcept nogil
 cdef u64 next_arrival(Pcpu* p, unsigned char worst, u64 at) noexcept nogil
 cdef Unit* balance(Pcpu* p, Unit* local, u64 at) noexcept nogil
 cdef u64 until_account(Pcpu* p, Unit* chosen, bint contended, u64 at) noexcept nogil
+cdef void set_active(Unit* u, bint active) noexcept nogil
 cdef void earn(Unit* u, u64 fair, u64 bound) noexcept nogil
 cdef u64 settle(Unit* u, u64 peak) noexcept nogil
 cdef u64 share_of_cap(Unit* u, u64 period) noexcept nogil

@@ -51,7 +51,8 @@ def credit_insert(u: UnitPtr, at: u64) -> cython.void:
 
 
 def credit_remove(u: UnitPtr) -> cython.void:
-    """Nothing to give back: its credit goes with it."""
+    """It earns no more; its credit goes with it."""
+    set_active(u, False)
 
 
 def credit_wake(u: UnitPtr, at: u64) -> cython.bint:
@@ -71,9 +72,25 @@ def credit_charge(u: UnitPtr, ran: u64, at: u64) -> cython.void:
     """Pay for the time; a tick ends the boost."""
     u.credit.credit -= cython.cast(i64, ran)
     if ran:
-        u.credit.active = 1
+        set_active(u, True)
     if u.credit.priority == BOOST and at // TICK != (at - ran) // TICK:
         u.credit.priority = UNDER
+
+
+def set_active(u: UnitPtr, active: cython.bint) -> cython.void:
+    """The unit earns from now on, or does not: accounting looks at those that do, however many sleep."""
+    pool: CpupoolPtr = u.pool
+    last: UnitPtr
+    if active and not u.credit.active:
+        u.credit.place = pool.nr_active
+        pool.active[u.credit.place] = u
+        pool.nr_active += 1
+    elif u.credit.active and not active:
+        pool.nr_active -= 1
+        last = pool.active[pool.nr_active]
+        pool.active[u.credit.place] = last
+        last.credit.place = u.credit.place
+    u.credit.active = active
 
 
 def earn(u: UnitPtr, fair: u64, bound: u64) -> cython.void:
@@ -92,7 +109,7 @@ def earn(u: UnitPtr, fair: u64, bound: u64) -> cython.void:
     u.credit.parked = 0
     if not u.awake and u.credit.credit > tslice:
         u.credit.credit //= 2
-        u.credit.active = 0
+        set_active(u, False)
     elif u.credit.credit > cython.cast(i64, bound):
         u.credit.credit = cython.cast(i64, bound)
 
@@ -130,19 +147,17 @@ def account(pool: CpupoolPtr, at: u64) -> cython.bint:
     left: u64
     weights: u64 = 0
     reached: u64
-    active: u32 = 0
+    active: u32 = pool.nr_active
     peak: u64
     together: i64 = 0
     settled: cython.bint = False
     u: UnitPtr
     i: u32
-    for i in range(pool.count):
-        u = pool.units[i]
+    for i in range(active):
+        u = pool.active[i]
         u.credit.settled = 0
-        if u.credit.active:
-            weights += u.params.weight
-            active += 1
-            together += u.credit.credit
+        weights += u.params.weight
+        together += u.credit.credit
     # All that they can have used since the last accounting is not earned yet.
     together += cython.cast(i64, (at - pool.next_account + pool.tslice) * pool.nr_cpus)
     if together < 0:
@@ -151,9 +166,9 @@ def account(pool: CpupoolPtr, at: u64) -> cython.bint:
         settled = True
         left = total
         reached = 0
-        for i in range(pool.count):
-            u = pool.units[i]
-            if not u.credit.active or u.credit.settled:
+        for i in range(active):
+            u = pool.active[i]
+            if u.credit.settled:
                 continue
             peak = min(pool.tslice, share_of_cap(u, pool.tslice))
             u.credit.fair = total * u.params.weight // weights
@@ -163,9 +178,8 @@ def account(pool: CpupoolPtr, at: u64) -> cython.bint:
                 settled = False
         total = left
         weights -= reached
-    for i in range(pool.count):
-        if pool.units[i].credit.active:
-            earn(pool.units[i], pool.units[i].credit.fair, pool.tslice * (active + 1))
+    for i in range(active, 0, -1):  # who earns no more makes room for one that has earned already
+        earn(pool.active[i - 1], pool.active[i - 1].credit.fair, pool.tslice * (active + 1))
     return active != 0
 
 

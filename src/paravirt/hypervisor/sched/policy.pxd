@@ -1,9 +1,9 @@
 # The scheduler protocol: what the mechanism (scheduling.py) asks of a policy.
 #
 # A policy schedules units.  Where an engine can run the vcpus of one domain at the same time each of these is a unit;
-# elsewhere a unit is a domain, and its vcpus take turns inside it (rotate.py).  A policy decides only which unit runs where and for how long:
-# runstates, timers, kicks, turns and the guests' view are the mechanism's.  All verbs are called under the machine
-# lock; times are system time, and amounts of time are nanoseconds.
+# elsewhere a unit is a domain, and its vcpus take turns inside it (rotate.py).  A policy decides only which unit runs
+# where and for how long: runstates, timers, kicks, turns and the guests' view are the mechanism's.  All verbs are called
+# under the machine lock; times are system time, and amounts of time are nanoseconds.
 from paravirt.hypervisor.records cimport Domain, Host, Pcpu, Vcpu, i64, u8, u32, u64
 
 cdef enum CreditPriority:
@@ -15,7 +15,8 @@ ctypedef struct CreditState:
     i64 credit           # ns of processor time
     u8 priority
     u8 parked            # over its cap: it waits for credit
-    u8 active            # it earns
+    u8 active            # it earns, and is one of pool.active
+    u32 place            # among these
     u8 settled           # in accounting: its share is known
     u64 fair             # its share of the last period
 
@@ -89,6 +90,8 @@ ctypedef struct Cpupool:
     u32 capacity
     Unit** awake         # those that are, in no order: choices do not walk past all that sleep
     u32 nr_awake
+    Unit** active        # credit: those that earn, in no order
+    u32 nr_active
     u64 order            # the last one given out
     u64 tslice           # credit
     u64 ratelimit
@@ -129,6 +132,7 @@ ctypedef struct SchedPolicy:
 
 ctypedef Unit* UnitPtr
 ctypedef Unit** UnitPtrPtr
+ctypedef Unit*** UnitPtrPtrPtr
 ctypedef Cpupool* CpupoolPtr
 ctypedef HostSched* HostSchedPtr
 ctypedef PcpuSched* PcpuSchedPtr

@@ -22,6 +22,7 @@ from cython.cimports.paravirt.hypervisor.sched.policy import (
     Unit,
     UnitPtr,
     UnitPtrPtr,
+    UnitPtrPtrPtr,
 )
 
 MS = cython.declare(u64, 1_000_000)
@@ -71,6 +72,7 @@ def free_pool(pool: CpupoolPtr) -> cython.void:
         free(pool.units[i])
     free(pool.units)
     free(pool.awake)
+    free(pool.active)
     free(pool)
 
 
@@ -149,17 +151,16 @@ def make_unit(d: DomainPtr) -> UnitPtr:
 def make_room(pool: CpupoolPtr, more: u32) -> cython.bint:
     """See that the pool has room for so many more units; false without memory."""
     wanted: u32 = 2 * (pool.count + more) + 8
+    lists: UnitPtrPtrPtr[3] = [cython.address(pool.units), cython.address(pool.awake), cython.address(pool.active)]
     grown: UnitPtrPtr
+    i: u32
     if pool.count + more <= pool.capacity:
         return True
-    grown = cython.cast(UnitPtrPtr, realloc(pool.units, wanted * cython.sizeof(UnitPtr)))
-    if grown == cython.NULL:
-        return False
-    pool.units = grown
-    grown = cython.cast(UnitPtrPtr, realloc(pool.awake, wanted * cython.sizeof(UnitPtr)))
-    if grown == cython.NULL:
-        return False
-    pool.awake = grown
+    for i in range(3):
+        grown = cython.cast(UnitPtrPtr, realloc(lists[i][0], wanted * cython.sizeof(UnitPtr)))
+        if grown == cython.NULL:
+            return False
+        lists[i][0] = grown
     pool.capacity = wanted
     return True
 
