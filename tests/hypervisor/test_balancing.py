@@ -167,6 +167,40 @@ def test_a_free_physical_cpu_takes_over_who_was_assigned_none_under_null() -> No
     cpus.close()
 
 
+@pytest.mark.parametrize("policy", ALL)
+def test_who_wakes_goes_on_where_it_was(policy: str) -> None:
+    """Be it the last of many that are idle: there is what its engine, and the host's caches, have of it."""
+    cpus = Cpus(policy, 1, 4)
+    cpus.run(MS)
+    cpus.pin(0, 0b0100)
+    cpus.run(MS)
+    cpus.pin(0, 0b1111)
+    for _ in range(20):
+        cpus.sleep(0)
+        cpus.run(10 * MS)
+        assert cpus.runs == [None] * 4
+        cpus.bench.wake(0)
+        cpus.run(10 * MS)
+        assert cpus.runs == [None, None, 0, None]
+    cpus.close()
+
+
+def test_of_idle_physical_cpus_one_that_is_preferred_takes_over() -> None:
+    cpus = Cpus("credit", 2, 4)
+    cpus.run(MS)
+    for domain in (0, 1):
+        cpus.pin(domain, 0b0010)
+        cpus.run(MS)
+    cpus.pin(1, 0b1111, preferred=0b1010)
+    while cpus.runs[3] is None:
+        cpus.run(MS)
+        assert cpus.now < SECOND
+        assert 1 not in (cpus.runs[0], cpus.runs[2])
+    cpus.run(SECOND)
+    assert cpus.runs == [None, 0, None, 1]
+    cpus.close()
+
+
 def test_another_idle_physical_cpu_looks_when_the_one_that_did_gets_work() -> None:
     cpus = Cpus("credit", 5, 3)
     for domain in (0, 1, 2):

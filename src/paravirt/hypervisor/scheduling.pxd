@@ -12,6 +12,7 @@ cdef Unit* join_unit(Vcpu* v) noexcept nogil
 cdef void fell_asleep(Unit* u, u64 at) noexcept nogil
 cdef void send_away(Pcpu* p, u64 at) noexcept nogil
 cdef bint wakes(Unit* u, u64 at) noexcept nogil
+cdef Pcpu* idle_for(Unit* u) noexcept nogil
 cdef void tickle(Unit* u) noexcept nogil
 cdef void offer(Pcpu* p, bint everybody) noexcept nogil
 cdef void change_unit(Pcpu* p, Unit* u, u64 at) noexcept nogil

@@ -93,16 +93,27 @@ def wakes(u: UnitPtr, at: u64) -> cython.bint:
     return u.pool.policy.wake(u, at)
 
 
+def idle_for(u: UnitPtr) -> PcpuPtr:
+    """A physical CPU that is idle, and could take over the unit, which waits; if there is one that the unit prefers,
+    that one. NULL: none."""
+    host: HostPtr = u.domain.host
+    found: PcpuPtr = cython.NULL
+    i: u32
+    for i in range(host.nr_pcpus):
+        if not host.pcpus[i].idle or not waits_elsewhere(u, host.pcpus[i]):
+            continue
+        if prefers(u, host.pcpus[i]):
+            return host.pcpus[i]
+        if found == cython.NULL:
+            found = host.pcpus[i]
+    return found
+
+
 def tickle(u: UnitPtr) -> cython.void:
     """The unit waits: if the policy moves such ones, a physical CPU that is idle looks at it."""
-    host: HostPtr = u.domain.host
-    i: u32
-    if not u.pool.policy.balances:
-        return
-    for i in range(host.nr_pcpus):
-        if host.pcpus[i].idle and waits_elsewhere(u, host.pcpus[i]):
-            force_reschedule(host.pcpus[i])
-            return
+    p: PcpuPtr = idle_for(u) if u.pool.policy.balances else cython.NULL
+    if p != cython.NULL:
+        force_reschedule(p)
 
 
 def offer(p: PcpuPtr, everybody: cython.bint) -> cython.void:
