@@ -11,7 +11,12 @@ import cython
 from cython.cimports.paravirt.hypervisor.emulate import answer_cpuid
 from cython.cimports.paravirt.hypervisor.events import apply_posted, evtchn_send, set_pending
 from cython.cimports.paravirt.hypervisor.frames import flush_pcpu
-from cython.cimports.paravirt.hypervisor.hypercalls.deferred import allowed_shortcuts, begin_exit, carry_out_deferred
+from cython.cimports.paravirt.hypervisor.hypercalls.deferred import (
+    allowed_shortcuts,
+    begin_exit,
+    carry_out_deferred,
+    takes_shortcuts,
+)
 from cython.cimports.paravirt.hypervisor.hypercalls.native import hypercall
 from cython.cimports.paravirt.hypervisor.records import (
     SERVER_ANSWERS,
@@ -195,7 +200,8 @@ def on_exit(owner: cython.p_void, cpu: CpuPtr, exit: CpuExitPtr) -> cython.int:
     v.on_cpu = 0
     host.stats.exit_count += 1
     host.stats.exit_kinds[exit.kind & 15] += 1
-    begin_exit(v)
+    if takes_shortcuts(pcpu):
+        begin_exit(v)
     if late:
         carry_out_deferred(host, v)
     if exit.kind == EXIT_CPUID:
@@ -225,7 +231,8 @@ def on_exit(owner: cython.p_void, cpu: CpuPtr, exit: CpuExitPtr) -> cython.int:
             if exit.kind == EXIT_KICKED or exit.kind == EXIT_BUDGET:
                 set_alarm(pcpu, v)
             pcpu.ops.commit(pcpu.engine)
-    v.cpu.shortcuts = allowed_shortcuts(v)
+    if takes_shortcuts(pcpu):
+        v.cpu.shortcuts = allowed_shortcuts(v)
     spent: u64 = read_tsc() - started
     if exit.kind == EXIT_EXCEPTION:
         host.stats.trap_count[exit.vector & 31] += 1
@@ -282,7 +289,8 @@ def enter_guest(pcpu: PcpuPtr, v: VcpuPtr) -> cython.void:
     if not may_go_on(pcpu, v):
         return
     set_alarm(pcpu, v)
-    v.cpu.shortcuts = allowed_shortcuts(v)
+    if takes_shortcuts(pcpu):
+        v.cpu.shortcuts = allowed_shortcuts(v)
     host.stats.engine_enters += 1
     started = read_tsc()
     v.on_cpu = 1

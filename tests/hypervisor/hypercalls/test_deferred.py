@@ -24,10 +24,14 @@ EBUSY, EINVAL = 16, 22
 
 
 class Queue:
-    """A guest with an L1 table, and what its engine has put off."""
+    """A guest with an L1 table, and what its engine has put off; ``named``: tables whose updates that may put off."""
 
     def __init__(self) -> None:
         self.machine = Machine()
+        self.named: list[int] = []
+        name = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64)
+        defer_table = self.machine.keep(name(lambda engine, cpu, mfn: self.named.append(mfn)))
+        self.machine.ops.defer_table = ctypes.cast(defer_table, ctypes.c_void_p).value
         self.guest = Guest(self.machine)
         self.vcpu = self.guest.vcpu[0].rec
         self.table = self.machine.alloc(1)
@@ -115,10 +119,20 @@ def test_trust_is_earned_by_single_updates_and_lost_by_one_refusal(queue: Queue)
     assert queue.shortcuts() == ABSENT_VCPUS
     deferred.note_update(at, 1, queue.table, 0)
     assert queue.shortcuts() == ABSENT_VCPUS | UPDATES
+    deferred.note_update(at, 1, queue.table, 0)
+    assert queue.named == [queue.table]
     deferred.note_update(at, 1, queue.table, -EINVAL)
     for _ in range(TRUSTED + 1):
         deferred.note_update(at, 1, queue.table, 0)
     assert queue.shortcuts() == ABSENT_VCPUS
+    assert queue.named == [queue.table]
+
+
+def test_an_engine_that_answers_nothing_itself_is_not_given_a_table(queue: Queue) -> None:
+    queue.machine.ops.defer_table = None
+    queue.vcpu.good_updates = 0
+    deferred.note_update(queue.guest.vcpu[0].at, 1, queue.table, 0)
+    assert queue.vcpu.good_updates == 0
 
 
 def test_where_there_are_processes_updates_are_put_off_from_a_fault_of_theirs_to_the_next_exit(queue: Queue) -> None:

@@ -1,4 +1,8 @@
-from paravirt.hypervisor.records cimport Host, Vcpu, i64, u8, u32, u64
+from paravirt.hypervisor.records cimport Host, Pcpu, Vcpu, i64, u8, u32, u64
+
+# Whether the engine answers hypercalls by itself: nothing below matters to one that does not.
+cdef inline bint takes_shortcuts(Pcpu* p) noexcept nogil:
+    return p.ops.defer_table != NULL
 
 cdef bint may_put_off(Vcpu* v) noexcept nogil
 cdef u8 allowed_shortcuts(Vcpu* v) noexcept nogil

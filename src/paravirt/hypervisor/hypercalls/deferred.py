@@ -73,6 +73,8 @@ def begin_exit(v: VcpuPtr) -> cython.void:
 def note_update(v: VcpuPtr, count: u32, table_mfn: u64, rc: i64) -> cython.void:
     """An mmu_update of ``count`` entries, the last of them in ``table_mfn``, came to its end with ``rc``."""
     host: HostPtr = v.domain.host
+    if not takes_shortcuts(v.pcpu):
+        return
     if rc < 0 and rc != -ERESTART:
         v.good_updates = NEVER_TRUSTED
         return
@@ -84,7 +86,6 @@ def note_update(v: VcpuPtr, count: u32, table_mfn: u64, rc: i64) -> cython.void:
         v.good_updates += 1
     elif (
         may_put_off(v)
-        and v.pcpu.ops.defer_table != cython.NULL
         and host.frames[table_mfn].type == FRAME_L1
         and host.frames[table_mfn].type_refs != 0
     ):
