@@ -109,11 +109,14 @@ def test_a_folder_that_is_not_one_is_not_used(user: User, tmp_path: Path) -> Non
     assert "too long" in user.run("list").stderr
 
 
-def test_stop_ends_guests_that_do_not_listen(user: User, hostile: Path) -> None:
+def test_stop_ends_guests_that_do_not_listen(
+    user: User, hostile: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    endless = kernels.build("rewrites", tmp_path_factory.mktemp("kernels"))
     user.run("--memory", "128", "--patience", "0.2", program="paravirtd")
     user.xl("create", user.config("deaf", hostile, extra="suspend"))
     user.wait_for(lambda: "---s" in user.xl("list"))
-    user.xl("create", user.config("busy", hostile, extra="spin"))
+    user.xl("create", user.config("busy", endless))
     assert user.run("--stop", program="paravirtd").returncode == 0
     assert user.log()[-1]["stopped"] == ["busy"]
     assert user.run("--stop", program="paravirtd").returncode == 1

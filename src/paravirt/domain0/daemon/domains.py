@@ -474,10 +474,11 @@ class Domains:
             with contextlib.suppress(TimeoutError):
                 managed.domain.wait(max(0.0, deadline - time.monotonic()))
         stopped = [managed.name for managed in self.all() if not managed.domain.ended]
+        # Ends that have come about are told before the domains go: Domain 0's thread passes them on, then the monitor.
+        self.machine.call(lambda: self._ended.put(None))
+        self._monitor.join()
         for managed in self.all():
             self.destroy(managed)
-        self._ended.put(None)
-        self._monitor.join()
         self._ptys.stop()
         self._journal.remove()
         return stopped
