@@ -14,6 +14,8 @@ from paravirt.bench.networks import host_server
 from paravirt.bench.rows import rows
 from paravirt.errors import UserError
 
+from ..patience import PATIENCE
+
 pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc here")
 
 
@@ -30,7 +32,7 @@ def test_every_row_of_the_network_is_measured(port: int) -> None:
     assert port != NETWORK_PORT
     words = ["--server", "127.0.0.1", "--port", str(port), "--label", "net_host_1500_", "--row-ms", "4"]
     with host_server():
-        done = subprocess.run([program(), *words], capture_output=True, text=True, check=True, timeout=100)
+        done = subprocess.run([program(), *words], capture_output=True, text=True, check=True, timeout=PATIENCE)
     report = parse(done.stdout)
     assert report.done and not report.skipped and all(value > 0 for value in report.values.values())
     assert sorted(report.values) == sorted(row.name for row in rows() if row.name.startswith("net_host_1500_"))

@@ -43,7 +43,7 @@ SERVES_LINE = "PVBENCH SERVES ;"
 SHELL_LINE = "PVBENCH SHELL"
 """In mode ``network`` with ``pvbench.shell`` on the kernel's command line: commands are taken from now on."""
 
-NETWORK_PORT = 47101
+NETWORK_PORT = 17101  # not one that a host gives to connections by itself
 """Of the servers that guests measure the way to."""
 
 MODES = ("boot", "micro", "clocks", "disk", "network")

@@ -25,7 +25,7 @@ def hello(request: Request) -> dict[str, Any]:
 @operation("stop")
 def stop(request: Request) -> int:
     """End the daemon: guests are asked to power off first. Its process number; it ends after this reply."""
-    request.daemon.stop()
+    request.afterwards = request.daemon.stop
     return os.getpid()
 
 

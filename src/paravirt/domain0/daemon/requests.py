@@ -39,11 +39,13 @@ class Request:
 
     Attributes:
         channel: where events of an operation that takes its time are sent.
+        afterwards: called when the client has the result.
     """
 
     def __init__(self, daemon: Daemon, arguments: dict[str, Any], channel: Channel) -> None:
         self.daemon = daemon
         self.channel = channel
+        self.afterwards: Callable[[], None] = lambda: None
         self._arguments = arguments
 
     @property

@@ -110,6 +110,7 @@ class Server:
     def _serve(self, channel: Channel, message: dict[str, Any]) -> bool:
         """One request: false if the connection ends with it."""
         name = message.get("operation")
+        request = Request(self._daemon, {}, channel)
         try:
             if message.get("version") != VERSION:
                 raise Refusal(UNSUPPORTED, f"The daemon speaks version {VERSION} of the protocol; restart it, or xl.")
@@ -133,7 +134,10 @@ class Server:
             trouble = traceback.format_exc()
             self._log.write("defect", operation=name, trouble=trouble)
             reply = {"error": f"This is a defect of paravirt, please report it: {error!r}", "code": INTERNAL}
-        channel.send(reply)
+        try:
+            channel.send(reply)
+        finally:
+            request.afterwards()
         return True
 
     def _console(self, request: Request) -> None:
