@@ -245,7 +245,8 @@ def test_entries_of_the_list(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     for text, words in {
         "": "does not say", "name=x": "joined to", "connection=pty": "needs a name", "name=x,connection=tcp": "joined",
         "name=x,connection=socket": "needs a path", "name=x,connection=pty,colour=red": "nothing that a channel has",
-        "name=x,connection=pty,backend=7": "Domain 0 only", "name=x,connection=socket,path=/" + "p" * 107: "up to 107",
+        "name=x,connection=pty,backend=7": "Domain 0 only", "name=x,connection=pty,path=/y": "has no path",
+        "name=x,connection=socket,path=/" + "p" * 107: "up to 107",
     }.items():  # fmt: skip
         with pytest.raises(UserError, match=words):
             parse_channel(text)

@@ -338,9 +338,9 @@ def test_no_more_is_sent_than_there_is_credit_for(limit: int, sends: list[tuple[
 
 def test_settings() -> None:
     text = "mac=0:16:3E:1:2:3, bridge=br1,ip=10.0.0.1/24 fe80::1,script=/etc/xen/scripts/vif-route,rate=1Mb/s@20ms"
-    assert parse_vif(f"{text},vifname=v,devid=3,mtu=500,type=vif,backend=0,trusted=0").settings == {
+    assert parse_vif(f"{text},vifname=v,devid=3,mtu=500,type=vif,backend=0,netdev=eth0,untrusted").settings == {
         "mac": "00:16:3e:01:02:03", "bridge": "br1", "ip": "10.0.0.1 fe80::1", "script": "vif-route", "rate": 2500,
-        "rate-interval": 20000, "vifname": "v", "devid": 3, "mtu": 500, "trusted": False,
+        "rate-interval": 20000, "vifname": "v", "devid": 3, "mtu": 500, "gatewaydev": "eth0", "trusted": False,
     }  # fmt: skip
     assert parse_rate("10MB/s") == (500_000, 50_000) and parse_rate("1GB/s@1s") == (10**9, 10**6)
 

@@ -27,7 +27,7 @@ DISK = {"target": "/dev/vg/guest", "format": "raw", "vdev": "hda", "access": "w"
         "tap:aio:/dev/vg/guest,hda,w",
         "\t/dev/vg/guest,raw,hda,\n",
         "vdev=hda,/dev/vg/guest",
-        "/dev/vg/guest,vdev=hda,format=raw,backendtype=phy,specification=xen,script=,grant_usage=1,direct-io-safe",
+        "/dev/vg/guest,vdev=hda,format=raw,backendtype=phy,specification=xen,script=,specification=,direct-io-safe,no-colo",
         "devtype=disk,vdev=hda,target=/dev/vg/guest",
     ],
 )
@@ -53,6 +53,7 @@ def test_one_disk_in_many_words(text: str) -> None:
         ("/d,raw,xvda,rate=10MB/s,sector-size=4096", {"rate": 10 << 20, "sector-size": 4096}),
         ("vdev=xvda,format=raw,target=/a,b=c,d", {"target": "/a,b=c,d"}),
         ("/d,zstd,xvda,r", {"format": "zstd"}),
+        ("/d,raw,xvda,r,access=ro,backendtype=qdisk,rate=", {"access": "r", "rate": None}),
     ],
 )
 def test_what_else_can_be_said(text: str, more: dict[str, object]) -> None:
@@ -85,6 +86,16 @@ def test_what_else_can_be_said(text: str, more: dict[str, object]) -> None:
         ("/d,raw,xvda,rate=fast", "fast"),
         ("/d,empty,xvda", "empty"),
         ("/d,raw,xvda,devtype=tape", "tape"),
+        ("/d,qcow2,xvda,backendtype=phy", "raw disks"),
+        ("/d,raw,xvda,backendtype=tap", "one backend"),
+        ("/d,raw,xvda,grant_usage=1", "virtio"),
+        ("/d,raw,xvda,colo-port=7", "colo"),
+        ("/d,raw,xvda,hidden-disk=/e", "colo"),
+        ("/d,raw,xvda,r,access=w", "two things"),
+        ("/d,raw,xvda,rate=1MB/s,rate=2MB/s", "two things"),
+        ("/d,raw,xvda,discard,no-discard", "two things"),
+        ("/d,raw,xvda,cdrom,devtype=disk", "two things"),
+        ("/d,raw,xvda,untrusted,trusted", "two things"),
     ],
 )
 def test_refused_in_a_sentence(text: str, why: str) -> None:

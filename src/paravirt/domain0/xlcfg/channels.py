@@ -66,6 +66,8 @@ def check_channel(settings: Mapping[str, Setting]) -> None:
         raise UserError("A channel needs a name (name=...).")
     if connection not in (PTY, SOCKET):
         raise UserError(f"A channel is joined to {PTY!r} or {SOCKET!r} (connection=...), not to {connection!r}.")
+    if connection == PTY and path:
+        raise UserError(f"A channel that is joined to a pseudo terminal has no path, such as {path!r}.")
     if connection == SOCKET:
         if not isinstance(path, str) or not path.startswith("/") or "\0" in path:
             raise UserError("A channel that is joined to a socket needs a path (path=...).")

@@ -28,6 +28,8 @@ _NAMED: Final = re.compile(r"([a-z][-a-z0-9_]*)=([^,]*),?")
 _MARK: Final = re.compile(r"(cdrom|direct-io-safe|discard|no-discard|colo|no-colo|trusted|untrusted)(?:,|$)")
 _POSITIONAL: Final = re.compile(r"[^=,]*,|[^=,]+,?")
 _ACCESS: Final = {"r": "r", "ro": "r", "w": "w", "rw": "w", "": "w"}
+_BACKENDTYPES: Final = ("phy", "qdisk")
+_COLO: Final = ("colo-host", "colo-port", "colo-export", "active-disk", "hidden-disk")
 _RATE: Final = re.compile(r"([0-9]{1,12})([KMG]?)B?(/s)?", re.IGNORECASE)
 _UNITS: Final = {"": 0, "K": 10, "M": 20, "G": 30}
 
@@ -37,6 +39,7 @@ class _Entry:
 
     def __init__(self) -> None:
         self.values: dict[str, Setting] = {}
+        self.backendtype = ""
         self._had_prefix = False
 
     def read(self, text: str) -> None:
@@ -94,24 +97,31 @@ class _Entry:
 
     def _named(self, name: str, value: str) -> None:
         handler = _HANDLERS.get(name)
+        if name in _COLO:
+            raise UserError(f"Disks for high availability (colo) are not supported: {name}={value}.")
         if handler is None:
             raise UserError(f"There is no parameter {name!r}.")
-        handler(self, value)
+        if value:  # an empty one is its default
+            handler(self, value)
 
     def _mark(self, name: str) -> None:
         if name == "cdrom":
-            self.values["cdrom"] = True
+            self._once("cdrom", True, name)
         elif name in ("discard", "no-discard"):
-            self.values["discard"] = name == "discard"
-        elif name in ("colo",):
+            self._once("discard", name == "discard", name)
+        elif name == "colo":
             raise UserError("Disks for high availability (colo) are not supported.")
-        elif name == "untrusted":
-            self.values["trusted"] = False
+        elif name in ("trusted", "untrusted"):
+            self._once("trusted", name == "trusted", name)
 
     def _set(self, name: str, value: str) -> None:
         if self.values.get(name):
             raise UserError(f"The {name} is given twice: {self.values[name]!r} and {value!r}.")
         self.values[name] = value
+
+    def _once(self, name: str, value: Setting, text: str) -> None:
+        if self.values.setdefault(name, value) != value:
+            raise UserError(f"The disk is to be two things at once: {text!r} is not what was said before it.")
 
     def _format(self, text: str) -> None:
         value = text or "raw"
@@ -124,23 +134,25 @@ class _Entry:
     def _access(self, text: str) -> None:
         if text not in _ACCESS:
             raise UserError(f"There is no access {text!r}; there are 'r' ('ro') and 'w' ('rw').")
-        self.values["access"] = _ACCESS[text]
+        if text:
+            self._once("access", _ACCESS[text], text)
 
     def _devtype(self, text: str) -> None:
         if text not in ("cdrom", "disk"):
             raise UserError(f"There is no kind of disk {text!r}; there are 'disk' and 'cdrom'.")
-        self.values["cdrom"] = text == "cdrom"
+        self._once("cdrom", text == "cdrom", text)
 
     def _backend(self, text: str) -> None:
-        if text not in ("", "0", "Domain-0"):
+        if text not in ("0", "Domain-0"):
             raise UserError(f"The backend can only be Domain-0, not {text!r}.")
 
     def _backendtype(self, text: str) -> None:
-        if text not in ("phy", "tap", "qdisk"):
-            raise UserError(f"The backendtype {text!r} is not supported.")
+        if text not in _BACKENDTYPES:
+            raise UserError(f"The backendtype {text!r} is not supported; all disks have one backend, as phy or qdisk.")
+        self.backendtype = text
 
     def _script(self, text: str) -> None:
-        if text not in ("", "block"):
+        if text != "block":
             raise UserError(f"Disks that a script connects are not supported: {text!r}.")
 
     def _specification(self, text: str) -> None:
@@ -150,16 +162,16 @@ class _Entry:
     def _sector_size(self, text: str) -> None:
         if text not in [str(size) for size in SECTOR_SIZES]:
             raise UserError(f"A sector has 512 or 4096 bytes, not {text!r}.")
-        self.values["sector-size"] = int(text)
+        self._once("sector-size", int(text), text)
 
     def _rate(self, text: str) -> None:
         found = _RATE.fullmatch(text)
         if not found or not int(found[1]):
             raise UserError(f"A rate is a number of bytes each second, such as 10MB/s, not {text!r}.")
-        self.values["rate"] = int(found[1]) << _UNITS[found[2].upper()]
+        self._once("rate", int(found[1]) << _UNITS[found[2].upper()], text)
 
-    def _ignored(self, text: str) -> None:
-        """It says how Xen's own backends are to do what this one does in its own way."""
+    def _grant_usage(self, text: str) -> None:
+        raise UserError(f"Only disks of virtio have a choice whether grants are used, and there are none: {text!r}.")
 
 
 _HANDLERS: Final[dict[str, Callable[[_Entry, str], None]]] = {
@@ -171,7 +183,7 @@ _HANDLERS: Final[dict[str, Callable[[_Entry, str], None]]] = {
     "backendtype": _Entry._backendtype,
     "script": _Entry._script,
     "specification": _Entry._specification,
-    "grant_usage": _Entry._ignored,
+    "grant_usage": _Entry._grant_usage,
     "sector-size": _Entry._sector_size,
     "rate": _Entry._rate,
 }
@@ -196,6 +208,8 @@ def parse_disk(text: str) -> DeviceSpec:
         raise UserError(f"The disk {text!r} has a target, and is empty.")
     values["format"] = values.get("format", "raw") if target else EMPTY
     values["target"] = os.path.abspath(str(target)) if target else ""  # noqa: PTH100 - xl does without pathlib
+    if entry.backendtype == "phy" and values["format"] != "raw":
+        raise UserError(f"The backendtype phy is for raw disks, not for the format {values['format']!r}.")
     if cdrom:
         values["access"] = "r"
     values.setdefault("access", "w")

@@ -41,6 +41,9 @@ def parse_vif(text: str) -> DeviceSpec:
     settings: dict[str, Setting] = {}
     for word in filter(None, (word.strip() for word in text.split(","))):
         name, equals, value = word.partition("=")
+        if word in ("trusted", "untrusted"):
+            settings["trusted"] = word == "trusted"
+            continue
         if not equals:
             raise UserError(f"{word!r} does not say what it sets (as mac=... does).")
         _take(settings, name.strip(), value.strip())
@@ -53,10 +56,15 @@ def vif_spec(**settings: Setting) -> DeviceSpec:
     Raises:
         UserError: one of them is wrong.
     """
-    return parse_vif(",".join(f"{name}={value}" for name, value in settings.items() if value is not None))
+    words = [f"{name}={value}" for name, value in settings.items() if value is not None and name != "trusted"]
+    if "trusted" in settings:
+        words.append("trusted" if settings["trusted"] else "untrusted")
+    return parse_vif(",".join(words))
 
 
 def _take(settings: dict[str, Setting], name: str, value: str) -> None:
+    if name == "netdev":  # an old name
+        name = "gatewaydev"
     if name == "mac":
         if not MAC.fullmatch(value):
             raise UserError(f"{value!r} is not an Ethernet address.")
@@ -81,8 +89,6 @@ def _take(settings: dict[str, Setting], name: str, value: str) -> None:
         if not _NUMBER.fullmatch(value) or not low <= int(value) <= high:
             raise UserError(f"{name}={value}: {low} to {high} are possible.")
         settings[name] = int(value)
-    elif name == "trusted":
-        settings[name] = value not in ("0", "false")
     elif name == "backend":
         if value not in _BACKENDS:
             raise UserError(f"backend={value}: network interfaces are served by Domain 0 only.")
