@@ -14,8 +14,8 @@ from paravirt import Machine
 from paravirt.abi import grant_table
 from paravirt.abi.io import blkif, xenbus
 from paravirt.domain0.block.backend import LAST_WORDS, DiskOptions
+from paravirt.domain0.block.ending import LINGER
 from paravirt.domain0.block.image import Buffers, RawImage
-from paravirt.domain0.block.queue import LINGER
 from paravirt.domain0.block.rate import BURST
 from paravirt.hypervisor.audit import require_clean
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from paravirt.abi.io.blkif import BLKIF_OP_READ, BLKIF_OP_WRITE_BARRIER, BLKIF_RSP_ERROR
+from paravirt.domain0.block.ending import Ending
 from paravirt.domain0.block.requests import (
     REQUEST_SIZE,
     RequestError,
@@ -21,6 +22,7 @@ from paravirt.domain0.block.requests import (
 )
 from paravirt.domain0.block.transfers import DiskJob, GrantCache, Transfer
 from paravirt.domain0.devices.backend import MappedRing
+from paravirt.domain0.devices.later import Later
 from paravirt.domain0.devices.second_look import SecondLook
 from paravirt.domain0.grants import GrantError, MappedGrant
 from paravirt.domain0.ring import RingError
@@ -33,12 +35,6 @@ BATCH: Final = 64
 
 MOMENT: Final = 0.001
 """Seconds after which a ring is looked at again that a physical CPU's thread was working on."""
-
-LINGER: Final = 0.2
-"""Seconds without requests after which a frontend that has closed is believed to have none left."""
-
-LINGERS_MOST: Final = 25
-"""How often they are waited for while more requests come."""
 
 KEPT_FOR_EACH: Final = 33
 """Frames for each entry of a ring that stay mapped at most: those of 32 segments, and of their description."""
@@ -73,12 +69,10 @@ class Queue:
             self._channel.serve_natively(self._direct)
         self._backlog: deque[bytes] = deque()
         self._in_flight = 0
-        self._is_waiting = False
-        self._closed: Callable[[], None] | None = None
-        self._answers = True
-        self._lingers = 0
-        self._was_busy = False
-        self._comes_again = False
+        self._is_left = False
+        self._ending: Ending | None = None
+        self._credit = Later(facilities.services, self.hurry)
+        self._moment = Later(facilities.services, self._serve)
         # There may be requests from before we came.
         self._services.post(self._serve)
 
@@ -90,20 +84,19 @@ class Queue:
             linger: and what it still puts into it, while that goes on, for some seconds at most.
         """
         self._take_back()
-        self._closed = done
-        if finish:
-            if linger:
-                self._lingers = LINGERS_MOST
-                self._linger()
-            self._services.post(self._serve)
-        else:
+        self._ending = Ending(self._services, done, self._channel.notify, self._serve)
+        if not finish:
             self._leave()
             self._wind_up()
+            return
+        if linger:
+            self._ending.linger()
+        self._services.post(self._serve)
 
     def hurry(self) -> None:
         """Whatever was waited for before the next request, it need not be any more."""
         self._take_back()
-        self._is_waiting = False
+        self._credit.is_coming = False
         self._serve()
 
     def counted(self) -> tuple[int, int, int, int]:
@@ -123,57 +116,42 @@ class Queue:
                 self._in_flight -= 1
                 borrowed += transfer.borrowed
                 self._device.count(transfer)
-                if self._answers:
+                if not self._is_left:
                     request = transfer.request
                     self._ring.respond(response(request.id, request.operation, transfer.status))
         self._frames.unmap(borrowed)
-        if not self._answers:
+        if self._is_left:
             self._wind_up()
             return
         if self._ring.publish():
             self._channel.notify()
-        if not self._in_flight and (self._backlog or self._closed is not None):
+        if not self._in_flight and (self._backlog or self._ending is not None):
             self._services.post(self._serve)
 
     def _leave(self) -> None:
         """The ring is nothing to us any more."""
-        self._answers = False
+        self._is_left = True
+        if self._ending is not None:
+            self._ending.give_up()
         self._channel.close()
         self._backlog.clear()
         self._ring.unmap()
 
     def _wind_up(self) -> None:
-        """Closing: come to the end, unless something is under way."""
+        """The device closes: come to the end, unless something is under way."""
         if self._in_flight:
             return
-        if self._answers:
+        if not self._is_left:
             self._leave()
         self._frames.clear()
-        if self._closed is not None:
-            self._closed()
-
-    def _linger(self) -> None:
-        """Wait for what the frontend holds back, and tell it that there is room.
-
-        Linux's stops its queues before it says that it has closed; when it is told that its device has gone, it waits
-        for the requests that are in them, for ever.  An event starts the queues again.
-        """
-        self._was_busy = False
-        self._channel.notify()
-        self._services.call_later(LINGER, self._lingered)
-
-    def _lingered(self) -> None:
-        self._lingers = self._lingers - 1 if self._was_busy else 0
-        if self._lingers:
-            self._linger()
-        else:
-            self._serve()
+        if self._ending is not None:
+            self._ending.done()
 
     def _go_on(self) -> None:
-        if self._direct is not None and self._answers:
+        if self._direct is not None and not self._is_left:
             outcome = self._direct.serve()
             if outcome is None:
-                self._come_again()
+                self._moment.ask(MOMENT)
                 return
             is_answered, is_left = outcome
             if is_answered:
@@ -186,45 +164,34 @@ class Queue:
         try:
             self._look()
         except RingError:
-            if self._closed is None:
+            if self._ending is None:
                 raise
             # The frontend has closed already: there is nothing to disconnect it from.
             self._leave()
             self._wind_up()
 
-    def _come_again(self) -> None:
-        """In a moment, once, however many events come until then."""
-
-        def come() -> None:
-            self._comes_again = False
-            self._serve()
-
-        if not self._comes_again:
-            self._comes_again = True
-            self._services.call_later(MOMENT, come)
-
     def _look(self) -> None:
         """An event came, or it is our turn again."""
-        if not self._answers or self._is_waiting:
+        if self._is_left or self._credit.is_coming:
             return
         delay = self._device.delay()
         if delay > 0:
-            self._is_waiting = True
-            self._services.call_later(delay, self.hurry)
+            self._credit.ask(delay)
             return
         taken = self._ring.take(BATCH - len(self._backlog))
-        self._was_busy |= bool(taken)
+        if self._ending is not None:
+            self._ending.came(len(taken))
         self._backlog += taken
         self._work()
         if self._backlog:  # a job's completion goes on with it
             return
         if self._ring.ask_for_event():
             self._services.post(self._serve)
-        elif self._closed is None:
+        elif self._ending is None:
             self._second_look.soon(self._ring.position[0])
             self._device.measure()
             self._hand_over()
-        elif not self._lingers:
+        elif not self._ending.is_waited_for:
             self._wind_up()
 
     def _hand_over(self) -> None:
@@ -233,7 +200,7 @@ class Queue:
         Whoever calls this does nothing to the ring afterwards.
         """
         device, image = self._device, self._device.image
-        if self._direct is None or self._in_flight or self._backlog or self._closed is not None or device.is_revoked:
+        if self._direct is None or self._in_flight or self._backlog or self._ending is not None or device.is_revoked:
             return
         self._direct.hand_over(self._ring.position, image.size, device.may_write and image.is_quick)
 

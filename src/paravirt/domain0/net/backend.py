@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Final
 
 from paravirt.domain0.devices.backend import Backend, Facilities, MappedRing
+from paravirt.domain0.devices.later import Later
 from paravirt.domain0.devices.nodes import DeviceNodes, FrontendNodes
 from paravirt.domain0.devices.second_look import SecondLook
 from paravirt.domain0.grants import GrantError
@@ -207,7 +208,7 @@ class NetBackend(Backend):
         self._queues: list[Queue] = []
         self.abilities = deliver.Abilities(False, frozenset(), frozenset())
         self._next_queue = 0
-        self._comes_later = False
+        self._credit_comes = Later(facilities.services, self._has_credit)
         self._unwatch_groups: Callable[[], None] = lambda: None
         interface.wake = lambda: network.rounds.is_waited_for(self)
         interface.is_up = False
@@ -350,16 +351,11 @@ class NetBackend(Backend):
 
     def come_later(self, seconds: float) -> None:
         """Have a turn when there is credit again: one, however many events the guest sends until then."""
+        self._credit_comes.ask(seconds)
 
-        def come() -> None:
-            self._comes_later = False
-            if self._queues:
-                self.has_packets()
-
-        if self._comes_later:
-            return
-        self._comes_later = True
-        self.facilities.services.call_later(seconds, come)
+    def _has_credit(self) -> None:
+        if self._queues:
+            self.has_packets()
 
     def change_group(self, group: bytes, joins: bool) -> bool:
         """Join or leave an Ethernet group: false, if it is none, or too many are joined."""

@@ -1,0 +1,68 @@
+"""A ring's last time: its device closes, and what its frontend has put in, or holds back, is done and answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from paravirt.domain0.services import Services
+
+LINGER: Final = 0.2
+"""Seconds without requests after which a frontend that has closed is believed to have none left."""
+
+LINGERS_MOST: Final = 25
+"""How often they are waited for while more requests come."""
+
+
+class Ending:
+    """The end of one ring.
+
+    Parameters:
+        done: called when it has come.
+        nudge: sends the frontend an event.
+        look: looks at the ring again.
+    """
+
+    def __init__(
+        self, services: Services, done: Callable[[], None], nudge: Callable[[], None], look: Callable[[], None]
+    ) -> None:
+        self.done: Final = done
+        self._services, self._nudge, self._look = services, nudge, look
+        self._left = 0
+        self._was_busy = False
+
+    @property
+    def is_waited_for(self) -> bool:
+        """More requests may come."""
+        return self._left > 0
+
+    def linger(self) -> None:
+        """Wait for what the frontend holds back, while some of it comes, for some seconds at most.
+
+        Linux's stops its queues before it says that it has closed; when it is told that its device has gone, it waits
+        for the requests that are in them, for ever.  An event starts the queues again.
+        """
+        self._left = LINGERS_MOST
+        self._wait()
+
+    def came(self, count: int) -> None:
+        """So many requests were there."""
+        self._was_busy |= count > 0
+
+    def give_up(self) -> None:
+        """Nothing is waited for: the ring is nothing to us any more."""
+        self._left = 0
+
+    def _wait(self) -> None:
+        self._was_busy = False
+        self._nudge()
+        self._services.call_later(LINGER, self._waited)
+
+    def _waited(self) -> None:
+        if not self._left:
+            return
+        self._left = self._left - 1 if self._was_busy else 0
+        if self._left:
+            self._wait()
+        else:
+            self._look()
