@@ -55,6 +55,7 @@ class ManagedDomain:
 
     Attributes:
         started: when, in seconds since 1970.
+        may_restart_at: when, by the clock that nobody sets.
         monitored: whether something is done at its end.
         update: the configuration that its next restart uses.
         affinity: where its vcpus may run, and would rather; changed by the methods here only, which tell the domain.
@@ -68,6 +69,7 @@ class ManagedDomain:
         self.pty = pty
         self.monitored = monitored
         self.started = time.time()
+        self.may_restart_at = time.monotonic() + RESTART_INTERVAL
         self.update: DomainConfig | None = None
         self.affinity = affinity
         self._pinning = threading.Lock()  # requests come in several threads, and a change is told as a whole
@@ -452,8 +454,7 @@ class Domains:
                 return
             self._publish("restarted", old.domid, new=new.domid)
 
-        wait = old.started + RESTART_INTERVAL - time.time()
-        timer = threading.Timer(max(0.0, wait), again)
+        timer = threading.Timer(max(0.0, old.may_restart_at - time.monotonic()), again)
         timer.daemon = True
         timer.start()
 
