@@ -41,7 +41,7 @@ def test_targets_are_enough_and_leave_everybody_the_least(missing: int, several:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("kernels")
-    for name in ("idle", "hostile"):
+    for name in ("idle", "burn"):
         kernels.build(name, folder)
     return folder
 
@@ -127,7 +127,7 @@ def test_nobody_is_left_less_than_the_least(machine: Machine, built: Path) -> No
 
 
 def test_guests_that_work_or_stand_still_are_not_asked(machine: Machine, built: Path) -> None:
-    busy = machine.create(built / "hostile", cmdline="spin", memory=32)
+    busy = machine.create(built / "burn", memory=32)  # for ever
     paused = machine.create(built / "idle", memory=32, paused=True)
     refused(machine, built / "idle", 48, "idle guests can give 0 MiB")
     assert [target(machine, domain) for domain in (busy, paused)] == [32 * 1024] * 2

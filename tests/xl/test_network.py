@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
+from ..oracle import kernels
 from .conftest import User
 
 HEADING = "Idx BE Mac Addr.         handle state evt-ch   tx-/rx-ring-ref BE-path                       \n"
@@ -82,7 +85,11 @@ def test_the_firewall(user: User) -> None:
         assert refused.returncode == 2 and len(refused.stderr.splitlines()) == 1
 
 
-def test_addresses_are_kept_when_a_domain_reboots(user: User, hostile: Path) -> None:
+def test_addresses_are_kept_when_a_domain_reboots(
+    user: User, hostile: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    endless = kernels.build("idle", tmp_path_factory.mktemp("kernels"))
+
     def macs(domain: str) -> list[str]:
         return [line.split()[2] for line in user.xl("network-list", domain).splitlines()[1:]]
 
@@ -91,7 +98,7 @@ def test_addresses_are_kept_when_a_domain_reboots(user: User, hostile: Path) -> 
     before = macs("1")
     assert before[2] == "00:16:3e:00:00:07" and len(set(before)) == 3
     identity = user.xl("vm-list").splitlines()[2].split()[0]
-    user.xl("config-update", "front", config, "extra='block'", f"uuid='{identity}'")  # one reboot is enough
+    user.xl("config-update", "front", config, f"kernel='{endless}'", f"uuid='{identity}'")  # one reboot is enough
     user.xl("unpause", "front")
     user.wait_for(lambda: user.run("domid", "front").stdout == "2\n")
     assert macs("front") == before
