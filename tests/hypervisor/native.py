@@ -155,6 +155,7 @@ class Machine:
         self.frames = (Frame * frames)()
         self.domains = (ctypes.c_void_p * 16)()
         self.free_map = (ctypes.c_uint64 * (frames // 64 + 1))()
+        self.clean_map = (ctypes.c_uint64 * (frames // 64 + 1))()
         self.pcpus = (ctypes.c_void_p * pcpus)()
         self.host = Host()
         self._keep: list[Any] = []
@@ -163,6 +164,7 @@ class Machine:
         self.host.nr_frames = frames
         self.host.frames = address(self.frames)
         self.host.free_map = address(self.free_map)
+        self.host.clean_map = address(self.clean_map)
         self.host.domains = address(self.domains)
         self.host.max_domains = 16
         self.host.pcpus = address(self.pcpus)

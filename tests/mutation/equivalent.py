@@ -24,7 +24,6 @@ class Equivalent:
 
 _MEMORY = "The host refuses the hypervisor memory for a record of its own: no guest decides that."
 _FLUSHES = "Taken for true it has more engines forget what they know of a frame: that costs time and changes nothing."
-_COUNTED = "There are as many free frames as the machine counts, and that number is asked before."
 _LEFT_OVER = "Something stays left over only when the time is over, and the next condition asks for that."
 
 EQUIVALENT: tuple[Equivalent, ...] = (
@@ -49,8 +48,8 @@ EQUIVALENT: tuple[Equivalent, ...] = (
     Equivalent("hypercalls/mmu_ops.py", "mmuext_batch", "put_old_table(host, host.old) != 0", _LEFT_OVER),
     Equivalent("hypercalls/vcpu_op.py", "initialise", "context == cython.NULL", _MEMORY),
     Equivalent("views/domain.py", "new_domain", "rec == cython.NULL", _MEMORY),
-    Equivalent("views/domain.py", "new_domain", "mfn == NO_FRAME", _COUNTED),
-    Equivalent("free_frames.py", "open_free_map", "host.free_map != cython.NULL", _MEMORY),
+    Equivalent("free_frames.py", "open_free_map", "host.free_map == cython.NULL", _MEMORY),
+    Equivalent("free_frames.py", "open_free_map", "host.clean_map == cython.NULL", _MEMORY),
     Equivalent("views/host.py", "__init__", "open_free_map(rec)", _MEMORY),
     Equivalent("frames.py", "may_map", "owner == cython.NULL or owner.shared_out or may_hold(pcpu, owner)", _FLUSHES),
     Equivalent(

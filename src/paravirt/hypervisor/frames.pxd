@@ -27,6 +27,7 @@ cdef void arrive(Pcpu* pcpu, Domain* d) noexcept nogil
 cdef void note_owner(Host* host, u64 mfn, u16 domid) noexcept nogil
 cdef void release_table(Host* host, u64 mfn) noexcept nogil
 cdef bint release_allocation(Host* host, u64 mfn, u16 domid) noexcept nogil
+cdef u64 give_back(Host* host, u64 mfn, u64 end) noexcept nogil
 cdef void claim(Host* host, u64 mfn, u16 domid) noexcept nogil
 cdef void unshare_frame(Host* host, u64 mfn, u16 domid) noexcept nogil
 cdef bint steal_frame(Host* host, u64 mfn, u16 domid) noexcept nogil

@@ -20,7 +20,15 @@ All functions are called under the machine lock.
 import cython
 from cython.cimports.libc.string import memset
 from cython.cimports.paravirt.abi.constants import DOMID_INVALID, DOMID_XEN, EINVAL, ERESTART
-from cython.cimports.paravirt.hypervisor.free_frames import find_extent, note_free, note_taken
+from cython.cimports.paravirt.hypervisor.free_frames import (
+    find_extent,
+    find_used,
+    is_used,
+    note_clean,
+    note_free,
+    note_taken,
+    take_clean,
+)
 from cython.cimports.paravirt.hypervisor.promotion import devalidate_page, put_old_table, validate_page
 from cython.cimports.paravirt.hypervisor.records import (
     FRAME_ALLOCATED,
@@ -46,10 +54,13 @@ from cython.cimports.paravirt.hypervisor.records import (
     u64,
 )
 from cython.cimports.paravirt.machine.cpu import FLUSH_ALL
+from cython.cimports.posix.mman import MADV_REMOVE, madvise
 
 NO_FRAME = cython.declare(u64, 0xFFFFFFFFFFFFFFFF)
 # What clearing a frame counts, in looks at page-table entries.
 WORK_OF_CLEARING = cython.declare(u64, 64)
+# Frames that go back to the host at a time.
+RUN = cython.declare(u64, 512)
 
 
 def get_page(host: HostPtr, mfn: u64, domid: u16) -> cython.bint:
@@ -383,9 +394,7 @@ def claim(host: HostPtr, mfn: u64, domid: u16) -> cython.void:
     frame.linear = 0
     note_taken(host, mfn)
     host.work += WORK_OF_CLEARING
-    if mfn >= host.never_used:
-        # Still as the host gave it: zero, and without a page of the host's behind it.
-        host.never_used = mfn + 1
+    if take_clean(host, mfn):
         return
     memset(host.memory + (mfn << 12), 0, 4096)
     drop_code_everywhere(host, mfn << 12, (mfn + 1) << 12)
@@ -398,6 +407,27 @@ def alloc_frame(host: HostPtr, domid: u16) -> u64:
         return NO_FRAME
     claim(host, mfn, domid)
     host.alloc_hint = mfn + 1
+    return mfn
+
+
+def give_back(host: HostPtr, mfn: u64, end: u64) -> u64:
+    """Find the first free frames from ``mfn`` on, below ``end``, that were used, and give their memory back to the
+    host, which has zeros in its place when somebody wants it: the frame behind them.
+
+    Where the host does not take it back the frames stay as they are, and are cleared when they are claimed.
+    """
+    start: u64 = find_used(host, mfn, end)
+    mfn = start
+    while mfn < end and mfn - start < RUN and is_used(host, mfn):
+        flush_stale(host, host.frames[mfn].tlb_stamp)  # what is written there later would not be zero
+        mfn += 1
+    host.work += (mfn - start) * WORK_OF_CLEARING
+    if mfn == start or madvise(host.memory + (start << 12), (mfn - start) << 12, MADV_REMOVE) != 0:
+        return mfn
+    drop_code_everywhere(host, start << 12, mfn << 12)
+    while start < mfn:
+        note_clean(host, start)
+        start += 1
     return mfn
 
 

@@ -6,6 +6,10 @@ cdef extern from *:
 cdef bint open_free_map(Host* host) noexcept nogil
 cdef void note_free(Host* host, u64 mfn) noexcept nogil
 cdef void note_taken(Host* host, u64 mfn) noexcept nogil
+cdef bint take_clean(Host* host, u64 mfn) noexcept nogil
+cdef void note_clean(Host* host, u64 mfn) noexcept nogil
+cdef bint is_used(Host* host, u64 mfn) noexcept nogil
+cdef u64 find_used(Host* host, u64 mfn, u64 end) noexcept nogil
 cdef u64 whole_extents(u64 free, u32 order) noexcept nogil
 cdef u64 find_small(Host* host, u32 order, u64 end) noexcept nogil
 cdef u64 find_large(Host* host, u32 order, u64 end) noexcept nogil

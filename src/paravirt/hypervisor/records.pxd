@@ -340,7 +340,7 @@ ctypedef struct Host:
     u64 free_frames
     u64* free_map        # a bit for each frame: free_frames.py
     u64 alloc_hint       # below it no frame is free
-    u64 never_used       # frames from this one on were never anybody's
+    u64* clean_map       # and another: those that are as the host gave them
     u64 work             # done in the hypercall in progress, in page-table entries
     Refusal refused      # what was noted in it so far
     OldTable* old        # where what is left over goes; never NULL in operations on tables

@@ -31,7 +31,7 @@ from paravirt.domain0.store.layout import announce_host
 from paravirt.domain0.store.rings import StoreRings
 from paravirt.domain0.store.socket import StoreSocket
 from paravirt.domain0.toolstack.autoballoon import make_room
-from paravirt.domain0.toolstack.building import Wanted, contents, create_domain
+from paravirt.domain0.toolstack.building import Wanted, contents, create_domain, take_apart
 from paravirt.domain0.toolstack.cpupools import FIRST, Cpupools
 from paravirt.domain0.toolstack.domain import Domain, ShutdownReason
 from paravirt.domain0.toolstack.limits import FRAMES_PER_MIB, MAX_MEMORY_MIB, MAX_VCPUS, MIB
@@ -372,10 +372,7 @@ class Machine:
         self.grants.unmap_all(domain._rings)
         with self.host.lock:
             domain._view = None
-            gone = view.destroy_part()
-        while not gone:
-            with self.host.lock:
-                gone = view.destroy_part()
+        take_apart(self, view)
         self.domains.pop(domain.domid, None)
         self._ended(domain, reason)
 

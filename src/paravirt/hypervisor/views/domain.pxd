@@ -21,4 +21,5 @@ cdef class Domain:
     cdef bint _rid_of_some(self) noexcept nogil
     cdef u64 _share_frame(self)
 
+cdef bint populate_one(DomainRec* rec, u64* p2m) noexcept nogil
 cdef Domain new_domain(object host, HostRec* host_rec, u32 domid, u64 pages, u32 nr_vcpus, str name)

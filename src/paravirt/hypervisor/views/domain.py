@@ -15,6 +15,7 @@ from cython.cimports.paravirt.hypervisor.frames import (
     flush_all,
     flush_domain,
     get_page_and_type,
+    give_back,
     put_page_and_type,
     release_allocation,
     steal_frame,
@@ -55,7 +56,7 @@ from cython.cimports.paravirt.hypervisor.scheduling import (
 from cython.cimports.paravirt.hypervisor.timekeeping import update_wallclock
 from cython.cimports.paravirt.hypervisor.traps import set_flat
 from cython.cimports.paravirt.hypervisor.views.vcpu import new_vcpu
-from cython.cimports.paravirt.machine.cpu import GPR_RSI, GPR_RSP
+from cython.cimports.paravirt.machine.cpu import GPR_RSI, GPR_RSP, U64Ptr
 
 from paravirt.errors import HypervisorBug, UserError
 from paravirt.hypervisor.hypercalls.grant_active import release_mappings
@@ -164,6 +165,22 @@ class Domain:
         if reason == cython.NULL:
             return None
         return f"{cython.cast(bytes, reason).decode()} ({self.rec.crash_detail:#x})"
+
+    def populate(self, most: int) -> bool:
+        """Give a new domain the next frames of those that its p2m is for, ``most`` at a time: whether it has all then.
+
+        Raises:
+            UserError: the machine has no free memory left.
+        """
+        rec: DomainPtr = self.rec
+        p2m: U64Ptr = cython.cast(U64Ptr, cython.cast(uintptr_t, self.p2m.ctypes.data))
+        end: u64 = min(len(self.p2m), rec.tot_pages + cython.cast(u64, most))
+        with cython.nogil:
+            while rec.tot_pages < end and populate_one(rec, p2m):
+                pass
+        if rec.tot_pages < end:
+            raise UserError("The machine has no free memory left.")
+        return end == len(self.p2m)
 
     def share_frame(self) -> int:
         """A new frame of the hypervisor's that the domain may map (grant tables, ...): its mfn."""
@@ -408,9 +425,10 @@ class Domain:
             self.pirq_eoi_mfn = NO_FRAME
 
     def _rid_of_some(self) -> cython.bint:
-        """Go through the frames three times (see _rid_of), as far as the time allows: whether that was all."""
+        """Go through the frames three times (see _rid_of), and once more to give the host its memory back, as far as
+        the time allows: whether that was all."""
         host: HostPtr = self.rec.host
-        while self._rid_stage < 3:
+        while self._rid_stage < 4:
             put_old_table(host, host.old)  # it stops only when the work is spent
             if work_spent(host):
                 return False
@@ -421,6 +439,9 @@ class Domain:
                 self._rid_stage += 1
                 if self._rid_stage == 2:
                     flush_all(host)
+                continue
+            if self._rid_stage == 3:
+                self._rid_at = give_back(host, self._rid_at, self.rec.end_mfn)
                 continue
             if host.frames[self._rid_at].owner == self.rec.domid:
                 host.work += 4
@@ -450,8 +471,20 @@ class Domain:
             free(self.rec)
 
 
+def populate_one(rec: DomainPtr, p2m: U64Ptr) -> cython.bint:
+    """The next frame of a new domain's: false when the machine has none left."""
+    mfn: u64
+    if rec.host.free_frames == 0:
+        return False
+    mfn = alloc_frame(rec.host, rec.domid)
+    rec.host.m2p[mfn] = rec.tot_pages
+    p2m[rec.tot_pages] = mfn
+    rec.tot_pages += 1
+    return True
+
+
 def new_domain(host: object, host_rec: HostPtr, domid: u32, pages: u64, nr_vcpus: u32, name: str) -> Domain:
-    """The record and the object of a new domain.  The caller has checked that the machine has the memory.
+    """The record and the object of a new domain, which has no memory yet (:meth:`Domain.populate`).
 
     Raises:
         UserError: the engine has no room for so many vcpus; nothing of the domain is left.
@@ -459,7 +492,6 @@ def new_domain(host: object, host_rec: HostPtr, domid: u32, pages: u64, nr_vcpus
     domain: Domain = Domain.__new__(Domain)
     rec: DomainPtr = cython.cast(DomainPtr, calloc(1, cython.sizeof(DomainRecord)))
     i: u64
-    mfn: u64
     if rec == cython.NULL:
         raise MemoryError
     domain.rec = rec
@@ -476,7 +508,7 @@ def new_domain(host: object, host_rec: HostPtr, domid: u32, pages: u64, nr_vcpus
     rec.grant_version = 1
     init_domain(rec)
     host_rec.domains[domid] = rec
-    domain.p2m = np.empty(pages, dtype=np.uint64)
+    domain.p2m = np.zeros(pages, dtype=np.uint64)
     if not pages:
         return domain
     domain_pause_by_systemcontroller(rec)  # until the toolstack has built it
@@ -485,13 +517,6 @@ def new_domain(host: object, host_rec: HostPtr, domid: u32, pages: u64, nr_vcpus
     # Of every vcpu_info, whether there is such a vcpu or not.
     for i in range(32):
         rec.shared_info[i * 64 + 1] = 1
-    for i in range(pages):
-        mfn = alloc_frame(host_rec, domid)
-        if mfn == NO_FRAME:
-            raise HypervisorBug("the free-frame count was wrong")
-        host_rec.m2p[mfn] = i
-        domain.p2m[i] = mfn
-    rec.tot_pages = pages
     rec.vcpus = cython.cast(cython.pointer(VcpuPtr), calloc(nr_vcpus, cython.sizeof(cython.p_void)))
     try:
         for i in range(nr_vcpus):

@@ -359,8 +359,13 @@ class Host:
         frame: FramePtr = cython.address(self.rec.frames[cython.cast(u64, mfn)])
         return frame.owner, frame.type, frame.type_refs, frame.refs, frame.flags
 
-    def create_domain(self, domid: int, pages: int, nr_vcpus: int, *, name: str = "") -> "Domain":
+    def create_domain(
+        self, domid: int, pages: int, nr_vcpus: int, *, name: str = "", populated: bool = True
+    ) -> "Domain":
         """A new domain with ``pages`` zeroed frames and ``nr_vcpus`` vcpus, all down; it is paused.
+
+        Unless it is to be ``populated`` it gets its frames by :meth:`Domain.populate`, in as many parts as the caller
+        likes.
 
         Raises:
             UserError: the machine has not that much free memory, or its engine no room for so many virtual CPUs.
@@ -376,6 +381,8 @@ class Host:
             )
         domain: Domain = new_domain(self, self.rec, domid, pages, nr_vcpus, name)
         self.domains[domid] = domain
+        if populated:
+            domain.populate(pages)
         return domain
 
     def create_service_domain(self) -> "Domain":
@@ -478,6 +485,7 @@ class Host:
             free(self.rec.pcpus)
             free(self.rec.frames)
             free(self.rec.free_map)
+            free(self.rec.clean_map)
             free(self.rec.trace_buffer)
             free(self.rec.domains)
             free(self.rec)
