@@ -6,6 +6,9 @@
  *   lacks NUMBER     this capability is missing
  *   vm ERRNO, vcpu ERRNO   no more of them are made
  *   run REASON       KVM_RUN ends with this exit reason at once
+ *   endless 0        KVM_RUN runs until it is interrupted
+ *   stuck 0          so does it, and leaves the vcpu in ring 0; timers expire soon
+ *   interrupted 0    the next virtual machine is not made, as a signal came
  * Memory slots are written to the file that KVM_SLOTS names, one a line: address in the machine, bytes, host address.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -20,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #define MAX_FILES 4096
 
@@ -79,6 +83,14 @@ void *mmap(void *address, size_t bytes, int protection, int flags, int fd, off_t
 
 void *mmap64(void *, size_t, int, int, int, off_t) __attribute__((alias("mmap")));
 
+int timer_settime(timer_t timer, int flags, const struct itimerspec *when, struct itimerspec *before)
+{
+    int (*real)(timer_t, int, const struct itimerspec *, struct itimerspec *) = dlsym(RTLD_NEXT, "timer_settime");
+    const struct itimerspec soon = {{0, 0}, {0, 300000}}; /* but so late that the guest is entered */
+
+    return faulty("stuck") ? real(timer, 0, &soon, before) : real(timer, flags, when, before);
+}
+
 static int refused(unsigned long request, const char *what, unsigned long wanted)
 {
     return request == wanted && faulty(what);
@@ -104,6 +116,20 @@ int ioctl(int fd, unsigned long request, ...)
     if (refused(request, "run", KVM_RUN) && fd < MAX_FILES && runs[fd] != NULL) {
         runs[fd]->exit_reason = (unsigned)fault_value;
         return 0;
+    }
+    if (refused(request, "interrupted", KVM_CREATE_VM)) {
+        kvm_fault("", 0);
+        errno = EINTR;
+        return -1;
+    }
+    if ((refused(request, "endless", KVM_RUN) || refused(request, "stuck", KVM_RUN)) && fd < MAX_FILES) {
+        const struct timespec pause = {0, 100000};
+        while (!runs[fd]->immediate_exit)
+            nanosleep(&pause, NULL);
+        if (faulty("stuck"))
+            runs[fd]->s.regs.sregs.ss.dpl = 0;
+        errno = EINTR;
+        return -1;
     }
     if (request == KVM_SET_USER_MEMORY_REGION)
         note_slot((const struct kvm_userspace_memory_region *)argument);

@@ -26,7 +26,7 @@ KVM_CAP_SYNC_REGS, KVM_CAP_IMMEDIATE_EXIT = 74, 136
 KVM_EXIT_SHUTDOWN, KVM_EXIT_FAIL_ENTRY, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_HYPERV = 8, 9, 17, 27
 
 BEGINNING = """
-import ctypes, sys
+import ctypes, sys, time
 from paravirt import Machine, UserError
 shim = ctypes.CDLL(None)
 def fault(what, value=0):
@@ -54,6 +54,32 @@ with Machine(memory=64, engine="kvm", pcpus=1) as machine:
     print(domain.wait(120).name)
     fault("")
     print(domain.crash_report.splitlines()[0])
+    print(not spinning(machine).ended)
+"""
+ENDLESS = """
+from paravirt.machine.kvm import selftest
+selftest.LONGEST_NS = 10**8
+fault("endless")
+try:
+    Machine(memory=32, engine="kvm")
+except UserError as error:
+    print(error)
+"""
+STUCK = """
+with Machine(memory=64, engine="kvm", pcpus=1) as machine:
+    pair = spinning(machine), spinning(machine)
+    fault("stuck")
+    while not any(domain.ended for domain in pair):
+        time.sleep(0.01)
+    fault("")
+    domain = next(domain for domain in pair if domain.ended)
+    print(domain.wait(120).name)
+    print(domain.crash_report.splitlines()[0])
+    print(not spinning(machine).ended)
+"""
+INTERRUPTED = """
+with Machine(memory=64, engine="kvm", pcpus=1) as machine:
+    fault("interrupted")
     print(not spinning(machine).ended)
 """
 LIMIT = """
@@ -132,6 +158,23 @@ def test_a_run_that_ends_badly_crashes_that_domain_alone(reason: int, sentence: 
     assert end == "CRASH"
     assert sentence in report
     assert others == "True"
+
+
+def test_a_host_on_which_guest_code_never_ends(shim: Path, built: Path) -> None:
+    (refusal,) = said(shim, built, ENDLESS)
+    assert refusal == "The KVM engine cannot be used: a system call of the guest does not arrive."
+
+
+def test_an_exception_that_never_arrives_crashes_its_domain(shim: Path, built: Path) -> None:
+    """Whenever one of two that take turns is interrupted, its vcpu is somewhere in the engine's own code."""
+    end, report, others = said(shim, built, STUCK)
+    assert end == "CRASH"
+    assert "an exception never arrives" in report
+    assert others == "True"
+
+
+def test_a_signal_while_a_virtual_machine_is_made(shim: Path, built: Path) -> None:
+    assert said(shim, built, INTERRUPTED) == ["True"]
 
 
 @pytest.mark.parametrize("what", ["vm", "vcpu"])

@@ -25,7 +25,7 @@ from paravirt.domain0.daemon.paths import Places, places, prepare
 from paravirt.domain0.daemon.protocol import VERSION
 from paravirt.domain0.waiting import wait_in_turns
 from paravirt.errors import UserError
-from paravirt.machine.choice import DEFAULT_ENGINE, ENGINE_VARIABLE
+from paravirt.machine.choice import DEFAULT_ENGINE, ENGINE_VARIABLE, ENGINES
 
 MEMORY: Final = "PARAVIRT_MEMORY"
 """The environment variable for the machine's memory in MiB, for daemons that xl starts."""
@@ -81,8 +81,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--memory", type=int, metavar="MIB", help=f"memory of the machine (or ${MEMORY}; else 3/4)")
     made.add_argument("--pcpus", type=int, metavar="N",
                       help=f"physical CPUs of the machine (or ${PCPUS}; else the host's)")  # fmt: skip
-    made.add_argument("--engine", metavar="NAME",
-                      help=f"auto, kvm or unicorn (or ${ENGINE_VARIABLE}; else {DEFAULT_ENGINE})")  # fmt: skip
+    engines = f"{', '.join(ENGINES[:-1])} or {ENGINES[-1]}"
+    made.add_argument("--engine", metavar="NAME", help=f"{engines} (or ${ENGINE_VARIABLE}; else {DEFAULT_ENGINE})")
     made.add_argument("--scheduler", metavar="NAME", help=f"credit, sedf, bvt or null (or ${SCHEDULER}; else credit)")
     made.add_argument("--autoballoon", choices=("on", "off"),
                       help=f"take memory for new domains from idle guests (or ${AUTOBALLOON}; else off)")  # fmt: skip

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #define WAITS_BEFORE_AGAIN 1000
+#define AGAIN_NS 10000000ull
 
 static int kick_signal(void)
 {
@@ -42,18 +43,33 @@ void kvm_catch_kicks(void)
     sigaction(kick_signal(), &action, NULL);
 }
 
-/* End KVM_RUN.  Who wants that has said why before: e->kicked or e->held. */
+/* End KVM_RUN.  Who wants that has said why before: e->kicked or e->held.  Not all have the machine lock, so the vcpu
+ * could be gone by the time that they write to its record. */
 static void interrupt(struct kvm_engine *e)
 {
-    struct kvm_run *entered;
-
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    entered = e->entered;
-    if (entered != NULL) {
-        entered->immediate_exit = 1;
-        if (e->on_thread && !pthread_equal(e->thread, pthread_self()))
+    pthread_mutex_lock(&e->leaving);
+    if (e->entered != NULL) {
+        e->entered->immediate_exit = 1;
+        if (!pthread_equal(e->thread, pthread_self()))
             pthread_kill(e->thread, kick_signal());
     }
+    pthread_mutex_unlock(&e->leaving);
+}
+
+void kvm_begin_vcpu(struct kvm_engine *e, struct kvm_state *s)
+{
+    e->thread = pthread_self();
+    e->on_thread = 1;
+    pthread_mutex_lock(&e->leaving);
+    e->entered = s->run;
+    pthread_mutex_unlock(&e->leaving);
+}
+
+void kvm_end_vcpu(struct kvm_engine *e)
+{
+    pthread_mutex_lock(&e->leaving);
+    e->entered = NULL;
+    pthread_mutex_unlock(&e->leaving);
 }
 
 void kvm_kick(void *engine)
@@ -69,6 +85,14 @@ void kvm_set_deadline(void *engine, uint64_t deadline)
     struct kvm_engine *e = engine;
 
     set_deadline(&e->deadline, deadline, kick_signal(), e);
+}
+
+void kvm_interrupt_again(struct kvm_engine *e)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    kvm_set_deadline(e, (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec + AGAIN_NS);
 }
 
 int kvm_enter_guest_code(struct kvm_engine *e)

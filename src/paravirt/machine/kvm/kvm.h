@@ -96,14 +96,13 @@ struct kvm_machine {
 struct kvm_engine {
     struct kvm_machine *machine;
     struct kvm_engine *next;
-    struct cpu *cur;
-    struct kvm_state *running;
     pthread_t thread;
     volatile int on_thread;
     volatile int kicked;
     int in_guest;           /* guest code may be running */
     int held;               /* how many want it out */
-    struct kvm_run *volatile entered; /* where a kick has to set immediate_exit */
+    struct kvm_run *volatile entered; /* where a kick has to set immediate_exit: a vcpu's record, */
+    pthread_mutex_t leaving; /* which does not go while this is held: others may write to it, and signal the thread */
     struct deadline deadline;
     uint64_t entries, repaired, interrupted;
     uint64_t inside_ticks; /* of the time-stamp counter, that KVM_RUN took */

@@ -48,6 +48,7 @@ static enum outcome interrupted(struct kvm_engine *e, struct kvm_state *s, struc
         return OUTCOME_NOTHING; /* what it did can be done again, and of the guest nothing has changed */
     if (!state_is_whole(s)) {
         s->run->immediate_exit = 0;
+        kvm_interrupt_again(e); /* a host where it never becomes that must not keep this thread for ever */
         return OUTCOME_AGAIN;
     }
     if (repairing)
@@ -141,11 +142,7 @@ static int engine_run(void *engine, struct cpu *cpu, cpu_handler handler, void *
     struct cpu_exit exit;
     int answer = CPU_RESUME;
 
-    e->cur = cpu;
-    e->running = s;
-    e->thread = pthread_self();
-    e->on_thread = 1;
-    e->entered = s->run;
+    kvm_begin_vcpu(e, s);
     while (answer == CPU_RESUME) {
         if (e->kicked) {
             e->kicked = 0;
@@ -158,8 +155,7 @@ static int engine_run(void *engine, struct cpu *cpu, cpu_handler handler, void *
         if (exit.kind == EXIT_ENGINE)
             break;
     }
-    e->entered = NULL;
-    e->running = NULL;
+    kvm_end_vcpu(e);
     return 0;
 }
 
@@ -235,6 +231,7 @@ struct kvm_engine *kvm_engine_open(struct kvm_machine *machine)
     if (e == NULL)
         return NULL;
     e->machine = machine;
+    pthread_mutex_init(&e->leaving, NULL);
     e->next = machine->engines;
     machine->engines = e;
     kvm_catch_kicks();
@@ -251,5 +248,6 @@ void kvm_engine_close(struct kvm_engine *e)
         ;
     *link = e->next;
     delete_deadline(&e->deadline);
+    pthread_mutex_destroy(&e->leaving);
     free(e);
 }

@@ -20,8 +20,13 @@
 
 /* kick.c */
 void kvm_catch_kicks(void);
+/* This thread is the engine's, and runs that vcpu until it ends: in between kicks reach it. */
+void kvm_begin_vcpu(struct kvm_engine *e, struct kvm_state *s);
+void kvm_end_vcpu(struct kvm_engine *e);
 void kvm_kick(void *engine);
 void kvm_set_deadline(void *engine, uint64_t deadline);
+/* On the engine's thread: end KVM_RUN once more, should it not end by itself soon. */
+void kvm_interrupt_again(struct kvm_engine *e);
 /* Guest code is about to run; 0: it may not, somebody holds the engine. */
 int kvm_enter_guest_code(struct kvm_engine *e);
 void kvm_leave_guest_code(struct kvm_engine *e);

@@ -9,6 +9,8 @@ virtualise by emulation, with its gaps.  Each finding picks a method in run.c, o
 right refuses the engine.
 """
 
+from time import monotonic_ns
+
 import cython
 from cython.cimports.libc.stdint import uintptr_t
 from cython.cimports.libc.string import memset
@@ -40,6 +42,8 @@ OTHER = 0x205000
 """The page that the other L1 table leads to, when it is in use."""
 MANY = 300
 """More than the repairs that an engine keeps in mind."""
+LONGEST_NS = 10**10
+"""What a scratch machine may take, by far: after that its program, which has no end on an odd host, is stopped."""
 MAX_STATES = 32
 """Of XCR0, the bits that may have a leaf."""
 HIGH_256, HIGH_257 = 0xFFFF_8000_0000_1000, 0xFFFF_8080_0000_1000
@@ -146,6 +150,7 @@ class Bench:
         self.cpu.ts = ts
         self.cpu.dr[0] = breakpoint
         self.cpu.dr[7] = 0x401 if breakpoint else 0x400
+        self.ops.set_deadline(self.handle, monotonic_ns() + LONGEST_NS)
         with cython.nogil:
             self.ops.run(self.handle, cython.address(self.cpu), on_stop, cython.address(self.stop))
         stop = self.stop

@@ -128,7 +128,9 @@ static struct kvm_space *open_space(struct kvm_machine *m, const void *key)
     if (space == NULL)
         return NULL;
     space->key = key;
-    space->vm = ioctl(m->fd, KVM_CREATE_VM, 0);
+    do
+        space->vm = ioctl(m->fd, KVM_CREATE_VM, 0);
+    while (space->vm < 0 && errno == EINTR);
     region = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (region != MAP_FAILED)
         space->trampoline = region;
