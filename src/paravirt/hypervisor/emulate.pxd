@@ -6,6 +6,7 @@ cdef u64 cr4_of_guests(Host* host) noexcept nogil
 cdef bint set_xcr0(Vcpu* v) noexcept nogil
 cdef bint is_xsetbv(const Insn* insn) noexcept nogil
 cdef bint undefined(Vcpu* v, const Insn* insn) noexcept nogil
+cdef bint emulate_ring_0(Host* host, Vcpu* v, const Insn* insn) noexcept nogil
 cdef bint emulate_privileged(Host* host, Vcpu* v) noexcept nogil
 cdef bint port_allowed(Vcpu* v, u32 port, u32 size) noexcept nogil
 cdef u32 read_port(Host* host, Vcpu* v, u32 port, u32 size) noexcept nogil

@@ -255,6 +255,7 @@ def set_xcr0(v: VcpuPtr) -> cython.bint:
 
 
 def is_xsetbv(insn: ConstInsnPtr) -> cython.bint:
+    """Whether it is xsetbv: 0F 01 D1."""
     return insn.opcode == 0x01 and insn.mod == 3 and insn.reg & 7 == 2 and insn.rm & 7 == 1
 
 
@@ -268,23 +269,59 @@ def undefined(v: VcpuPtr, insn: ConstInsnPtr) -> cython.bint:
     return is_xsetbv(insn) and not v.cr4 & CR4_OSXSAVE
 
 
+def emulate_ring_0(host: HostPtr, v: VcpuPtr, insn: ConstInsnPtr) -> cython.bint:
+    """An instruction of the two-byte map that only ring 0 may execute; false: its #GP is the guest's."""
+    o: u32 = insn.opcode
+    value: u64
+    if o == 0x20:
+        return read_control(v, insn)
+    if o == 0x22:
+        return write_control(v, insn)
+    if o == 0x21 or o == 0x23:
+        return move_debug(v, insn)
+    if o == 0x01:
+        if not is_xsetbv(insn) or not set_xcr0(v):
+            return False
+    elif o == 0x06:  # clts
+        v.guest_ts = 0
+        v.cpu.ts = 0
+    elif o == 0x08 or o == 0x09:  # invd, wbinvd
+        pass  # caches need no flush
+    elif o == 0x32:  # rdmsr
+        if not read_msr(host, v, cython.cast(u32, v.cpu.gpr[GPR_RCX]), cython.address(value)):
+            return False
+        v.cpu.gpr[GPR_RAX] = cython.cast(u32, value)
+        v.cpu.gpr[GPR_RDX] = value >> 32
+    elif o == 0x30:  # wrmsr
+        value = cython.cast(u32, v.cpu.gpr[GPR_RAX]) | (v.cpu.gpr[GPR_RDX] << 32)
+        if not write_msr(host, v, cython.cast(u32, v.cpu.gpr[GPR_RCX]), value):
+            return False
+    elif o == 0x31:  # rdtsc
+        value = guest_tsc(host)
+        v.cpu.gpr[GPR_RAX] = cython.cast(u32, value)
+        v.cpu.gpr[GPR_RDX] = value >> 32
+    else:
+        return False
+    v.cpu.rip += insn.length
+    return True
+
+
 def emulate_privileged(host: HostPtr, v: VcpuPtr) -> cython.bint:
     """#GP(0): carry the instruction out.  False: it is the guest's own fault."""
     code: cython.uchar[16]
     insn: Insn
     i: ConstInsnPtr = cython.address(insn)
     length: u64 = fetch_code(v, code, v.cpu.rip, 15)
-    value: u64 = 0
     o: u32
     if decode(code, length, v.cpu.seg[SEG_CS].flags & (1 << 21) != 0, cython.address(insn)) < 0:
         return False
     o = insn.opcode
     if insn.map == 0:
-        if o >= 0x6C and o <= 0x6F:
+        if 0x6C <= o <= 0x6F:
             return string_port_instruction(host, v, i)
-        if (o >= 0xE4 and o <= 0xE7) or (o >= 0xEC and o <= 0xEF):
+        if 0xE4 <= o <= 0xE7 or 0xEC <= o <= 0xEF:
             return port_instruction(host, v, i)
-        if (o == 0xFA or o == 0xFB) and v.iopl >= (3 if v.cpu.user else 1):
+        if (o == 0xFA or o == 0xFB) and v.iopl >= (3 if v.cpu.user else 1):  # cli, sti
             # Whether events come is the mask's affair, not the flag's.
             v.cpu.rip += insn.length
             return True
@@ -294,36 +331,4 @@ def emulate_privileged(host: HostPtr, v: VcpuPtr) -> cython.bint:
     if undefined(v, i):
         inject_exception(v, 6, 0, 0)
         return True
-    if v.cpu.user:
-        return False
-    if o == 0x20:
-        return read_control(v, i)
-    if o == 0x22:
-        return write_control(v, i)
-    if o == 0x21 or o == 0x23:
-        return move_debug(v, i)
-    if o == 0x01:
-        if not is_xsetbv(i) or not set_xcr0(v):
-            return False
-    elif o == 0x06:
-        v.guest_ts = 0
-        v.cpu.ts = 0
-    elif o == 0x08 or o == 0x09:
-        pass  # caches need no flush
-    elif o == 0x32:
-        if not read_msr(host, v, cython.cast(u32, v.cpu.gpr[GPR_RCX]), cython.address(value)):
-            return False
-        v.cpu.gpr[GPR_RAX] = cython.cast(u32, value)
-        v.cpu.gpr[GPR_RDX] = value >> 32
-    elif o == 0x30:
-        value = cython.cast(u32, v.cpu.gpr[GPR_RAX]) | (v.cpu.gpr[GPR_RDX] << 32)
-        if not write_msr(host, v, cython.cast(u32, v.cpu.gpr[GPR_RCX]), value):
-            return False
-    elif o == 0x31:
-        value = guest_tsc(host)
-        v.cpu.gpr[GPR_RAX] = cython.cast(u32, value)
-        v.cpu.gpr[GPR_RDX] = value >> 32
-    else:
-        return False
-    v.cpu.rip += insn.length
-    return True
+    return not v.cpu.user and emulate_ring_0(host, v, i)

@@ -16,8 +16,12 @@ ctypedef const WritePlan* ConstWritePlanPtr
 cdef i64 plan_write(Vcpu* v, const Insn* insn, u64 fault_address, u64 old, u64* new, WritePlan* plan) noexcept nogil
 cdef void finish_write(Vcpu* v, const Insn* insn, const WritePlan* plan) noexcept nogil
 cdef bint is_push(const Insn* insn) noexcept nogil
+cdef bint is_bit_string(const Insn* insn) noexcept nogil
 cdef bint is_flat(const Insn* insn) noexcept nogil
 cdef u64 operand_address(Vcpu* v, const Insn* insn) noexcept nogil
+cdef bint compute_one_byte(Vcpu* v, const Insn* insn, WritePlan* plan) noexcept nogil
+cdef bint compute_two_byte(Vcpu* v, const Insn* insn, WritePlan* plan) noexcept nogil
+cdef bint compute_bit(Vcpu* v, const Insn* insn, WritePlan* plan) noexcept nogil
 cdef bint compute(Vcpu* v, const Insn* insn, WritePlan* plan) noexcept nogil
 cdef bint alu(u32 operation, Vcpu* v, WritePlan* plan) noexcept nogil
 cdef void set_register(Vcpu* v, u32 number, u32 size, u64 value) noexcept nogil
@@ -26,4 +30,8 @@ cdef void set_operand(Vcpu* v, const Insn* insn, u64 value) noexcept nogil
 cdef void flags_logic(Vcpu* v, u64 result, u32 size) noexcept nogil
 cdef void flags_add(Vcpu* v, u64 a, u64 b, u64 result, u32 size) noexcept nogil
 cdef void flags_sub(Vcpu* v, u64 a, u64 b, u64 result, u32 size) noexcept nogil
+cdef void flags_alu(u32 operation, Vcpu* v, const WritePlan* plan) noexcept nogil
+cdef bint next_element(Vcpu* v, const Insn* insn, u32 size) noexcept nogil
+cdef bint finish_one_byte(Vcpu* v, const Insn* insn, const WritePlan* plan) noexcept nogil
+cdef void finish_two_byte(Vcpu* v, const Insn* insn, const WritePlan* plan) noexcept nogil
 cdef u64 size_mask(u32 size) noexcept nogil

@@ -107,6 +107,11 @@ def is_push(insn: ConstInsnPtr) -> cython.bint:
     return insn.map == 0 and ((insn.opcode >= 0x50 and insn.opcode <= 0x57) or insn.opcode in (0x68, 0x6A))
 
 
+def is_bit_string(insn: ConstInsnPtr) -> cython.bint:
+    """Whether it is bts, btr or btc with a register, which counts bits from the operand's address on."""
+    return insn.map == 1 and (insn.opcode == 0xAB or insn.opcode == 0xB3 or insn.opcode == 0xBB)
+
+
 def is_flat(insn: ConstInsnPtr) -> cython.bint:
     """Whether a string instruction (`compute` knows them) is one of 64-bit code, in no segments but the flat ones."""
     return insn.address_size == 8 and insn.segment != SEG_FS and insn.segment != SEG_GS
@@ -117,9 +122,9 @@ def operand_address(v: VcpuPtr, insn: ConstInsnPtr) -> u64:
     bit: i64
     if is_push(insn):
         return v.cpu.gpr[GPR_RSP] - 8
-    if insn.map == 0 and (insn.opcode >= 0xA4 and insn.opcode <= 0xAB):
+    if insn.map == 0 and 0xA4 <= insn.opcode <= 0xAB:
         return v.cpu.gpr[GPR_RDI]
-    if insn.map == 1 and (insn.opcode == 0xAB or insn.opcode == 0xB3 or insn.opcode == 0xBB):
+    if is_bit_string(insn):
         bit = cython.cast(i64, v.cpu.gpr[insn.reg])
         if insn.size == 4:
             bit = cython.cast(cython.int, bit)
@@ -153,73 +158,96 @@ def alu(operation: u32, v: VcpuPtr, plan: WritePlanPtr) -> cython.bint:
     return True
 
 
-def compute(v: VcpuPtr, insn: ConstInsnPtr, plan: WritePlanPtr) -> cython.bint:
-    """The operand's new value: false if this is no instruction that we carry out."""
+def compute_one_byte(v: VcpuPtr, insn: ConstInsnPtr, plan: WritePlanPtr) -> cython.bint:
+    """`compute` for opcodes of one byte."""
     o: u32 = insn.opcode
     reg: u32 = insn.reg & 7
-    bit: u64
-    if is_push(insn):
-        plan.result = (
-            cython.cast(u64, insn.immediate) if o >= 0x68 else v.cpu.gpr[(o & 7) | ((insn.rex & 1) << 3)]
-        )
+    if o < 0x40 and o & 7 < 2:  # add to xor, with a register
+        plan.source = get_register(v, insn, insn.reg)
+        return alu(o >> 3, v, plan)
+    if o == 0x80 or o == 0x81 or o == 0x83:  # the same, with a constant
+        plan.source = cython.cast(u64, insn.immediate) & plan.mask
+        return alu(reg, v, plan)
+    if 0x86 <= o <= 0x89:  # xchg, mov
+        plan.result = get_register(v, insn, insn.reg)
         return True
-    if insn.map == 0:
-        if o < 0x40 and o & 7 < 2:
-            plan.source = get_register(v, insn, insn.reg)
-            return alu(o >> 3, v, plan)
-        if o == 0x80 or o == 0x81 or o == 0x83:
-            plan.source = cython.cast(u64, insn.immediate) & plan.mask
-            return alu(reg, v, plan)
-        if o == 0x86 or o == 0x87 or o == 0x88 or o == 0x89:
-            plan.result = get_register(v, insn, insn.reg)
-            return True
-        if (o == 0xC6 or o == 0xC7) and reg == 0:
-            plan.result = cython.cast(u64, insn.immediate)
-            return True
-        if o == 0xAA or o == 0xAB:
-            plan.result = v.cpu.gpr[GPR_RAX]
-            return not insn.rep or v.cpu.gpr[GPR_RCX] != 0
-        if o == 0xA4 or o == 0xA5:
-            if insn.rep and v.cpu.gpr[GPR_RCX] == 0:
-                return False
-            plan.result = 0
-            return copy_from_guest(v, cython.address(plan.result), v.cpu.gpr[GPR_RSI], plan.size) == 0
-        if (o == 0xFE or o == 0xFF) and reg < 2:
-            plan.result = plan.old + 1 if reg == 0 else plan.old - 1
-            return True
-        if (o == 0xF6 or o == 0xF7) and (reg == 2 or reg == 3):
-            plan.result = ~plan.old if reg == 2 else 0 - plan.old
-            return True
-        return False
-    if insn.map != 1:
-        return False
-    if o == 0xB0 or o == 0xB1:
+    if (o == 0xC6 or o == 0xC7) and reg == 0:  # mov of a constant
+        plan.result = cython.cast(u64, insn.immediate)
+        return True
+    if o == 0xAA or o == 0xAB:  # stos
+        plan.result = v.cpu.gpr[GPR_RAX]
+        return not insn.rep or v.cpu.gpr[GPR_RCX] != 0
+    if o == 0xA4 or o == 0xA5:  # movs
+        if insn.rep and v.cpu.gpr[GPR_RCX] == 0:
+            return False
+        plan.result = 0
+        return copy_from_guest(v, cython.address(plan.result), v.cpu.gpr[GPR_RSI], plan.size) == 0
+    if (o == 0xFE or o == 0xFF) and reg < 2:  # inc, dec
+        plan.result = plan.old + 1 if reg == 0 else plan.old - 1
+        return True
+    if (o == 0xF6 or o == 0xF7) and (reg == 2 or reg == 3):  # not, neg
+        plan.result = ~plan.old if reg == 2 else 0 - plan.old
+        return True
+    return False
+
+
+def compute_two_byte(v: VcpuPtr, insn: ConstInsnPtr, plan: WritePlanPtr) -> cython.bint:
+    """`compute` for opcodes of two bytes, of which the first is 0x0F."""
+    o: u32 = insn.opcode
+    reg: u32 = insn.reg & 7
+    if o == 0xB0 or o == 0xB1:  # cmpxchg
         plan.source = get_register(v, insn, insn.reg)
         plan.result = plan.source if v.cpu.gpr[GPR_RAX] & plan.mask == plan.old else plan.old
         return True
-    if o == 0xC0 or o == 0xC1:
+    if o == 0xC0 or o == 0xC1:  # xadd
         plan.source = get_register(v, insn, insn.reg)
         plan.result = plan.old + plan.source
         return True
-    if o == 0xC3:
+    if o == 0xC3:  # movnti
         plan.result = v.cpu.gpr[insn.reg]
         return True
-    if o == 0xC7 and reg == 1 and insn.size == 4:
+    if o == 0xC7 and reg == 1 and insn.size == 4:  # cmpxchg8b
         plan.source = (v.cpu.gpr[GPR_RDX] << 32) | cython.cast(u32, v.cpu.gpr[GPR_RAX])
         plan.result = plan.old
         if plan.source == plan.old:
             plan.result = (v.cpu.gpr[GPR_RCX] << 32) | cython.cast(u32, v.cpu.gpr[GPR_RBX])
         return True
-    if o == 0xAB or o == 0xB3 or o == 0xBB:
+    return compute_bit(v, insn, plan)
+
+
+def compute_bit(v: VcpuPtr, insn: ConstInsnPtr, plan: WritePlanPtr) -> cython.bint:
+    """bts, btr and btc, whose bit is ``plan.source``; false: another instruction."""
+    bit: u64
+    change: u32
+    if is_bit_string(insn):
         plan.source = v.cpu.gpr[insn.reg] & (plan.size * 8 - 1)
-        reg = 5 if o == 0xAB else (6 if o == 0xB3 else 7)
-    elif o == 0xBA and reg > 4:
+        change = (insn.opcode >> 3) & 7
+    elif insn.opcode == 0xBA and insn.reg & 7 > 4:
         plan.source = cython.cast(u64, insn.immediate) & (plan.size * 8 - 1)
+        change = insn.reg & 7
     else:
         return False
     bit = cython.cast(u64, 1) << plan.source
-    plan.result = plan.old | bit if reg == 5 else (plan.old & ~bit if reg == 6 else plan.old ^ bit)
+    if change == 5:
+        plan.result = plan.old | bit
+    elif change == 6:
+        plan.result = plan.old & ~bit
+    else:
+        plan.result = plan.old ^ bit
     return True
+
+
+def compute(v: VcpuPtr, insn: ConstInsnPtr, plan: WritePlanPtr) -> cython.bint:
+    """The operand's new value: false if this is no instruction that we carry out."""
+    if is_push(insn):
+        if insn.opcode >= 0x68:
+            plan.result = cython.cast(u64, insn.immediate)
+        else:
+            plan.result = v.cpu.gpr[(insn.opcode & 7) | ((insn.rex & 1) << 3)]
+        return True
+    if insn.map == 0:
+        return compute_one_byte(v, insn, plan)
+    return insn.map == 1 and compute_two_byte(v, insn, plan)
 
 
 def plan_write(
@@ -249,64 +277,80 @@ def plan_write(
     return 0
 
 
-def finish_write(v: VcpuPtr, insn: ConstInsnPtr, plan: ConstWritePlanPtr) -> cython.void:
-    """The store is done: registers, flags and instruction pointer."""
+def flags_alu(operation: u32, v: VcpuPtr, plan: ConstWritePlanPtr) -> cython.void:
+    """Flags of what `alu` computed."""
+    if operation == 0 or operation == 2:
+        flags_add(v, plan.old, plan.source, plan.result, plan.size)
+    elif operation == 3 or operation == 5:
+        flags_sub(v, plan.old, plan.source, plan.result, plan.size)
+    else:
+        flags_logic(v, plan.result, plan.size)
+
+
+def next_element(v: VcpuPtr, insn: ConstInsnPtr, size: u32) -> cython.bint:
+    """movs and stos have done one element: whether it was the last."""
+    step: u64 = 0 - cython.cast(u64, size) if v.cpu.rflags & DF else size
+    v.cpu.gpr[GPR_RDI] += step
+    if insn.opcode < 0xAA:
+        v.cpu.gpr[GPR_RSI] += step
+    if not insn.rep:
+        return True
+    v.cpu.gpr[GPR_RCX] -= 1
+    return v.cpu.gpr[GPR_RCX] == 0
+
+
+def finish_one_byte(v: VcpuPtr, insn: ConstInsnPtr, plan: ConstWritePlanPtr) -> cython.bint:
+    """`finish_write` for opcodes of one byte; false: the instruction goes on with its next element."""
     o: u32 = insn.opcode
     reg: u32 = insn.reg & 7
-    operation: u32 = 8
     carry: u64 = v.cpu.rflags & CF
-    step: u64 = 0 - cython.cast(u64, plan.size) if v.cpu.rflags & DF else plan.size
-    if is_push(insn):
-        v.cpu.gpr[GPR_RSP] -= 8
-    elif insn.map == 0:
-        if o < 0x40:
-            operation = o >> 3
-        elif o <= 0x83:
-            operation = reg
-        elif o == 0x86 or o == 0x87:
-            set_operand(v, insn, plan.old)
-        elif o >= 0xA4 and o <= 0xAB:
-            v.cpu.gpr[GPR_RDI] += step
-            if o < 0xAA:
-                v.cpu.gpr[GPR_RSI] += step
-            if insn.rep:
-                v.cpu.gpr[GPR_RCX] -= 1
-                if v.cpu.gpr[GPR_RCX] != 0:
-                    return  # the instruction goes on with its next element
-        elif o == 0xFE or o == 0xFF:
-            if reg == 0:
-                flags_add(v, plan.old, 1, plan.result, plan.size)
-            else:
-                flags_sub(v, plan.old, 1, plan.result, plan.size)
-            v.cpu.rflags = (v.cpu.rflags & ~CF) | carry
-        elif (o == 0xF6 or o == 0xF7) and reg == 3:
-            flags_sub(v, 0, plan.old, plan.result, plan.size)
-        if operation == 0 or operation == 2:
-            flags_add(v, plan.old, plan.source, plan.result, plan.size)
-        elif operation == 3 or operation == 5:
-            flags_sub(v, plan.old, plan.source, plan.result, plan.size)
-        elif operation < 8:
-            flags_logic(v, plan.result, plan.size)
-    elif o == 0xB0 or o == 0xB1:
-        flags_sub(
-            v,
-            v.cpu.gpr[GPR_RAX] & plan.mask,
-            plan.old,
-            ((v.cpu.gpr[GPR_RAX] & plan.mask) - plan.old) & plan.mask,
-            plan.size,
-        )
+    if o < 0x40:
+        flags_alu(o >> 3, v, plan)
+    elif o <= 0x83:
+        flags_alu(reg, v, plan)
+    elif o == 0x86 or o == 0x87:  # xchg
+        set_operand(v, insn, plan.old)
+    elif 0xA4 <= o <= 0xAB:
+        return next_element(v, insn, plan.size)
+    elif o == 0xFE or o == 0xFF:  # inc, dec: all flags but carry
+        if reg == 0:
+            flags_add(v, plan.old, 1, plan.result, plan.size)
+        else:
+            flags_sub(v, plan.old, 1, plan.result, plan.size)
+        v.cpu.rflags = (v.cpu.rflags & ~CF) | carry
+    elif (o == 0xF6 or o == 0xF7) and reg == 3:  # neg; not changes no flags
+        flags_sub(v, 0, plan.old, plan.result, plan.size)
+    return True
+
+
+def finish_two_byte(v: VcpuPtr, insn: ConstInsnPtr, plan: ConstWritePlanPtr) -> cython.void:
+    """`finish_write` for opcodes of two bytes."""
+    o: u32 = insn.opcode
+    compared: u64 = v.cpu.gpr[GPR_RAX] & plan.mask
+    if o == 0xB0 or o == 0xB1:  # cmpxchg
+        flags_sub(v, compared, plan.old, (compared - plan.old) & plan.mask, plan.size)
         if not v.cpu.rflags & ZF:
             set_register(v, GPR_RAX, plan.size, plan.old)
-    elif o == 0xC0 or o == 0xC1:
+    elif o == 0xC0 or o == 0xC1:  # xadd
         flags_add(v, plan.old, plan.source, plan.result, plan.size)
         set_operand(v, insn, plan.old)
-    elif o == 0xC7:
+    elif o == 0xC7:  # cmpxchg8b
         v.cpu.rflags &= ~ZF
         if plan.source == plan.old:
             v.cpu.rflags |= ZF
         else:
             v.cpu.gpr[GPR_RAX] = cython.cast(u32, plan.old)
             v.cpu.gpr[GPR_RDX] = plan.old >> 32
-    elif o != 0xC3:
+    elif o != 0xC3:  # bts, btr, btc; movnti changes no flags
         v.cpu.rflags = (v.cpu.rflags & ~CF) | ((plan.old >> plan.source) & 1)
+
+
+def finish_write(v: VcpuPtr, insn: ConstInsnPtr, plan: ConstWritePlanPtr) -> cython.void:
+    """The store is done: registers, flags and instruction pointer."""
+    if is_push(insn):
+        v.cpu.gpr[GPR_RSP] -= 8
+    elif insn.map == 1:
+        finish_two_byte(v, insn, plan)
+    elif not finish_one_byte(v, insn, plan):
+        return
     v.cpu.rip += insn.length

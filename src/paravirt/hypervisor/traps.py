@@ -23,6 +23,7 @@ from cython.cimports.paravirt.hypervisor.mmu import write_fault
 from cython.cimports.paravirt.hypervisor.records import (
     SERVES_NOTHING,
     SERVES_NOW,
+    CallbackPtr,
     DomainPtr,
     HostPtr,
     TrapEntryPtr,
@@ -314,24 +315,20 @@ def exception(host: HostPtr, v: VcpuPtr, vector: u32, error: u32, address: u64) 
 
 def system_call(host: HostPtr, v: VcpuPtr) -> cython.void:
     """``syscall`` from guest user mode: bounce to the kernel's system-call callback."""
+    wide: cython.bint = v.cpu.seg[SEG_CS].flags & (1 << 21) != 0
+    callback: CallbackPtr = cython.address(v.syscall_callback) if wide else cython.address(v.syscall32_callback)
     v.cpu.gpr[GPR_RCX] = v.cpu.rip
     v.cpu.gpr[GPR_R11] = v.cpu.rflags
-    if v.cpu.seg[SEG_CS].flags & (1 << 21):
-        if v.syscall_callback.address == 0:
-            v.cpu.rip -= 2
-            inject_exception(v, 6, 0, 0)
-            return
+    if callback.address == 0:
+        v.cpu.rip -= 2
+        inject_exception(v, 6, 0, 0)
+        return
+    if wide:
         set_flat(v, SEG_CS, FLAT_KERNEL_CS, CODE64_FLAGS)
-        set_flat(v, SEG_SS, FLAT_KERNEL_SS, DATA_FLAGS)
-        enter_kernel(v, v.syscall_callback.address, v.syscall_callback.mask_events, False, 0)
     else:
-        if v.syscall32_callback.address == 0:
-            v.cpu.rip -= 2
-            inject_exception(v, 6, 0, 0)
-            return
         set_flat(v, SEG_CS, FLAT_USER_CS32, CODE32_FLAGS)
-        set_flat(v, SEG_SS, FLAT_KERNEL_SS, DATA_FLAGS)
-        enter_kernel(v, v.syscall32_callback.address, v.syscall32_callback.mask_events, False, 0)
+    set_flat(v, SEG_SS, FLAT_KERNEL_SS, DATA_FLAGS)
+    enter_kernel(v, callback.address, callback.mask_events, False, 0)
 
 
 def system_enter(host: HostPtr, v: VcpuPtr) -> cython.void:
