@@ -171,7 +171,7 @@ class Machine:
         self.host.nr_pcpus = pcpus
         self.host.service_fd = -1
         self.host.virtual_clock = virtual
-        self.host.ns_per_block_num = 10
+        self.host.ns_per_block = 10
         self.ops = self._make_ops()
         self.cpus = []
         for number in range(pcpus):

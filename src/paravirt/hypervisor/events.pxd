@@ -11,7 +11,6 @@ cdef i64 send_from_guest(Vcpu* v, u32 port) noexcept nogil
 cdef i64 unmask(Domain* d, u32 port) noexcept nogil
 
 # What a vcpu has to look at.
-cdef bint has_pending(Vcpu* v) noexcept nogil
 cdef bint is_pending(Domain* d, u32 port) noexcept nogil
 
 # Ports: a result is a port, or 0, or a negative error.

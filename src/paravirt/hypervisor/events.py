@@ -40,7 +40,6 @@ from cython.cimports.paravirt.abi.constants import (
 from cython.cimports.paravirt.hypervisor.atomics import (
     ORDERED,
     exchange8,
-    load8,
     test_and_clear_bit64,
     test_and_set_bit64,
     test_bit64,
@@ -190,11 +189,6 @@ def is_pending(d: DomainPtr, port: u32) -> cython.bint:
     if d.fifo:
         return fifo_is_pending(d, port)
     return test_bit64(pending_word(d, port), port)
-
-
-def has_pending(v: VcpuPtr) -> cython.bint:
-    """Whether the vcpu has an upcall to take, and takes upcalls."""
-    return v.info != cython.NULL and load8(v.info, ORDERED) and not load8(v.info + 1, ORDERED)
 
 
 def notified_vcpu(d: DomainPtr, port: u32) -> VcpuPtr:

@@ -77,7 +77,7 @@ def advance_virtual_time(host: HostPtr, v: VcpuPtr) -> cython.void:
     """Deterministic mode: the blocks that the vcpu executed since the last look are the time that passed."""
     blocks: u64 = v.cpu.blocks - v.blocks_seen
     v.blocks_seen = v.cpu.blocks
-    host.virtual_ns += blocks * host.ns_per_block_num
+    host.virtual_ns += blocks * host.ns_per_block
 
 
 def set_alarm(pcpu: PcpuPtr, v: VcpuPtr) -> cython.void:
@@ -95,7 +95,7 @@ def set_alarm(pcpu: PcpuPtr, v: VcpuPtr) -> cython.void:
         at = now(host)
         deadline = deadline - at if deadline > at else 0
         # The block at which the budget ends is counted and not executed: at least one other must be.
-        pcpu.ops.set_budget(pcpu.engine, v.cpu.blocks + deadline // host.ns_per_block_num + 2)
+        pcpu.ops.set_budget(pcpu.engine, v.cpu.blocks + deadline // host.ns_per_block + 2)
     else:
         pcpu.ops.set_deadline(pcpu.engine, host.boot_ns + deadline)
 

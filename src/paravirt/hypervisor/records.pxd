@@ -146,11 +146,6 @@ cdef enum PauseFlag:
     VPF_DOWN = 2         # never initialised, or VCPUOP_down
     VPF_POLL = 4         # in SCHEDOP_poll
 
-cdef enum TrapFlag:
-    TRAP_NONE = 0
-    TRAP_HAS_ERROR = 1
-    TRAP_INTERRUPT = 2   # enter with events masked
-
 cdef enum FaultService:
     SERVES_NOTHING = 0
     SERVES_NOW = 1       # its kernel was entered for a page fault of a process, and has only updated entries since
@@ -257,8 +252,6 @@ ctypedef struct Domain:
     u32 fifo_array_pages
     u32 posted           # some port has `pending` posted
     # grants
-    u64* grant_frames    # mfns, in the order of the table
-    u32 nr_grant_frames
     u32 grant_version
     i64 time_offset      # wall clock offset, seconds
     u64 crash_reason     # host address of a static C string
@@ -283,7 +276,6 @@ ctypedef struct Stats:
     u64 trap_count[32]
     u64 trap_ns[32]
     u64 syscall_count
-    u64 syscall_ns
     u64 ptwr_count
     u64 exit_count
     u64 flush_count
@@ -356,12 +348,11 @@ ctypedef struct Host:
     u64 boot_ns          # CLOCK_MONOTONIC at boot: system time is measured from it
     u64 boot_tsc
     u64 virtual_ns
-    u64 ns_per_block_num
+    u64 ns_per_block     # deterministic mode: the time that a translation block of guest code takes
     u32 tsc_mul          # 32.32 fixed point: ns = (ticks << shift) * mul >> 32
     i32 tsc_shift
     u64 xcr0_states      # of XCR0, what a guest may switch on; 0: it has no XSAVE
     i64 wall_offset_ns   # wall clock at system time 0, ns since 1970
-    u32 wall_version
     int service_fd       # eventfd written when Domain 0 has events
     u8 service_pending
     void (*service_step)(Host* host) noexcept nogil   # deterministic mode: run Domain 0 now

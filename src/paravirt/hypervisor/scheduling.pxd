@@ -48,7 +48,6 @@ cdef bint domain_unpause_by_systemcontroller(Domain* d) noexcept nogil
 cdef void domain_shutdown(Domain* d, u32 reason) noexcept nogil
 
 cdef Vcpu* pick_next(Pcpu* p) noexcept nogil
-cdef u64 slice_for(Pcpu* p) noexcept nogil
 cdef u64 earliest_deadline(Pcpu* p) noexcept nogil
 cdef void rearm(Vcpu* current, Pcpu* p) noexcept nogil
 cdef void deadline_changed(Vcpu* current, Vcpu* v, u64 before) noexcept nogil

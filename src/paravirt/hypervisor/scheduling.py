@@ -505,15 +505,6 @@ def pick_next(p: PcpuPtr) -> VcpuPtr:
     return chosen
 
 
-def slice_for(p: PcpuPtr) -> u64:
-    """Nanoseconds left until the running vcpu's turn ends, at least 1; 0: it has no end."""
-    at: u64
-    if p.slice_end == 0:
-        return 0
-    at = now(p.host)
-    return p.slice_end - at if p.slice_end > at else 1
-
-
 def earliest_deadline(p: PcpuPtr) -> u64:
     """When something is next due here (timers, not turns), in system time; all ones: nothing is."""
     host: HostPtr = p.host
@@ -548,10 +539,10 @@ def rearm(current: VcpuPtr, p: PcpuPtr) -> cython.void:
         return
     if not host.virtual_clock:
         p.ops.set_deadline(p.engine, host.boot_ns + deadline)
-    elif host.ns_per_block_num:
+    elif host.ns_per_block:
         at = now(host)
         deadline = deadline - at if deadline > at else 0
-        p.ops.set_budget(p.engine, current.cpu.blocks + deadline / host.ns_per_block_num + 1)
+        p.ops.set_budget(p.engine, current.cpu.blocks + deadline / host.ns_per_block + 1)
 
 
 def deadline_changed(current: VcpuPtr, v: VcpuPtr, before: u64) -> cython.void:

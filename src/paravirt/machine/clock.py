@@ -72,8 +72,8 @@ class VirtualClock:
     """Time that passes only when told to.
 
     Args:
-        boot_wall_ns: the wall-clock time at system time zero; a fixed date unless chosen. source: reads the
-        present time in nanoseconds from whoever keeps it; without one the clock keeps it, and
+        boot_wall_ns: the wall-clock time at system time zero; a fixed date unless chosen.
+        source: reads the present time in nanoseconds from whoever keeps it; without one the clock keeps it, and
             :meth:`advance` and :meth:`advance_to` move it.
 
     Raises:

@@ -49,6 +49,7 @@ from cython.cimports.paravirt.machine.cpu import CpuOpsPtr, U16Ptr, U32Ptr, U64P
 
 from paravirt.errors import HypervisorBug, UserError
 from paravirt.hypervisor.hypercalls.registry import handlers
+from paravirt.machine.clock import NS_PER_BLOCK
 
 MAX_DOMAINS = 0x7FF0
 
@@ -145,7 +146,7 @@ class Host:
             note_free(rec, mfn)
         rec.virtual_clock = virtual_clock
         rec.deterministic = virtual_clock
-        rec.ns_per_block_num = 10
+        rec.ns_per_block = NS_PER_BLOCK
         rec.service_fd = service_fd
         rec.wall_offset_ns = wall_ns
         rec.service_step = run_service_step

@@ -140,11 +140,6 @@ class Vcpu:
         entry.mask_events = (flags >> 2) & 1
         entry.address = address
 
-    def get_trap(self, vector: int) -> tuple[int, int, int]:
-        """(cs, flags, address) of one entry of the trap table."""
-        entry: TrapEntryPtr = cython.address(self.rec.traps[cython.cast(u8, vector)])
-        return entry.cs, entry.dpl | entry.mask_events << 2, entry.address
-
     def set_callback(self, type: int, address: int, flags: int) -> bool:
         """Register a callback (CALLBACKTYPE_*; flag bit 0: mask events), address 0: none.  False: no such type."""
         callback: CallbackPtr = self._callback(type)
