@@ -74,7 +74,7 @@ void guest_main(void)
     attack("again", start(good, big), -EEXIST);
     attack("its root may not be written", page_writable(big), -EBUSY);
     twin("up", xen_vcpu_op(VCPUOP_up, 1, 0));
-    end = system_time() + 5000000000UL;
+    end = system_time() + PATIENCE;
     while (!said && system_time() < end)
         xen_sched_op(SCHEDOP_yield, 0);
     stays("it runs", said == 1);

@@ -216,7 +216,7 @@ static void second(void)
 
 static void each_vcpu(void)
 {
-    u64 end = system_time() + 5000000000UL;
+    u64 end = system_time() + PATIENCE;
     rule("level and bitmap are of one vcpu");
     check(set_bitmap(bitmap, 65536) == 0);
     vcpu_context(&context, second, stack, sizeof(stack));

@@ -87,10 +87,10 @@ int backend_state(void)
 
 void wait_for_backend(int state)
 {
-    for (int i = 0; backend_state() != state; i++) {
-        check(i < 10000);
+    u64 end = system_time() + PATIENCE;
+    while (backend_state() != state && system_time() < end)
         wait_a_little();
-    }
+    check(backend_state() == state);
 }
 
 void grant_backend(u32 ref, const void *page)

@@ -164,6 +164,8 @@ static inline void clear_bit(u64 *words, u64 bit)
 {
     test_and_clear_bit(words, bit);
 }
+/* Nanoseconds that a busy host may take over anything: whoever waits for what must come about gives up after them. */
+#define PATIENCE 100000000000UL
 u64 system_time(void); /* nanoseconds since Xen's start, from vcpu 0's time record */
 void sleep_until(u64 time); /* off the processor, at least once, until system_time() is there */
 static inline u64 rdtsc(void)

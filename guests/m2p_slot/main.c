@@ -49,7 +49,7 @@ static void second(void)
 
 static void other_vcpu(void)
 {
-    u64 end = system_time() + 5000000000UL;
+    u64 end = system_time() + PATIENCE;
     u64 *kernel = root_copy(kernel_l4), *user = root_copy(user_l4);
     vcpu_context(&context, second, stack, sizeof(stack));
     context.ctrlreg[3] = mfn_of(kernel) << 12;

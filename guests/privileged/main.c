@@ -175,7 +175,7 @@ static void halting(void)
     check(xen_event_channel_op(EVTCHNOP_bind_virq, &b) == 0);
     clear_bit(shared_info->evtchn_mask, b.port);
     vcpu0->evtchn_upcall_mask = 1;
-    u64 at = system_time() + 20000000;
+    u64 at = system_time() + PATIENCE; /* not before the next lines, however long they take */
     xen_set_timer_op(at);
     SHOW("hlt with events masked", "hlt", :);
     printf("  mask=%d upcalls=%d, slept: %d\n", vcpu0->evtchn_upcall_mask, upcalls, system_time() + 100000 >= at);

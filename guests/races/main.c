@@ -39,7 +39,7 @@ static void on_page_fault(struct regs *r)
 
 static int passes(volatile u64 *counter, u64 value)
 {
-    u64 end = system_time() + 5000000000UL;
+    u64 end = system_time() + PATIENCE;
     while (*counter <= value && system_time() < end)
         xen_sched_op(SCHEDOP_yield, 0);
     return *counter > value;

@@ -3,8 +3,6 @@
 
 const char guest_name[] = "smp";
 
-#define MS 1000000UL
-
 static char stack[8192] __attribute__((aligned(16)));
 static struct vcpu_guest_context context;
 static volatile int phase, said, upcalls[2];
@@ -42,13 +40,25 @@ static void send(u32 port)
     check(xen_event_channel_op(EVTCHNOP_send, &p) == 0);
 }
 
-/* Wait for the other vcpu without holding the processor; 0 when it takes longer than five seconds. */
+/* Wait for the other vcpu without holding the processor; 0 when our patience ends. */
 static int wait_for(volatile int *value, int wanted)
 {
-    u64 end = system_time() + 5000 * MS;
+    u64 end = system_time() + PATIENCE;
     while (*value != wanted && system_time() < end)
         xen_sched_op(SCHEDOP_yield, 0);
     return *value == wanted;
+}
+
+/* Wait until the other vcpu is in this state: what it says of itself, it says before. */
+static int wait_for_state(int wanted)
+{
+    struct vcpu_runstate_info r;
+    u64 end = system_time() + PATIENCE;
+    do {
+        xen_sched_op(SCHEDOP_yield, 0);
+        xen_vcpu_op(VCPUOP_get_runstate_info, 1, &r);
+    } while (r.state != wanted && system_time() < end);
+    return r.state;
 }
 
 /* The console belongs to the first vcpu; the second only leaves numbers. */
@@ -116,7 +126,10 @@ static void bring_up(void)
     printf("it runs: %d\n", wait_for(&said, 1));
     expect_result("is_up", xen_vcpu_op(VCPUOP_is_up, 1, 0), 1);
     expect_result("up again", xen_vcpu_op(VCPUOP_up, 1, 0), 0);
-    printf("its time record is valid: %d\n", info(1)->time.version && !(info(1)->time.version & 1));
+    volatile u32 *version = &info(1)->time.version;
+    while (*version & 1) /* it is being written: the other vcpu has just come to another processor */
+        xen_sched_op(SCHEDOP_yield, 0);
+    printf("its time record is valid: %d\n", *version != 0);
 }
 
 static void interrupts(void)
@@ -162,24 +175,16 @@ static void memory(void)
 
 static void down_and_up(void)
 {
-    struct vcpu_runstate_info r;
-    sleep_until(system_time() + 5 * MS);
-    xen_vcpu_op(VCPUOP_get_runstate_info, 1, &r);
-    printf("blocked: state=%d\n", r.state);
+    printf("blocked: state=%d\n", wait_for_state(RUNSTATE_blocked));
     send(to_second);
     printf("woken by an IPI: %d\n", wait_for(&said, 3));
-    u64 end = system_time() + 2000 * MS;
-    while (xen_vcpu_op(VCPUOP_is_up, 1, 0) == 1 && system_time() < end)
-        xen_sched_op(SCHEDOP_yield, 0);
+    int state = wait_for_state(RUNSTATE_offline);
     expect_result("it went down: is_up", xen_vcpu_op(VCPUOP_is_up, 1, 0), 0);
-    xen_vcpu_op(VCPUOP_get_runstate_info, 1, &r);
-    printf("down: state=%d\n", r.state);
+    printf("down: state=%d\n", state);
     expect_result("initialise once more", initialise(1), -EEXIST);
     expect_result("up again", xen_vcpu_op(VCPUOP_up, 1, 0), 0);
     printf("it goes on: %d\n", wait_for(&said, 4));
-    end = system_time() + 2000 * MS;
-    while (xen_vcpu_op(VCPUOP_is_up, 1, 0) == 1 && system_time() < end)
-        xen_sched_op(SCHEDOP_yield, 0);
+    wait_for_state(RUNSTATE_offline);
     expect_result("down by another vcpu", xen_vcpu_op(VCPUOP_down, 1, 0), 0);
     expect_result("stop_periodic_timer of vcpu 1", xen_vcpu_op(VCPUOP_stop_periodic_timer, 1, 0), 0);
     struct vcpu_set_singleshot_timer timer = {1, 0};

@@ -28,7 +28,7 @@ static void second(void)
 /* Have the second vcpu do it; what a fault there was is in `fault`. */
 static void tell(int what, u64 *where)
 {
-    u64 end = system_time() + 5000000000UL;
+    u64 end = system_time() + PATIENCE;
     place = where;
     job = what;
     while (job != IDLE && system_time() < end)

@@ -93,7 +93,7 @@ static void once(void)
     twin("a context that asks for I/O privilege and NT", xen_vcpu_op(VCPUOP_initialise, 1, &context));
     attack("again", xen_vcpu_op(VCPUOP_initialise, 1, &context), -EEXIST);
     twin("up", xen_vcpu_op(VCPUOP_up, 1, 0));
-    u64 end = system_time() + 2000000000UL;
+    u64 end = system_time() + PATIENCE;
     while (!said && system_time() < end)
         xen_sched_op(SCHEDOP_yield, 0);
     stays("it runs as any other", said == 1);
@@ -117,7 +117,7 @@ static void start(u32 vcpu, const char *label)
     said = 0, landed_on = vcpu, landed.vector = (u64)-1;
     check(xen_vcpu_op(VCPUOP_initialise, vcpu, &context) == 0);
     check(xen_vcpu_op(VCPUOP_up, vcpu, 0) == 0);
-    u64 end = system_time() + 2000000000UL;
+    u64 end = system_time() + PATIENCE;
     while (!said && system_time() < end)
         xen_sched_op(SCHEDOP_yield, 0);
     printf("  attack: %s: %s(%lx) cs=%lx ss=%lx, at its first instruction: %d\n", label, vector_name((int)landed.vector),

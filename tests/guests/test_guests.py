@@ -129,11 +129,12 @@ def test_hello_says_who_it_is(machine: Machine, built: Path) -> None:
 
 def test_a_domain_ends_beside_one_that_spins(machine: Machine, built: Path) -> None:
     """A domain's end empties translation caches: it waits for an engine in guest code, and not for ever."""
-    spinning = machine.create(kernel=_kernel("hostile", built), cmdline="spin", memory=16, name="spinning")
-    spinning.console.expect("going to end by: spin", PATIENCE)
+    spinning = machine.create(kernel=_kernel("hostile", built), cmdline="loop", memory=16, name="spinning")
+    spinning.console.expect("going to end by: loop", PATIENCE)
     for n in range(3):
         other = machine.create(kernel=_kernel("hello", built), memory=16, name=f"other{n}")
         other.console.expect("ello", PATIENCE)
         other.destroy()
+    assert not spinning.ended
     spinning.destroy()
     assert spinning.ended

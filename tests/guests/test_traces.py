@@ -61,6 +61,16 @@ def test_what_is_not_compared() -> None:
     assert traces.differences(RUN, [TABLE_READ, *same], same, honours_slot_256=False) == [(("#PF, carried out",), ())]
 
 
+def test_how_often_one_waits_is_not_compared() -> None:
+    ask = replace(IRET, vector=24, rip=0x5000)  # vcpu_op
+    poll = replace(IRET, vector=29, rip=0x6000)  # sched_op
+    timers, smp = RUNS["timers"], RUNS["smp"]
+    assert traces.differences(RUN, [poll, IRET], [poll, poll, IRET], honours_slot_256=True) == []
+    assert traces.differences(RUN, [ask, IRET], [ask, ask, IRET], honours_slot_256=True) == [((), ("vcpu_op",))]
+    assert traces.differences(smp, [ask, poll, IRET], [ask, poll, ask, IRET], honours_slot_256=True) == []
+    assert traces.differences(timers, [ask, IRET], [ask], honours_slot_256=True) == []
+
+
 @pytest.mark.parametrize(
     "other", [replace(FAULT, rip=0), replace(FAULT, address=0), replace(FAULT, error_code=2),
               replace(FAULT, entered=False), replace(FAULT, vector=6)],

@@ -10,8 +10,8 @@ What is not compared is listed in docs/conformance.md ("Traces on both engines")
   one;
 * where the machine-to-phys table is elsewhere: page faults at its usual address that the hypervisor carries out, and
   whether a page is there;
-* how often a vcpu waits for another one, and which of several vcpus comes first;
-* in ``TIMED`` runs, where a timer interrupts the kernel.
+* how often a vcpu waits, which of several vcpus comes first, and how often one asks whether another has done its part;
+* in ``TIMED`` runs, where and how often a timer interrupts the kernel: one may fire before it is stopped.
 """
 
 from __future__ import annotations
@@ -39,7 +39,11 @@ _RECORD = struct.Struct("<QIIIIQQII")
 _HYPERCALLS = {
     value: name.removeprefix("__HYPERVISOR_") for name, value in vars(xen).items() if name.startswith("__HYPERVISOR_")
 }
-_SCHED_OP, _IRET = xen.__HYPERVISOR_sched_op, xen.__HYPERVISOR_iret
+_SCHED_OP = xen.__HYPERVISOR_sched_op
+_OF_UPCALLS = (xen.__HYPERVISOR_iret, xen.__HYPERVISOR_xen_version)
+"""With which our kernels end an event's handler, and ask for events that are pending (``events_unmask``)."""
+_ASKING = (xen.__HYPERVISOR_vcpu_op, xen.__HYPERVISOR_grant_table_op)
+"""With which they ask how far another vcpu, or another domain, is."""
 _EXCEPTIONS = {0: "#DE", 1: "#DB", 3: "#BP", 4: "#OF", 6: "#UD", 7: "#NM", 13: "#GP", 14: "#PF"}
 
 
@@ -110,19 +114,22 @@ def _comparable(run: kernels.Run, trace: Trace, honours_slot_256: bool) -> dict[
     alone = run.setting.vcpus == 1 and not run.setting.beside
     found: dict[tuple[int, int], Trace] = {}
     for one in trace:
-        if one.kind not in WAITING and (alone or not one.is_wait):
-            found.setdefault((one.domid, one.vcpu), []).append(_masked(run, one, honours_slot_256))
+        timers = run.name in TIMED and one.kind == SYSCALL and one.vector in _OF_UPCALLS
+        if one.kind in WAITING or timers or (one.is_wait and not alone):
+            continue
+        own = found.setdefault((one.domid, one.vcpu), [])
+        asks = one.is_wait or (one.kind == SYSCALL and one.vector in _ASKING and not alone)
+        if not (asks and own and own[-1] == one):  # the same place: it waits until the answer is another one
+            own.append(_masked(one, honours_slot_256))
     return found
 
 
-def _masked(run: kernels.Run, one: Exit, honours_slot_256: bool) -> Exit:
+def _masked(one: Exit, honours_slot_256: bool) -> Exit:
     if one.kind == EXCEPTION and one.vector == 14:
         hidden = USER_BIT
         if not honours_slot_256 and one.address in MACHINE_TO_PHYS:
             hidden |= PRESENT_BIT
         return replace(one, error_code=one.error_code & ~hidden)
-    if run.name in TIMED and one.kind == SYSCALL and one.vector == _IRET:
-        return replace(one, rip=0)
     return one
 
 
