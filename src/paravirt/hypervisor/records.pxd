@@ -347,6 +347,7 @@ ctypedef struct Host:
     u8 trace_on
     u64 boot_ns          # CLOCK_MONOTONIC at boot: system time is measured from it
     u64 boot_tsc
+    u64 measured_ns      # over how long tsc_mul was measured
     u64 virtual_ns
     u64 ns_per_block     # deterministic mode: the time that a translation block of guest code takes
     u32 tsc_mul          # 32.32 fixed point: ns = (ticks << shift) * mul >> 32
