@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -86,7 +87,7 @@ def test_linux_lives_on_a_disk(
 
     # A second one comes, grows, and goes.
     attached = machine.call(lambda: machine.devices.attach(domain.domid, parse_disk(f"{other},raw,xvdb,w")))
-    assert "\n16384\n" in shell("while [ ! -e /sys/block/xvdb ]; do sleep 0.1; done; cat /sys/block/xvdb/size")
+    assert "\n16384\n" in shell("while [ ! -e /sys/block/xvdb/size ]; do sleep 0.1; done; cat /sys/block/xvdb/size")
     with other.open("r+b") as file:
         file.truncate(16 * MIB)
     shell("dd if=/dev/xvdb of=/dev/null bs=4k count=1 iflag=direct")
@@ -94,7 +95,11 @@ def test_linux_lives_on_a_disk(
                                 "cat /sys/block/xvdb/size")  # fmt: skip
     machine.call(lambda: machine.devices.detach(attached))
     assert "\ngone\n" in shell("while [ -e /sys/block/xvdb ]; do sleep 0.1; done; echo gone")
-    assert [device.devid for device in machine.call(lambda: machine.devices.of(domain.domid))] == [51712]
+
+    def attached_disks() -> list[int]:
+        return machine.call(lambda: [device.devid for device in machine.devices.of(domain.domid)])
+
+    assert settled(attached_disks, [51712]) == [51712]  # the guest says so last of all
     check(machine, "with a disk attached")
     assert machine.stats()["errand_ns"] > 0  # the guest's own thread answered some of its requests
 
@@ -189,14 +194,15 @@ class ForgetfulImage(Image):
     def close(self) -> None:
         pass
 
-    def crashed(self) -> bytes:
-        """What is found after a crash at this moment."""
+    def crashed(self, look: Callable[[], int]) -> tuple[int, bytes]:
+        """What ``look`` sees, and what is found after a crash, at this moment: the guest's disk stands still."""
         with self._lock:
+            seen = look()
             left = bytearray(self.durable)
             lost = sorted(self._pending)
             for offset in self._random.sample(lost, self._random.randint(0, len(lost))):
                 left[offset : offset + 512] = self.content[offset : offset + 512]
-        return bytes(left)
+        return seen, bytes(left)
 
 
 def test_no_completed_flush_is_lost_by_a_crash_at_any_time(
@@ -215,18 +221,21 @@ def test_no_completed_flush_is_lost_by_a_crash_at_any_time(
         "i=0; while :; do i=$((i+1)); seq $i $((i*7%3000+i)) > /mnt/f$((i%40)).new; "
         "mv /mnt/f$((i%40)).new /mnt/f$((i%40)); rm -f /mnt/f$(((i+20)%40)); sync; echo synced=$i; done\n"
     )
+
+    def synchronised() -> int:
+        return int(re.findall(rb"synced=(\d+)\r\n", domain.console.output)[-1])
+
     crashes = []
     for number in range(12):
         domain.console.expect(f"synced={number * 3 + random.randint(1, 3)}\r\n", PATIENCE)
         time.sleep(random.random() / 20)
-        synced = int(re.findall(rb"synced=(\d+)\r\n", domain.console.output)[-1])
-        crashes.append((synced, image.crashed()))
+        crashes.append(image.crashed(synchronised))
     domain.destroy()
     for synced, content in crashes:
         path.write_bytes(content)
         fsck(path)
-        # The next round may have begun, which replaces one file and removes another.
-        for i in range(max(1, synced - 18), synced + 1):
+        # The next rounds may have begun, or ended and not been told: each replaces one file and removes another.
+        for i in range(max(1, synced - 12), synced + 1):
             expected = "".join(f"{line}\n" for line in range(i, i * 7 % 3000 + i + 1))
             found = subprocess.run(["/usr/sbin/debugfs", "-R", f"cat /f{i % 40}", path], capture_output=True, text=True)
             assert found.stdout == expected, (synced, i)

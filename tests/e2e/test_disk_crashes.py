@@ -16,6 +16,7 @@ from paravirt.domain0.block.opening import new_overlay, open_image
 
 from ..cli.conftest import guest
 from ..patience import PATIENCE
+from .conftest import HUSH
 from .test_disk import disk_ramdisk, fsck, mke2fs, sparse
 
 __all__ = ["disk_ramdisk", "guest", "mke2fs"]
@@ -49,7 +50,7 @@ def write_until(number: int, first: int, end: str, arguments: list[str], pause: 
     """Have a guest write file after file, from ``first`` on, and end the one or the other when it has said that so many
     are synchronised: the last that was."""
     command = (
-        "while [ ! -b /dev/xvda ]; do sleep 0.1; done; mkdir /mnt; mount -t ext4 /dev/xvda /mnt; "
+        f"{HUSH}; while [ ! -b /dev/xvda ]; do sleep 0.1; done; mkdir /mnt; mount -t ext4 /dev/xvda /mnt; "
         f"i={first}; while seq $i $((i*7%3000+i)) | dd of=/mnt/f$i conv=fsync 2> /dev/null; "
         "do echo synchronised=$i; i=$((i+1)); done"
     )

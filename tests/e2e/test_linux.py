@@ -16,7 +16,7 @@ import pytest
 from paravirt import Machine, ShutdownReason, UserError
 
 from ..hypervisor.audited import check
-from ..patience import PATIENCE
+from ..patience import PATIENCE, settled
 from .conftest import Shell
 
 pytestmark = pytest.mark.network
@@ -108,7 +108,7 @@ class Balloon:
         return int(found[1])
 
     def settle(self, target: int) -> None:
-        """Ask for so many MiB, and wait until the guest has them; it takes its time."""
+        """Ask for so many MiB, and wait until the guest has them; it takes its time, and then counts them."""
         self.shell.domain.set_memory_target(target)
         end = time.monotonic() + PATIENCE
         while self.pages != target * 256 and time.monotonic() < end:
@@ -122,15 +122,15 @@ def test_the_balloon_gives_memory_back_and_takes_it_again(machine: Machine, kern
     said, free = balloon.total, machine.host.free_frames
     assert balloon.pages == 256 * 256
     balloon.settle(160)
-    assert said - balloon.total == 96 * 1024
+    assert settled(lambda: said - balloon.total, 96 * 1024) == 96 * 1024
     assert machine.host.free_frames == free + 96 * 256
     check(machine, "when the guest has given memory back")
     # It works with less.
     assert "\n0\n" in shell("dd if=/dev/urandom of=/tmp/b bs=1000 count=20000 2>/dev/null; sync; echo $?")
     balloon.settle(224)
-    assert said - balloon.total == 32 * 1024
+    assert settled(lambda: said - balloon.total, 32 * 1024) == 32 * 1024
     balloon.settle(256)
-    assert balloon.total == said
+    assert settled(lambda: balloon.total, said) == said
     for wrong in (0, 257):
         with pytest.raises(UserError, match="4 to 262144 KiB"):
             shell.domain.set_memory_target(wrong)
@@ -144,7 +144,7 @@ def test_a_domain_grows_beyond_what_it_was_made_with(machine: Machine, kernel: P
     balloon = Balloon(Shell(domain))
     said = balloon.total
     balloon.settle(240)
-    assert balloon.total - said == 80 * 1024
+    assert settled(lambda: balloon.total - said, 80 * 1024) == 80 * 1024
     # All of it can be used, and then given back.
     balloon.shell("mkdir /t; mount -t tmpfs -o size=160m none /t")
     assert "\n0\n" in balloon.shell("dd if=/dev/zero of=/t/b bs=1000000 count=140 2>/dev/null; echo $?")
