@@ -186,7 +186,8 @@ static void disturb(void)
 {
     u32 self = __atomic_fetch_add(&started, 1, __ATOMIC_SEQ_CST);
     u64 state = 0x1234567 + self, random;
-    for (u32 turn = 0; !stop; turn++) {
+    u32 turn = 0;
+    do { /* once at least, though the first vcpu may be at its end before this one has begun */
         rewrite(random = random_from(&state));
         for (int i = 0; i < 4; i++)
             regrant(random_from(&state));
@@ -194,9 +195,9 @@ static void disturb(void)
             balloon(random % DATA_PAGES);
         else if (self == 0 && data[random % DATA_PAGES])
             memset(data[random % DATA_PAGES], random >> 60 & 3 ? MARK : ZERO, PAGE_SIZE);
-        if (turn % 8 == 7)
+        if (turn++ % 8 == 7)
             notify_backend();
-    }
+    } while (!stop);
     __atomic_fetch_add(&stopped, 1, __ATOMIC_SEQ_CST);
     for (;;)
         xen_sched_op(SCHEDOP_yield, 0);
