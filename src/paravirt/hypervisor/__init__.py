@@ -1,0 +1,1 @@
+"""The hypervisor: Xen's mechanism, between the bare machine and the control domain."""

@@ -90,10 +90,12 @@ class Domain:
 
     @property
     def domid(self) -> int:
+        """Its number."""
         return self.rec.domid
 
     @property
     def is_privileged(self) -> bool:
+        """Whether it may do what Domain 0 may."""
         return self.rec.is_privileged != 0
 
     @property
@@ -121,6 +123,7 @@ class Domain:
 
     @property
     def shared_info_mfn(self) -> int:
+        """The frame of its shared info."""
         return self.rec.shared_info_mfn
 
     @property
@@ -134,6 +137,7 @@ class Domain:
 
     @property
     def grant_version(self) -> int:
+        """The layout of its grant table: 1 or 2."""
         return self.rec.grant_version
 
     @grant_version.setter
@@ -142,6 +146,7 @@ class Domain:
 
     @property
     def is_shut_down(self) -> bool:
+        """Whether it has ended, or crashed, and its vcpus run no more."""
         return self.rec.is_shut_down != 0
 
     @property
@@ -156,6 +161,7 @@ class Domain:
 
     @property
     def is_dying(self) -> bool:
+        """Whether it is being destroyed, or only what others hold of it is left."""
         return self.rec.dying != 0
 
     @property

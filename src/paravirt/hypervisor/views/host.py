@@ -220,6 +220,7 @@ class Host:
 
     @property
     def nr_pcpus(self) -> int:
+        """How many physical CPUs the machine has."""
         return self.rec.nr_pcpus
 
     @property
@@ -250,6 +251,7 @@ class Host:
         return self.rec.m2p[cython.cast(u64, mfn)]
 
     def set_m2p(self, mfn: int, pfn: int) -> None:
+        """Say in the machine-to-phys table by which number the owner of a frame knows it."""
         self.rec.m2p[cython.cast(u64, mfn)] = pfn & 0xFFFFFFFFFFFFFFFF
 
     def get_page_and_type(self, mfn: int, domid: int, type: int) -> int:

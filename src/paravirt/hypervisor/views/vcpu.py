@@ -49,6 +49,7 @@ class Vcpu:
 
     @property
     def id(self) -> int:
+        """Its number in its domain."""
         return self.rec.id
 
     @property

@@ -1,0 +1,1 @@
+"""The Unicorn engine: QEMU's translator as a library, and the one place that knows its private layout."""

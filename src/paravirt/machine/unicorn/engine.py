@@ -99,10 +99,12 @@ class UnicornEngine:
 
     @property
     def ops_address(self) -> int:
+        """The address of its ``struct cpu_ops``."""
         return cython.cast(uintptr_t, cython.address(unicorn_ops))
 
     @property
     def handle(self) -> int:
+        """The address to pass as ``engine`` to these operations."""
         return cython.cast(uintptr_t, self.engine)
 
     def counters(self) -> dict:
