@@ -181,6 +181,15 @@ def test_vcpus(user: User) -> None:
     user.xl("vcpu-set", "one", "1")
 
 
+def test_masks_for_all_domains_are_ignored_as_there_are_none(user: User) -> None:
+    config = user.config("one")
+    user.xl("create", "-p", "--ignore-global-affinity-masks", config)
+    user.xl("vcpu-pin", "--ignore-global-affinity-masks", "one", "all", "1", "-")
+    assert user.xl("vcpu-list", "one").splitlines()[1].endswith("  1 / all")
+    user.xl("vcpu-pin", "-i", "one", "0", "all")
+    assert user.xl("create", "-n", "-i", config).startswith("{")
+
+
 def test_memory_limits(user: User) -> None:
     user.xl("create", "-p", user.config("one", maxmem=64))
     user.xl("mem-set", "one", "16")

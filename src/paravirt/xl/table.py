@@ -49,6 +49,9 @@ _HARMLESS = frozenset(
 _CONFIG_HELP = """\
 -f FILE, --defconfig=FILE  Read the configuration from FILE ('-' or /dev/stdin: standard input)
 -d                         Print the configuration too"""
+_MASKS_HELP = """\
+-i, --ignore-global-affinity-masks
+                           (there are no global masks; changes nothing)"""
 _CREATE_HELP = f"""\
 -p                         Leave the domain paused
 -c                         Attach to its console
@@ -56,7 +59,9 @@ _CREATE_HELP = f"""\
 -e                         Do nothing at the domain's end
 -n, --dryrun               Print the configuration as JSON, and make nothing
 -q, --quiet                Say less
+{_MASKS_HELP}
 {_CONFIG_HELP}"""
+_MASKS = ("ignore-global-affinity-masks", "i")
 _MEMORY_USAGE = "<Domain> <MemMB['b'[bytes]|'k'[KB]|'m'[MB]|'g'[GB]|'t'[TB]]>"
 _SHUTDOWN_HELP = """\
 -a, --all                  All domains
@@ -83,8 +88,8 @@ _TOP_HELP = """\
 
 VERBS: Final = (
     Verb("create", "create:create", "<ConfigFile> [options] [vars]", "Make a domain from a configuration file",
-         _CREATE_HELP, "Fnqf:pcdeVA", (("dryrun", "n"), ("quiet", "q"), ("defconfig=", "f"), ("vncviewer", "V"),
-                                       ("vncviewer-autopass", "A")), dryrun=True),
+         _CREATE_HELP, "Fnqf:pcdeVAi", (("dryrun", "n"), ("quiet", "q"), ("defconfig=", "f"), ("vncviewer", "V"),
+                                        ("vncviewer-autopass", "A"), _MASKS), dryrun=True),
     Verb("config-update", "create:config_update", "<Domain> <ConfigFile> [options] [vars]",
          "Give a domain the configuration for its next restart", _CONFIG_HELP, "dqf:", (("defconfig=", "f"),),
          dryrun=True),
@@ -111,8 +116,8 @@ VERBS: Final = (
     Verb("mem-set", "memory:mem_set", _MEMORY_USAGE, "Have a domain use so much memory", required=2),
     Verb("vcpu-list", "vcpu:vcpu_list", "[Domain, ...]", "List virtual CPUs"),
     Verb("vcpu-pin", "vcpu:vcpu_pin", "[option] <Domain> <VCPU|all> <Hard affinity|-|all> <Soft affinity|-|all>",
-         "Say which physical CPUs a virtual CPU may use", "-f, --force                (refused here)", "f",
-         (("force", "f"),), 3, True),
+         "Say which physical CPUs a virtual CPU may use",
+         f"-f, --force                (refused here)\n{_MASKS_HELP}", "fi", (("force", "f"), _MASKS), 3, True),
     Verb("vcpu-set", "vcpu:vcpu_set", "[option] <Domain> <vCPUs>", "Have a domain use so many virtual CPUs",
          "-i, --ignore-host          Also more than there are physical CPUs", "i", (("ignore-host", "i"),), 2),
     Verb("vm-list", "listing:vm_list", "", "List domains with their identifiers"),
