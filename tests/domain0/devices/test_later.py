@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from paravirt.domain0.block.ending import LINGER, LINGERS_MOST, Ending
+from paravirt.domain0.block.ending import LINGER, MOST_LOOKS, QUIET_LOOKS, Ending
 from paravirt.domain0.devices.later import Later
 
 
@@ -39,7 +39,7 @@ def test_one_call_however_often_it_is_asked_for() -> None:
     assert [delay for delay, _ in clock.calls] == [1, 3]
 
 
-@pytest.mark.parametrize("busy", [0, 1, 5, 10 * LINGERS_MOST])
+@pytest.mark.parametrize("busy", [0, 1, 5, MOST_LOOKS - QUIET_LOOKS, 10 * MOST_LOOKS])
 def test_a_frontend_is_waited_for_while_requests_come_and_not_for_ever(busy: int) -> None:
     clock, did = Clock(), list[str]()
     ending = Ending(clock, lambda: None, lambda: did.append("nudge"), lambda: did.append("look"))  # type: ignore[arg-type]
@@ -52,8 +52,8 @@ def test_a_frontend_is_waited_for_while_requests_come_and_not_for_ever(busy: int
         ending.came(0)
         clock.pass_()
         rounds += 1
-    assert did == ["nudge"] * min(busy + 1, LINGERS_MOST) + ["look"]
-    assert rounds == min(busy + 1, LINGERS_MOST) and not clock.calls
+    assert did == ["nudge"] * min(busy + QUIET_LOOKS, MOST_LOOKS) + ["look"]
+    assert rounds == min(busy + QUIET_LOOKS, MOST_LOOKS) and not clock.calls
 
 
 def test_a_ring_that_was_left_is_not_looked_at_and_gets_no_events() -> None:

@@ -7,11 +7,15 @@ from typing import Final
 
 from paravirt.domain0.services import Services
 
-LINGER: Final = 0.2
-"""Seconds without requests after which a frontend that has closed is believed to have none left."""
+LINGER: Final = 0.02
+"""Seconds between looks at a frontend that has closed."""
 
-LINGERS_MOST: Final = 25
-"""How often they are waited for while more requests come."""
+QUIET_LOOKS: Final = 10
+"""After so many looks in a row without requests it is believed to have none left. They are counted, and not the time:
+a host that stood still has kept the guest from putting any in."""
+
+MOST_LOOKS: Final = 250
+"""How often it is looked while more requests come."""
 
 
 class Ending:
@@ -28,8 +32,7 @@ class Ending:
     ) -> None:
         self.done: Final = done
         self._services, self._nudge, self._look = services, nudge, look
-        self._left = 0
-        self._was_busy = False
+        self._left = self._quiet = 0
 
     @property
     def is_waited_for(self) -> bool:
@@ -42,26 +45,27 @@ class Ending:
         Linux's stops its queues before it says that it has closed; when it is told that its device has gone, it waits
         for the requests that are in them, for ever.  An event starts the queues again.
         """
-        self._left = LINGERS_MOST
+        self._left = MOST_LOOKS
         self._wait()
 
     def came(self, count: int) -> None:
         """So many requests were there."""
-        self._was_busy |= count > 0
+        if count:
+            self._quiet = 0
 
     def give_up(self) -> None:
         """Nothing is waited for: the ring is nothing to us any more."""
         self._left = 0
 
     def _wait(self) -> None:
-        self._was_busy = False
+        self._quiet += 1
         self._nudge()
         self._services.call_later(LINGER, self._waited)
 
     def _waited(self) -> None:
         if not self._left:
             return
-        self._left = self._left - 1 if self._was_busy else 0
+        self._left = self._left - 1 if self._quiet < QUIET_LOOKS else 0
         if self._left:
             self._wait()
         else:
