@@ -1,6 +1,6 @@
 """Where the traces of a test kernel differ between the engines, exit by exit, and why.
 
-The list was taken on a KVM host with shadow page tables that runs ring 3 of its guests in its own ring 3
+The first list was taken on a KVM host with shadow page tables that runs ring 3 of its guests in its own ring 3
 (docs/conformance.md calls it *shadow host*); most of it follows from the differing answers in known.py.
 """
 
@@ -52,3 +52,33 @@ NOT_COMPARED = {
     "races": "a vcpu writes without a pause: how often it is refused until the other one looks is a matter of time",
 }
 """Runs whose traces part for good, and why."""
+
+ON_HARDWARE: dict[str, tuple[str, tuple[Place, ...]]] = {
+    "debugregs": (
+        "the Unicorn engine has no breakpoints of data, and says that its check failed",
+        (((), ("#DB(0)", "iret", "console_io")), (("console_io",), ())),
+    ),
+    "io_privilege": KNOWN["io_privilege"],
+    "privileged": (
+        "the processor says #UD for xsetbv, the emulator #GP, of which the hypervisor makes it",
+        (((), ("#UD(0)",)),),
+    ),
+    "stale_translations": KNOWN["stale_translations"],
+}
+"""The same on a host that runs its guests' ring 0 natively, from an emulated AMD processor with nested paging
+(scripts/nested --traces)."""
+
+NOT_COMPARED_ON_HARDWARE = {
+    "races": NOT_COMPARED["races"],
+    "ring0_pages": "a page fault at the engine's own pages says that there is a page",
+}
+
+
+def known(shadow_host: bool) -> dict[str, tuple[str, tuple[Place, ...]]]:
+    """What differs on a shadow host, or on one that runs its guests' ring 0 natively (scripts/nested)."""
+    return KNOWN if shadow_host else ON_HARDWARE
+
+
+def not_compared(shadow_host: bool) -> dict[str, str]:
+    """The runs whose traces part for good there, and why."""
+    return NOT_COMPARED if shadow_host else NOT_COMPARED_ON_HARDWARE

@@ -78,7 +78,12 @@ Place = tuple[tuple[str, ...], tuple[str, ...]]
 
 
 def take(run: kernels.Run, kernel: Path, engine: str) -> Trace:
-    """Run a kernel on a machine of its own, and tell its exits.
+    """Run a kernel on a machine of its own, and tell its exits."""
+    return exits(records(run, kernel, engine))
+
+
+def records(run: kernels.Run, kernel: Path, engine: str, patience: float = PATIENCE) -> bytes:
+    """Run a kernel on a machine of its own; the machine's trace, as trace.pxd has it.
 
     Its output goes to Xen's console where that is possible: how often a ring is full is a matter of time.
     """
@@ -90,12 +95,16 @@ def take(run: kernels.Run, kernel: Path, engine: str) -> Trace:
         if run.setting.beside:
             machine.create(kernel=kernel, cmdline=run.setting.beside, memory=size, name="beside")
         domain = machine.create(kernel=kernel, cmdline=command, memory=size, vcpus=run.setting.vcpus, name="traced")
-        domain.wait(PATIENCE)
+        domain.wait(patience)
         with machine.host.lock:
-            records = machine.host.take_trace()
+            return bytes(machine.host.take_trace())
+
+
+def exits(trace: bytes) -> Trace:
+    """What such records say."""
     return [
         Exit(kind, vector, domid, vcpu, rip, address, error_code, bool(entered))
-        for _, kind, vector, domid, vcpu, rip, address, error_code, entered in _RECORD.iter_unpack(records)
+        for _, kind, vector, domid, vcpu, rip, address, error_code, entered in _RECORD.iter_unpack(trace)
     ]
 
 

@@ -8,13 +8,16 @@ from pathlib import Path
 
 from paravirt import Machine, ShutdownReason
 from paravirt.machine.choice import kvm_host
-from tests.guests import known
+from tests.guests import known, known_traces, traces
 from tests.oracle import kernels, transcript
 from tests.stability.guest import complaint
 
 TIMEOUT_S = 300.0  # of a kernel, on an emulated processor
 BOOT_TIMEOUT_S = 900.0
+MOST = 20  # differences of a trace that are shown
 DONE = "nested: all done"
+TRACE = ".trace"
+"""Behind the name of a run: its trace on the Unicorn engine, which is the same on every host."""
 LINUX = "linux"
 """The run that boots Debian's kernel: files of this name in the folder, with `.kernel` and `.ramdisk` behind it."""
 
@@ -48,6 +51,19 @@ def differences(run: kernels.Run, folder: Path, pcpus: int) -> list[str]:
     return expected.differences(answer, "real Xen", "paravirt on KVM")
 
 
+def trace_differences(run: kernels.Run, folder: Path) -> list[str]:
+    """Where a kernel's trace on the KVM engine is not what is expected of it here, beside the one that Unicorn left."""
+    host = kvm_host()
+    unicorn = traces.exits((folder / f"{run.name}{TRACE}").read_bytes())
+    try:
+        kvm = traces.exits(traces.records(run, folder / run.kernel, "kvm", TIMEOUT_S))
+    except TimeoutError as error:
+        return [str(error)]
+    _, places = known_traces.known(bool(host["user_stubs"])).get(run.name, ("", ()))
+    found = traces.differences(run, unicorn, kvm, bool(host["honours_slot_256"]))
+    return [] if found == list(places) else [f"on Unicorn {ours}, here {theirs}" for ours, theirs in found[:MOST]]
+
+
 def boot_linux(folder: Path, pcpus: int) -> list[str]:
     """What is wrong with a boot of Linux with a vcpu for each physical CPU, a sum by its shell, and its end."""
     with Machine(memory=320, engine="kvm", pcpus=pcpus) as machine:
@@ -73,12 +89,17 @@ def boot_linux(folder: Path, pcpus: int) -> list[str]:
 
 
 def main() -> None:
-    """Arguments: the folder with the kernels, the number of physical CPUs, and the names of runs."""
-    folder, pcpus, *names = Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]
+    """Arguments: `answers` or `traces`, the folder with the kernels, the number of physical CPUs, the names of runs."""
+    what, folder, pcpus, *names = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:]
     runs = kernels.runs()
     print("nested:", ", ".join(f"{name}={value}" for name, value in kvm_host().items()), flush=True)
     for name in names:
-        found = boot_linux(folder, pcpus) if name == LINUX else differences(runs[name], folder, pcpus)
+        if name == LINUX:
+            found = boot_linux(folder, pcpus)
+        elif what == "traces":
+            found = trace_differences(runs[name], folder)
+        else:
+            found = differences(runs[name], folder, pcpus)
         print(f"{name}: {'differs' if found else 'agrees'}", *found, sep="\n    ", flush=True)
     print(DONE, flush=True)
 
