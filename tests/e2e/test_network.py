@@ -53,9 +53,9 @@ GONE = "while pidof nc >/dev/null; do sleep 0.1; done"
 
 def reaches(shell: Shell, host: str, times: int = 2) -> bool:
     """Whether a guest's pings are answered. One at a time: for the last of several it waits a second or so, which a
-    busy host may take."""
-    ping = f"ping -c 1 -W {PATIENCE:.0f} {host}"
-    return all("1 packets received" in shell(ping) for _ in range(times))
+    busy host may take; and again, since who is asked for an address for three seconds in vain is taken for gone."""
+    ping = f"for i in $(seq 40); do ping -c 1 -W 5 {host} && break; done"
+    return all(" 1 packets received" in shell(ping) for _ in range(times))
 
 
 def only_line(pattern: str, printed: str) -> str:
