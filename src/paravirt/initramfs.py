@@ -46,6 +46,30 @@ fi
 exec init
 """
 
+DHCP_SCRIPT = "etc/udhcpc/default.script"
+"""Where Debian's udhcpc looks for what it is to do with a lease."""
+
+# It is called at udhcpc's start too ("deconfig"). The router may be on no network of the address's.
+DHCP = """#!/bin/busybox sh
+case "$1" in
+deconfig)
+    ip addr flush dev "$interface"
+    ip link set "$interface" up
+    ;;
+bound | renew)
+    ifconfig "$interface" "$ip" netmask "${subnet:-255.255.255.0}"
+    for gateway in $router; do
+        ip route replace default via "$gateway" dev "$interface" 2>/dev/null || {
+            ip route replace "$gateway" dev "$interface"
+            ip route replace default via "$gateway" dev "$interface"
+        }
+    done
+    { [ -z "$domain" ] || echo "search $domain"; for server in $dns; do echo "nameserver $server"; done; } \
+        > /etc/resolv.conf
+    ;;
+esac
+"""
+
 # busybox's init is process 1, so that `poweroff`, `reboot` and `halt`, which are signals to it, work from
 # anywhere. It takes two seconds over them; a person at the prompt gets the direct way by a shell function.
 # The kernel's command line hands on every NAME=value that the kernel does not know: LINES, COLUMNS, TERM.
@@ -63,6 +87,7 @@ setsid cttyhack sh -c '
 '
 poweroff -f
 """,
+    DHCP_SCRIPT: DHCP,
     "etc/shellrc": "".join(f'{name}() {{ command {name} -f "$@"; }}\n' for name in ("halt", "poweroff",
     "reboot")),
 }

@@ -24,7 +24,7 @@ from paravirt.domain0.xlcfg.vifs import DEFAULT_MTU, vif_spec
 from paravirt.errors import UserError
 from paravirt.guestkernels import obtain
 from paravirt.guestkernels.modules import obtain_modules, ramdisk_files
-from paravirt.initramfs import build
+from paravirt.initramfs import DHCP, DHCP_SCRIPT, build
 
 from ..hypervisor.audited import check
 from ..leftovers import Leftovers
@@ -34,18 +34,7 @@ from .conftest import Shell
 pytestmark = pytest.mark.network
 
 MIB = 1 << 20
-# What udhcpc has its script do with a lease.
-BOUND = b"""#!/bin/sh
-[ "$1" = bound ] || exit 0
-ifconfig eth0 $ip netmask $subnet
-route add default gw $router
-echo "search $domain
-nameserver $dns" >/etc/resolv.conf
-"""
-UP = (
-    "while [ ! -e /sys/class/net/eth0 ]; do sleep 0.1; done; "
-    "ip link set lo up; ip link set eth0 up; udhcpc -q -n -t 60 -i eth0 -s /etc/bound"
-)
+UP = "while [ ! -e /sys/class/net/eth0 ]; do sleep 0.1; done; ip link set lo up; udhcpc -q -n -t 60 -i eth0"
 
 LISTENS = "while ! netstat -ltn | grep -q ':{} '; do sleep 0.1; done"
 GONE = "while pidof nc >/dev/null; do sleep 0.1; done"
@@ -69,7 +58,7 @@ def only_line(pattern: str, printed: str) -> str:
 def ramdisk() -> bytes:
     """Busybox and the kernel's frontends."""
     try:
-        return build(obtain("busybox").path, {**ramdisk_files(obtain_modules("debian-cloud")), "etc/bound": BOUND})
+        return build(obtain("busybox").path, ramdisk_files(obtain_modules("debian-cloud")))
     except UserError as error:
         pytest.skip(str(error))
 
@@ -321,12 +310,12 @@ def test_a_guest_lives_on_a_disk_and_is_on_a_network(engine: str, ramdisk: bytes
     if not all(programs.values()):
         pytest.skip("this system has no mke2fs")
     root, disk, sent = tmp_path / "root", tmp_path / "disk", random.Random(1).randbytes(MIB)
-    for name in ("bin", "sbin", "etc", "proc", "sys", "dev", "tmp"):
+    for name in ("bin", "sbin", "etc/udhcpc", "proc", "sys", "dev", "tmp"):
         (root / name).mkdir(parents=True)
     shutil.copy(obtain("busybox").path, root / "bin/busybox")
-    for name, content in (("sbin/init", SYSTEM), ("etc/bound", BOUND)):
+    for name, content in (("sbin/init", SYSTEM), (DHCP_SCRIPT, DHCP.encode())):
         (root / name).write_bytes(content)
-    for name in ("bin/busybox", "sbin/init", "etc/bound"):
+    for name in ("bin/busybox", "sbin/init", DHCP_SCRIPT):
         (root / name).chmod(0o755)
     subprocess.run([programs["mke2fs"] or "", "-q", "-t", "ext4", "-d", root, disk, "16M"], check=True)
     with (
