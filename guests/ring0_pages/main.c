@@ -99,10 +99,17 @@ static void stubs(void)
         if (at == 0x210 || at == 0x220)
             continue; /* those of 32-bit code: it would go on as such, as after a far jump of its own */
         tried++;
-        u64 version = (u64)-1;
-        TRY_THEN("leaq 3f(%%rip), %%rcx\n\txorl %%edi, %%edi\n\txorl %%esi, %%esi\n\tmovl %4, %%eax\n\tjmp *%1\n3:",
-                 "movq %2, %%rsp\n\tmovq %%rax, %0\n\t", : "=m"(version) : "r"(STUBS + at), "r"(stack_pointer()), "m"(version), "i"(__HYPERVISOR_xen_version)
-                 : "memory", "rax", "rcx", "rdx", "rdi", "rsi", "r11");
+        static u64 version, stub, stack;
+        version = (u64)-1;
+        stub = STUBS + at;
+        /* What is between instructions may change any register. */
+        TRY_THEN("pushq %%rbx\n\tpushq %%rbp\n\tpushq %%r12\n\tpushq %%r13\n\tpushq %%r14\n\tpushq %%r15\n\t"
+                 "movq %%rsp, %1\n\tleaq 3f(%%rip), %%rcx\n\txorl %%edi, %%edi\n\txorl %%esi, %%esi\n\t"
+                 "movl %3, %%eax\n\tjmp *%2\n3:",
+                 "movq %1, %%rsp\n\tpopq %%r15\n\tpopq %%r14\n\tpopq %%r13\n\tpopq %%r12\n\tpopq %%rbp\n\t"
+                 "popq %%rbx\n\tmovq %%rax, %0\n\t",
+                 : "=m"(version), "=m"(stack) : "m"(stub), "i"(__HYPERVISOR_xen_version)
+                 : "memory", "rax", "rcx", "rdx", "rdi", "rsi", "r8", "r9", "r10", "r11");
         page_faults += fault.vector == 14 && fault.cr2 == STUBS + at;
         faults += fault.vector >= 0;
         hypercalls += fault.vector < 0 && version >> 16 == 4;

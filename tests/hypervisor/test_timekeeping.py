@@ -23,6 +23,7 @@ scheduling = native.functions("scheduling")
 
 SECOND = 10**9
 MS = 10**6
+RUNNING = 0
 
 
 @pytest.fixture
@@ -313,6 +314,57 @@ def test_timers_fire_as_in_a_model(steps: list[tuple[str, int]]) -> None:
         assert vcpu.take_event() == fired
         assert (rec.singleshot, rec.periodic_last) == (singleshot, last)
     machine.close()
+
+
+def ticks(machine: Machine, vcpu: GuestVcpu, *periods: int) -> list[int]:
+    """A singleshot timer goes off after each of these periods: what is expected of the next one each time."""
+    expected = []
+    for period in periods:
+        at = machine.host.virtual_ns + period
+        timers.set_singleshot(vcpu.at, at)
+        machine.host.virtual_ns = at
+        timekeeping.run_vcpu_timers(vcpu.at, at)
+        assert vcpu.take_event()
+        expected.append(vcpu.rec.expected_timer - at if vcpu.rec.expected_timer else 0)
+    return expected
+
+
+def test_a_tick_is_expected_to_go_on_as_it_did(machine: Machine) -> None:
+    vcpu = Guest(machine).vcpu[0]
+    vcpu.rec.cpu.has_shortcuts, vcpu.rec.runstate = 1, RUNNING
+    machine.host.virtual_ns = SECOND
+    got = ticks(machine, vcpu, 4 * MS, 4 * MS, 5 * MS, 20 * MS + 1, MS // 10, MS, MS)
+    assert got[1:] == [4 * MS, 5 * MS, 0, 0, MS, MS]
+
+
+@pytest.mark.parametrize(
+    "change", [{"has_shortcuts": 0}, {"runstate": 1}, {"runstate": 2}], ids=["for nobody", "it waited", "it slept"]
+)
+def test_nothing_is_expected_of_a_timer_that_did_not_interrupt_a_guest_on_an_engine_that_asks(
+    machine: Machine, change: dict[str, int]
+) -> None:
+    vcpu = Guest(machine).vcpu[0]
+    vcpu.rec.cpu.has_shortcuts = change.get("has_shortcuts", 1)
+    vcpu.rec.runstate = change.get("runstate", RUNNING)
+    assert ticks(machine, vcpu, 4 * MS, 4 * MS, 4 * MS) == [0, 0, 0]
+
+
+def test_the_engine_is_left_when_a_tick_is_expected_but_not_again_for_one_that_did_not_come(machine: Machine) -> None:
+    vcpu, cpu = Guest(machine).vcpu[0], machine.cpus[0]
+    vcpu.rec.cpu.has_shortcuts, vcpu.rec.runstate = 1, RUNNING
+    cpu.current = vcpu.at
+    ticks(machine, vcpu, 4 * MS, 4 * MS)
+    expected = machine.host.virtual_ns + 4 * MS
+    assert scheduling.earliest_deadline(native.address(cpu)) == expected
+    # A timer that the guest sets to a time before that counts, and one behind it changes nothing.
+    timers.set_singleshot(vcpu.at, expected - 1)
+    assert scheduling.earliest_deadline(native.address(cpu)) == expected - 1
+    timers.set_singleshot(vcpu.at, expected + MS)
+    assert scheduling.earliest_deadline(native.address(cpu)) == expected
+    machine.host.virtual_ns = expected
+    timekeeping.run_timers(native.address(cpu))
+    assert scheduling.earliest_deadline(native.address(cpu)) == expected + MS
+    assert not vcpu.take_event()
 
 
 def test_a_new_vcpu_ticks_at_100_hz() -> None:

@@ -28,6 +28,8 @@ from ..patience import PATIENCE
 __all__ = ["built"]
 
 KVM_SET_USER_MEMORY_REGION = 0x4020AE46
+SYSTEM_CALLS = 2
+"""In the statistics: the kind of exit that hypercalls are."""
 TRAMPOLINE = 1
 """The memory slot of the engine's own pages."""
 
@@ -180,3 +182,21 @@ def test_a_host_on_which_no_method_is_right_is_refused(machine: Machine, monkeyp
     monkeypatch.setattr(selftest, "TABLES", ())
     with pytest.raises(UserError, match="a change of a page table does not reach the guest"):
         selftest.probe()
+
+
+@pytest.mark.parametrize("engine", ["kvm", "kvm-exact"])
+def test_a_tick_is_set_anew_without_an_exit_unless_exactness_is_asked_for(engine: str, built: Path) -> None:
+    try:
+        host = kvm_host()
+    except UserError as error:
+        pytest.skip(str(error))
+    if not host["shortcuts"]:
+        pytest.skip("here no hypercall is answered without an exit")
+    path = built / "tick"
+    with Machine(memory=64, engine=engine, pcpus=1) as machine, audited(machine):
+        domain = machine.create(kernel=path if path.is_file() else kernels.build("tick", built), memory=16)
+        assert domain.wait(PATIENCE) is ShutdownReason.POWEROFF
+        assert b"a tick of 3 ms, 20 times: 0 wrong\n" in domain.console.output.replace(b"\r", b"")
+        stats = machine.stats()
+        made = sum(count for count, _ in stats["hypercalls"].values())
+        assert (made > stats["exits"][SYSTEM_CALLS]) is (engine == "kvm")

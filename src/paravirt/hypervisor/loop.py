@@ -15,6 +15,7 @@ from cython.cimports.paravirt.hypervisor.hypercalls.deferred import (
     allowed_shortcuts,
     begin_exit,
     carry_out_deferred,
+    take_timer,
     takes_shortcuts,
 )
 from cython.cimports.paravirt.hypervisor.hypercalls.native import hypercall
@@ -35,7 +36,7 @@ from cython.cimports.paravirt.hypervisor.records import (
 from cython.cimports.paravirt.hypervisor.sched.moving import forget_vcpu, leave_engine
 from cython.cimports.paravirt.hypervisor.scheduling import earliest_deadline, pick_next, vcpu_spins
 from cython.cimports.paravirt.hypervisor.segments import reload_segments
-from cython.cimports.paravirt.hypervisor.timekeeping import guest_tsc, now, run_timers
+from cython.cimports.paravirt.hypervisor.timekeeping import guest_tsc, now, run_timers, timer_was_expected
 from cython.cimports.paravirt.hypervisor.trace import trace_exit
 from cython.cimports.paravirt.hypervisor.traps import (
     deliver_events,
@@ -202,6 +203,8 @@ def on_exit(owner: cython.p_void, cpu: CpuPtr, exit: CpuExitPtr) -> cython.int:
     host.stats.exit_kinds[exit.kind & 15] += 1
     if takes_shortcuts(pcpu):
         begin_exit(v)
+        if v.cpu.timer_set:
+            take_timer(v)
     if late:
         carry_out_deferred(host, v)
     if exit.kind == EXIT_CPUID:
@@ -288,6 +291,8 @@ def enter_guest(pcpu: PcpuPtr, v: VcpuPtr) -> cython.void:
     deliver_events(v)
     if not may_go_on(pcpu, v):
         return
+    if v.expected_timer:
+        timer_was_expected(v, now(host))
     set_alarm(pcpu, v)
     if takes_shortcuts(pcpu):
         v.cpu.shortcuts = allowed_shortcuts(v)

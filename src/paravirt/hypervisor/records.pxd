@@ -208,6 +208,8 @@ ctypedef struct Vcpu:
     u64 fifo_control     # host address of the control block, 0: none
     u64 fifo_control_mfn
     FifoQueue fifo_queue[16]
+    u64 last_timer       # the deadline of the singleshot timer that went off last
+    u64 expected_timer   # what the guest will set it to next, by the last two; 0: that is not known (timekeeping.py)
     u64 poll_deadline    # 0: none
     u64 timer_due        # the earlier of singleshot and poll_deadline, by which it stands in p.timers; 0: in none
     Vcpu* timer_child    # the first of those below it in that heap: timers.py

@@ -515,6 +515,8 @@ def earliest_deadline(p: PcpuPtr) -> u64:
     v = p.current
     if v != cython.NULL and v.runstate == RUNSTATE_RUNNING and not v.domain.dying:
         deadline = min(deadline, next_deadline(v))
+        if v.expected_timer:
+            deadline = min(deadline, v.expected_timer)
         if not host.virtual_clock:
             # Its time record wants renewal then.
             deadline = min(deadline, (v.time_version >> 32) << 30)

@@ -50,6 +50,8 @@ cdef void get_runstate(Vcpu* v, RunstateRecord* record) noexcept nogil
 cdef u64 signed_deadline(u64 at) noexcept nogil
 cdef void init_vcpu_timers(Vcpu* v) noexcept nogil
 cdef void run_periodic(Vcpu* v, u64 at) noexcept nogil
+cdef void expect_timer(Vcpu* v, u64 at) noexcept nogil
+cdef void timer_was_expected(Vcpu* v, u64 at) noexcept nogil
 cdef void run_vcpu_timers(Vcpu* v, u64 at) noexcept nogil
 cdef void run_timers(Pcpu* p) noexcept nogil
 cdef u64 next_deadline(Vcpu* v) noexcept nogil

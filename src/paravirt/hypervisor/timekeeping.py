@@ -48,6 +48,9 @@ MILLISECOND = cython.declare(u64, 1_000_000)
 EPOCH_SHIFT = cython.declare(cython.int, 30)
 # A periodic tick of 100 Hz is what a paravirtual vcpu starts with.
 DEFAULT_PERIOD = cython.declare(u64, 10_000_000)
+# Periods of a guest's tick within which it is expected to go on.
+SHORTEST_TICK = cython.declare(u64, 200_000)
+LONGEST_TICK = cython.declare(u64, 20_000_000)
 # How far a record may be ahead of the host's clock before it is simply set back.
 MAX_SLEW = cython.declare(u64, 1_000_000)
 
@@ -369,9 +372,29 @@ def run_periodic(v: VcpuPtr, at: u64) -> cython.void:
         send_virq(v, VIRQ_TIMER)
 
 
+def expect_timer(v: VcpuPtr, at: u64) -> cython.void:
+    """The singleshot timer goes off: when its guest will have it go off next, if it ticks while the vcpu computes.
+
+    Until then an engine may answer by itself that the timer is set (deferred.py): it is left by then anyway.
+    """
+    period: u64 = v.singleshot - v.last_timer
+    v.last_timer = v.singleshot
+    v.expected_timer = 0
+    if v.cpu.has_shortcuts and v.runstate == RUNSTATE_RUNNING and SHORTEST_TICK <= period <= LONGEST_TICK:
+        if v.singleshot + period > at + SHORTEST_TICK:
+            v.expected_timer = v.singleshot + period
+
+
+def timer_was_expected(v: VcpuPtr, at: u64) -> cython.void:
+    """At system time ``at`` nothing is expected any more of a timer that should have been set until then."""
+    if v.expected_timer <= at:
+        v.expected_timer = 0
+
+
 def run_vcpu_timers(v: VcpuPtr, at: u64) -> cython.void:
     """Let the vcpu's timers expire that are due at system time ``at``."""
     if v.singleshot and at >= v.singleshot:
+        expect_timer(v, at)
         set_singleshot(v, 0)
         send_virq(v, VIRQ_TIMER)
     if v.poll_deadline and at >= v.poll_deadline:
@@ -394,6 +417,7 @@ def run_timers(p: PcpuPtr) -> cython.void:
     v = p.current
     if v != cython.NULL and v.runstate == RUNSTATE_RUNNING and not v.domain.dying:
         run_periodic(v, at)
+        timer_was_expected(v, at)
         if time_record_stale(v, at):
             calibrate(host)
             update_time_record(v)

@@ -34,8 +34,9 @@ struct cpu_seg {
 /* Hypercalls of a domain with one vcpu that need not end a run of its guest; an engine may ignore this. */
 enum {
     SHORTCUT_ABSENT_VCPUS = 1,  /* VCPUOP_is_up of any other vcpu: -ENOENT */
-    SHORTCUT_UPDATES = 2        /* an mmu_update of one entry of a table that defer_table named: 0, and it joins
+    SHORTCUT_UPDATES = 2,       /* an mmu_update of one entry of a table that defer_table named: 0, and it joins
                                  * cpu.deferred */
+    SHORTCUT_TIMER = 4          /* VCPUOP_set_singleshot_timer to cpu.timer_from or later: 0, and it is in cpu.timer_set */
 };
 
 /* Why the guest stopped. */
@@ -81,6 +82,9 @@ struct cpu {
     uint32_t nr_deferred;    /* updates of page tables that it has answered so since the last exit, and the hypervisor
                               * carries out, in order, before it looks at the next: {address, value} each */
     const uint64_t *deferred;
+    uint64_t timer_from;     /* in ns of system time: about then, at the latest, the hypervisor has the engine kicked */
+    uint64_t timer_set;      /* what the guest has set its timer to so since the last exit; 0: it has not */
+    uint8_t has_shortcuts;   /* an engine that answers hypercalls by itself says so here */
 };
 
 /* What a handler answers. */

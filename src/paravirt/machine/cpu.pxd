@@ -21,7 +21,7 @@ cdef extern from "paravirt/machine/cpu.h":
     const int EXIT_EXCEPTION, EXIT_SOFTINT, EXIT_SYSCALL, EXIT_SYSENTER, EXIT_CPUID, EXIT_RDTSC
     const int EXIT_KICKED, EXIT_PAUSE, EXIT_BUDGET, EXIT_ENGINE
     const int CPU_RESUME, CPU_LEAVE
-    const int SHORTCUT_ABSENT_VCPUS, SHORTCUT_UPDATES
+    const int SHORTCUT_ABSENT_VCPUS, SHORTCUT_UPDATES, SHORTCUT_TIMER
     const int FLUSH_KERNEL, FLUSH_USER, FLUSH_ALL
 
     ctypedef struct CpuSeg "struct cpu_seg":
@@ -56,6 +56,9 @@ cdef extern from "paravirt/machine/cpu.h":
         u32 number
         u32 nr_deferred
         const u64* deferred
+        u64 timer_from
+        u64 timer_set
+        u8 has_shortcuts
 
     ctypedef int (*cpu_handler)(void* owner, Cpu* cpu, const CpuExit* exit) noexcept nogil
 

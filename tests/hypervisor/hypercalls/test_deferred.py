@@ -16,11 +16,13 @@ traps = native.functions("traps")
 
 L1, L2, VALIDATED, WRITABLE = 1, 2, 4, 7
 USER, PRESENT = 0x107, 1  # of a page that ring 3 may use, as the hypervisor leaves it
-ABSENT_VCPUS, UPDATES = 1, 2
+ABSENT_VCPUS, UPDATES, TIMER = 1, 2, 4
 TRUSTED, NEVER_TRUSTED = 1000, 0xFFFFFFFF
 SERVES_NOW = 1
 RSP = 4
 EBUSY, EINVAL = 16, 22
+XENS_TIMER_SLOP = 50_000
+"""In ns: how late Xen lets a timer go off so that it goes off together with another."""
 
 
 class Queue:
@@ -191,3 +193,30 @@ def test_nothing_is_put_off_where_another_vcpu_would_not_see_it() -> None:
     guest.vcpu[0].rec.good_updates = TRUSTED
     assert deferred.allowed_shortcuts(guest.vcpu[0].at) == 0
     machine.close()
+
+
+def test_a_timer_may_be_set_without_an_exit_where_there_will_be_one_before_it_is_due(queue: Queue) -> None:
+    cpu = queue.vcpu.cpu
+    assert not queue.shortcuts() & TIMER
+    queue.vcpu.expected_timer = 9_000_000
+    assert queue.shortcuts() & TIMER
+    assert cpu.timer_from == 9_000_000 - XENS_TIMER_SLOP
+    queue.machine.host.trace_on = 1
+    assert queue.shortcuts() == 0
+    queue.machine.host.trace_on = 0
+    queue.guest.rec.nr_vcpus = 2
+    assert queue.shortcuts() == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept"), [(9_000_000, 9_000_000), (1, 1), (2**63 - 1, 2**63 - 1), (2**63, 1), (2**64 - 1, 1)]
+)
+def test_whatever_a_guest_has_put_where_its_timer_is_taken_down_sets_its_timer(
+    queue: Queue, asked: int, kept: int
+) -> None:
+    queue.vcpu.expected_timer = 9_000_000
+    queue.vcpu.cpu.timer_set = asked
+    deferred.take_timer(queue.guest.vcpu[0].at)
+    assert (queue.vcpu.singleshot, queue.vcpu.cpu.timer_set) == (kept, 0)
+    # It stands where its physical CPU finds it.
+    assert queue.vcpu.timer_due == kept

@@ -24,6 +24,7 @@ from cython.cimports.paravirt.abi.constants import (
     MMU_NORMAL_PT_UPDATE,
     MMU_PT_UPDATE_PRESERVE_AD,
     HYPERVISOR_mmu_update,
+    HYPERVISOR_vcpu_op,
 )
 from cython.cimports.paravirt.hypervisor.hypercalls.mmu_ops import update_one
 from cython.cimports.paravirt.hypervisor.records import (
@@ -41,9 +42,13 @@ from cython.cimports.paravirt.hypervisor.records import (
     u64,
 )
 from cython.cimports.paravirt.hypervisor.refusals import note_refusal, refuse_frame
+from cython.cimports.paravirt.hypervisor.timekeeping import signed_deadline
+from cython.cimports.paravirt.hypervisor.timers import set_singleshot
 from cython.cimports.paravirt.hypervisor.tsc import read_tsc
-from cython.cimports.paravirt.machine.cpu import SHORTCUT_ABSENT_VCPUS, SHORTCUT_UPDATES, U64Ptr
+from cython.cimports.paravirt.machine.cpu import SHORTCUT_ABSENT_VCPUS, SHORTCUT_TIMER, SHORTCUT_UPDATES, U64Ptr
 
+# How late a timer may go off, in ns: as on Xen.
+TIMER_SLOP = cython.declare(u64, 50_000)
 # Updates in a row, all of them good, before one may be put off.
 TRUSTED = cython.declare(u32, 1000)
 NEVER_TRUSTED = cython.declare(u32, 0xFFFFFFFF)
@@ -56,11 +61,22 @@ def may_put_off(v: VcpuPtr) -> cython.bint:
 
 def allowed_shortcuts(v: VcpuPtr) -> u8:
     """What an engine may answer by itself; nothing that a trace has to show."""
+    allowed: u8 = SHORTCUT_ABSENT_VCPUS
     if v.domain.nr_vcpus != 1 or v.domain.host.trace_on:
         return 0
     if may_put_off(v):
-        return SHORTCUT_ABSENT_VCPUS | SHORTCUT_UPDATES
-    return SHORTCUT_ABSENT_VCPUS
+        allowed |= SHORTCUT_UPDATES
+    if v.expected_timer:
+        v.cpu.timer_from = v.expected_timer - TIMER_SLOP
+        allowed |= SHORTCUT_TIMER
+    return allowed
+
+
+def take_timer(v: VcpuPtr) -> cython.void:
+    """The guest has set its singleshot timer, which the engine has answered: to anything that a hypercall could."""
+    set_singleshot(v, signed_deadline(v.cpu.timer_set))
+    v.cpu.timer_set = 0
+    v.domain.host.stats.hypercall_count[HYPERVISOR_vcpu_op] += 1
 
 
 def begin_exit(v: VcpuPtr) -> cython.void:

@@ -26,16 +26,14 @@ static int in_repair(const struct kvm_state *s)
  *
  * KVM does not say that a breakpoint or an overflow is on its way, as the instruction would raise it again; but some
  * hosts are past the instruction.  Its number is there all the same, since the last was forgotten. */
-static int state_is_whole(struct kvm_state *s)
+static int state_is_whole(const struct kvm_state *s)
 {
-    struct kvm_vcpu_events events;
+    const struct kvm_vcpu_events *events = &s->run->s.regs.events;
 
     if (s->run->s.regs.sregs.ss.dpl != 3 || s->run->s.regs.sregs.cs.dpl != 3)
         return 0;
-    if (ioctl(s->fd, KVM_GET_VCPU_EVENTS, &events) != 0)
-        return 1;
-    return !events.exception.injected && !events.exception.pending && events.exception.nr != 3 &&
-           events.exception.nr != 4;
+    return !events->exception.injected && !events->exception.pending && events->exception.nr != 3 &&
+           events->exception.nr != 4;
 }
 
 enum outcome { OUTCOME_EXIT, OUTCOME_NOTHING, OUTCOME_AGAIN, OUTCOME_DROP };

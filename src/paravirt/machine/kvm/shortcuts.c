@@ -4,7 +4,8 @@
  * twentieth of one that leaves the virtual machine.  So for a domain's only vcpu, as far as the hypervisor lets it
  * (cpu.shortcuts), the stub says itself that there are no other vcpus, and puts updates of single page-table entries
  * into a queue, with the answer that they nearly always get.  The queue is the hypervisor's at the next exit.  Updates
- * of L1 tables only: what a table of a higher level has, kernels read back at once.
+ * of L1 tables only: what a table of a higher level has, kernels read back at once.  And it takes down what the vcpu sets
+ * its timer to, where the hypervisor will look before that is due (cpu.timer_from).
  *
  * The stub has no stack and no register of its own: rcx, rax and the flags are kept in the queue's page meanwhile.  It
  * can be left at any instruction.  Until the one that moves the queue's end, the call has not been made and can be made
@@ -38,15 +39,22 @@ void kvm_offer_shortcuts(struct kvm_engine *e, struct kvm_state *s, struct cpu *
     int offered = !cpu->user && cpu->shortcuts && s->space->vcpus == 1 && cpu->kernel_cr3 != cpu->user_cr3;
     uint64_t wanted = trampoline_l4_entry(m->trampoline_base, offered), old;
 
+    cpu->has_shortcuts = m->findings.shortcuts;
     if (!m->findings.shortcuts)
         return;
     for (old = *entry; (old ^ wanted) & ADDRESS; old = __atomic_load_n(entry, __ATOMIC_RELAXED))
         (void)kvm_store_pte(e, entry, old, wanted);
-    if (offered && s->queue == NULL)
+    if (offered && s->queue == NULL) {
         queue_in(s->space)->next = first_entry();
+        queue_in(s->space)->timer_set = 0;
+    }
     s->queue = offered ? queue_in(s->space) : NULL;
-    if (offered)
+    if (offered) {
+        s->queue->rcx = 0; /* who jumps into the midst of the stub makes no hypercall of before, but one that is none, */
+        s->queue->rax = UINT64_MAX; /* and gets to address 0 */
+        s->queue->timer_from = cpu->timer_from;
         s->queue->shortcuts = cpu->shortcuts;
+    }
 }
 
 void kvm_defer_table(void *engine, struct cpu *cpu, uint64_t mfn)
@@ -72,11 +80,15 @@ void kvm_forget_table(struct kvm_machine *m, uint64_t mfn)
 
 void kvm_take_deferred(struct kvm_state *s, struct cpu *cpu)
 {
-    uint64_t filled;
+    uint64_t filled, timer;
 
     cpu->nr_deferred = 0;
+    cpu->timer_set = 0;
     if (s->queue == NULL)
         return;
+    timer = __atomic_exchange_n(&s->queue->timer_set, 0, __ATOMIC_RELAXED);
+    if (cpu->shortcuts & SHORTCUT_TIMER)
+        cpu->timer_set = timer;
     filled = (__atomic_load_n(&s->queue->next, __ATOMIC_RELAXED) - first_entry()) / sizeof(s->queue->entries[0]);
     if (filled <= QUEUE_LENGTH && cpu->shortcuts & SHORTCUT_UPDATES) {
         cpu->nr_deferred = (uint32_t)filled;

@@ -275,7 +275,7 @@ static int open_vcpu(struct kvm_state *s)
     trampoline_add_vcpu(s->space->trampoline, s->index, s->machine->findings.user_stubs);
     s->page = s->space->trampoline + (size_t)(PAGE_VCPUS + PAGES_PER_VCPU * s->index) * PAGE;
     s->program = s->page + PAGE;
-    s->run->kvm_valid_regs = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS;
+    s->run->kvm_valid_regs = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS;
     if (ioctl(s->fd, KVM_SET_SREGS, &s->sregs) != 0 || set_entry_points(s) != 0)
         return -1;
     align_tsc(s);

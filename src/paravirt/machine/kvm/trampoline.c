@@ -53,11 +53,14 @@ __asm__(".pushsection .rodata\n"
         "    jnz 8f\n"
         "    cmp $1, %rax\n" /* mmu_update */
         "    je 7f\n"
-        "    cmp $24, %rax\n" /* vcpu_op: VCPUOP_is_up */
+        "    cmp $24, %rax\n" /* vcpu_op */
         "    jne 8f\n"
+        "    cmp $8, %edi\n" /* VCPUOP_set_singleshot_timer */
+        "    je 5f\n"
+        "    .nops 7\n" /* a kernel that jumps into the midst of the rest shall find nothing that costs it its stack */
         "    testb $1, " QUEUE(32) "\n"
         "    jz 8f\n"
-        "    cmp $3, %edi\n"
+        "    cmp $3, %edi\n" /* VCPUOP_is_up */
         "    jne 8f\n"
         "    test %esi, %esi\n"
         "    jz 8f\n"
@@ -101,15 +104,30 @@ __asm__(".pushsection .rodata\n"
         "    mov %rax, 8(%rcx)\n"
         "    add $16, %rcx\n"
         "    jmp 6f\n"
-        ".org kvm_stubs + 0x500 - 7\n"
+        /* (esi: the vcpu, rdx: the time and flags, which are 16 bytes) */
+        "5:  testb $4, " QUEUE(32) "\n"
+        "    jz 8b\n"
+        "    test %esi, %esi\n"
+        "    jnz 8b\n"
+        "    mov %rdx, %rax\n"
+        "    shr $43, %rax\n"
+        "    cmp $0x1ffff0, %eax\n"
+        "    je 8b\n"
+        "    testb $0, 15(%rdx)\n"
+        "    mov (%rdx), %rax\n"
+        "    cmp " QUEUE(40) ", %rax\n"
+        "    jl 8b\n"
+        "    mov %rax, " QUEUE(48) "\n" /* who is left here makes the call anew, and sets the timer to the same */
+        "    jmp 4f\n"
+        ".org kvm_stubs + 0x540 - 7\n"
         "6:  mov %rcx, " QUEUE(24) "\n"
-        "    mov " QUEUE(16) ", %rax\n"
+        "4:  mov " QUEUE(16) ", %rax\n"
         "    add $0x7f, %al\n"
         "    sahf\n"
         "    mov $0, %eax\n"
         "    mov " QUEUE(0) ", %rcx\n"
         "    jmp *%rcx\n"
-        ".org kvm_stubs + 0x540\n"
+        ".org kvm_stubs + 0x580\n"
         "kvm_stubs_end:\n"
         ".popsection\n");
 extern const uint8_t kvm_stubs[], kvm_stubs_end[];

@@ -63,7 +63,9 @@ struct queue {
     uint64_t flags;     /* AH and AL: its flags, by `lahf` and `seto` */
     uint64_t next;      /* address of the entry that is filled next */
     uint64_t shortcuts; /* cpu.shortcuts */
-    uint64_t spare[3];
+    uint64_t timer_from; /* cpu.timer_from */
+    uint64_t timer_set;  /* what the timer is set to; 0: it was not set */
+    uint64_t spare;
     uint64_t tables[QUEUE_TABLES]; /* L1 tables whose updates may be put off, by frame number modulo the length */
     uint64_t entries[QUEUE_LENGTH][2];
 };
@@ -80,8 +82,8 @@ struct queue {
 #define STUB_REPAIRED 0x230u
 #define STUB_SHORTCUTS 0x400u
 #define STUB_SHORTCUTS_SAVED 0x40eu     /* from here on rcx and rax are in the queue's page */
-#define STUB_SHORTCUTS_COMMITTED 0x500u /* and from here on the call was made, and its answer is 0 */
-#define STUB_SHORTCUTS_END 0x540u
+#define STUB_SHORTCUTS_COMMITTED 0x540u /* and from here on the call was made, and its answer is 0 */
+#define STUB_SHORTCUTS_END 0x580u
 
 #define SELECTOR_RING0_CODE 0xe008
 #define SELECTOR_RING0_DATA 0xe010
