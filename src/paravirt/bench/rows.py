@@ -36,7 +36,7 @@ _LIMITS = {
     "grant_copy": _GRANT_NS,
     "validate_page": _PAGE_NS,
 }
-# The handler of `null` is Python, and so is not on the path that needs no interpreter.
+# The handler of `python` is Python, and so is not on the path that needs no interpreter.
 _BUSY = ("stack_switch", "mmu_update", "page_table_write", "int3")
 
 # name, what it is, where traps dominate

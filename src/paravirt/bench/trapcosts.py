@@ -16,7 +16,8 @@ from paravirt.domain0.toolstack import Machine, ShutdownReason
 from paravirt.errors import HypervisorBug
 
 TRAPS: dict[str, tuple[str, int]] = {
-    "null": ("hypercall xen_version, whose handler is Python", 1),
+    "null": ("hypercall xen_version for its number", 1),
+    "python": ("hypercall xen_version for the page size, whose handler is Python", 1),
     "stack_switch": ("hypercall stack_switch", 1),
     "mmu_update": ("mmu_update of one entry", 1),
     "update_va_mapping": ("update_va_mapping with invlpg", 1),

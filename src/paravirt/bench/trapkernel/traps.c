@@ -46,6 +46,12 @@ static void row_null(u64 count)
         hypercall(XEN_VERSION, 0, 0, 0, 0);
 }
 
+static void row_python(u64 count)
+{
+    while (count--)
+        hypercall(XEN_VERSION, 7, 0, 0, 0); /* XENVER_pagesize */
+}
+
 static void row_stack_switch(u64 count)
 {
     while (count--)
@@ -256,6 +262,7 @@ static const struct {
 } rows[] = {
     {"nothing", row_nothing},
     {"null", row_null},
+    {"python", row_python},
     {"stack_switch", row_stack_switch},
     {"mmu_update", row_mmu_update},
     {"update_va_mapping", row_update_va_mapping},

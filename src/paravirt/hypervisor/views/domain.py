@@ -180,13 +180,14 @@ class Domain:
         """
         rec: DomainPtr = self.rec
         p2m: U64Ptr = cython.cast(U64Ptr, cython.cast(uintptr_t, self.p2m.ctypes.data))
-        end: u64 = min(len(self.p2m), rec.tot_pages + cython.cast(u64, most))
+        pages: u64 = len(self.p2m)
+        end: u64 = min(pages, rec.tot_pages + cython.cast(u64, most))
         with cython.nogil:
             while rec.tot_pages < end and populate_one(rec, p2m):
                 pass
         if rec.tot_pages < end:
             raise UserError("The machine has no free memory left.")
-        return end == len(self.p2m)
+        return end == pages
 
     def share_frame(self) -> int:
         """A new frame of the hypervisor's that the domain may map (grant tables, ...): its mfn."""
