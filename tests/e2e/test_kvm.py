@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from paravirt import Machine, UserError
-from paravirt.machine.choice import kvm_host
+from paravirt import Machine
 
 from ..hypervisor.audited import audited, check
 from .test_linux import _boot
@@ -21,16 +20,11 @@ ROUNDS = 2
 """Of processes that make, change, copy and end address spaces, and look at what is in them."""
 
 
+@pytest.mark.usefixtures("shortcuts")
 @pytest.mark.parametrize("engine", ["kvm", "kvm-exact"])
 def test_updates_of_page_tables_are_put_off_unless_exactness_is_asked_for(
     engine: str, kernel: Path, ramdisk: bytes
 ) -> None:
-    try:
-        host = kvm_host()
-    except UserError as error:
-        pytest.skip(str(error))
-    if not host["shortcuts"]:
-        pytest.skip("here no hypercall is answered without an exit")
     with Machine(memory=320, engine=engine) as machine, audited(machine):
         shell = _boot(machine, kernel, ramdisk)
         assert "\n42\n" in shell("echo $((6*7))")

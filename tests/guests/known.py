@@ -29,6 +29,15 @@ class Difference:
 _WATCHPOINTS = "the Unicorn engine has breakpoints of execution only: data breakpoints do not fire"
 _STRING_FIRST = "the Unicorn engine looks for the memory of ins and outs before it asks for the port"
 
+_REFUSED_INS = (
+    "  insb: #GP; rip and registers as before, memory as before",
+    "  rep insb: #GP; rip and registers as before, memory as before",
+)
+_INS_THAT_STORED = (
+    "  insb: #GP; rip and registers as before, memory changed",
+    "  rep insb: #GP; rip and registers as before, memory changed",
+)
+
 DIFFERENCES = (
     Difference(
         "debugregs",
@@ -77,14 +86,8 @@ DIFFERENCES = (
     ),
     Difference(
         "ring0_pages",
-        (
-            "  insb: #GP; rip and registers as before, memory as before",
-            "  rep insb: #GP; rip and registers as before, memory as before",
-        ),
-        (
-            "  insb: #GP; rip and registers as before, memory changed",
-            "  rep insb: #GP; rip and registers as before, memory changed",
-        ),
+        _REFUSED_INS,
+        _INS_THAT_STORED,
         _STRING_FIRST,
         "unicorn",
     ),
@@ -429,14 +432,8 @@ ON_KVM = (
     ),
     Difference(
         "ring0_pages",
-        (
-            "  insb: #GP; rip and registers as before, memory as before",
-            "  rep insb: #GP; rip and registers as before, memory as before",
-        ),
-        (
-            "  insb: #GP; rip and registers as before, memory changed",
-            "  rep insb: #GP; rip and registers as before, memory changed",
-        ),
+        _REFUSED_INS,
+        _INS_THAT_STORED,
         _PORT,
         "kvm",
         "real_selectors",

@@ -184,14 +184,9 @@ def test_a_host_on_which_no_method_is_right_is_refused(machine: Machine, monkeyp
         selftest.probe()
 
 
+@pytest.mark.usefixtures("shortcuts")
 @pytest.mark.parametrize("engine", ["kvm", "kvm-exact"])
 def test_a_tick_is_set_anew_without_an_exit_unless_exactness_is_asked_for(engine: str, built: Path) -> None:
-    try:
-        host = kvm_host()
-    except UserError as error:
-        pytest.skip(str(error))
-    if not host["shortcuts"]:
-        pytest.skip("here no hypercall is answered without an exit")
     path = built / "tick"
     with Machine(memory=64, engine=engine, pcpus=1) as machine, audited(machine):
         domain = machine.create(kernel=path if path.is_file() else kernels.build("tick", built), memory=16)
