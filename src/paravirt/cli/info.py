@@ -33,6 +33,7 @@ FINDINGS = {
     "rip_after_out": "KVM reports a port access behind the instruction",
     "icebp_is_fault": "KVM reports `icebp` before the instruction",
     "shortcuts": "some hypercalls are answered without an exit",
+    "returns": "and a kernel goes back to its process without one",
     "native_cpuid": "processes see the host's own `cpuid`, and so use its vector state",
 }
 

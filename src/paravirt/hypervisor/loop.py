@@ -287,6 +287,7 @@ def enter_guest(pcpu: PcpuPtr, v: VcpuPtr) -> cython.void:
         flush_pcpu(pcpu)
     if v.domain.posted:
         apply_posted(v.domain)
+    v.left_process = 0
     reload_segments(v)
     deliver_events(v)
     if not may_go_on(pcpu, v):

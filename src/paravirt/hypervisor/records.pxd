@@ -222,6 +222,7 @@ ctypedef struct Vcpu:
     void* sched          # what the scheduler keeps for it: sched/policy.pxd, Unit
     u8 serves_fault      # SERVES_...: what an engine may answer by itself depends on it (deferred.py)
     u8 ran_processes     # guest code other than its kernel's
+    u8 left_process      # its process was left in this exit: cpu.process is what the kernel was told of it
     u32 good_updates     # updates of single page-table entries since the last that was refused (deferred.py)
     Refusal refused      # the last one
 

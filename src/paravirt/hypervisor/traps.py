@@ -132,7 +132,8 @@ def finish_frame(v: VcpuPtr, words: U64Ptr, n: u32) -> cython.bint:
     ss: u64 = v.cpu.seg[SEG_SS].selector
     mask: u8 = v.info[UPCALL_MASK]
     v.serves_fault = SERVES_NOTHING
-    if v.cpu.user:
+    left: cython.bint = v.cpu.user
+    if left:
         toggle_mode(v)
         v.cpu.gpr[GPR_RSP] = v.kernel_sp
     else:
@@ -147,6 +148,11 @@ def finish_frame(v: VcpuPtr, words: U64Ptr, n: u32) -> cython.bint:
         words[n + 2] |= cython.cast(u64, v.iopl) << 12
     words[n + 3] = sp
     words[n + 4] = ss
+    if left and v.cpu.has_shortcuts:
+        v.left_process = 1
+        v.cpu.process.rip = words[n]
+        v.cpu.process.rflags = words[n + 2]
+        v.cpu.process.rsp = sp
     return push_frame(v, words, n + 5)
 
 

@@ -119,7 +119,10 @@ def choose(name: str, pcpus: int, *, deterministic: bool = False) -> Callable[[M
 
     def open_kvm(memory: Memory) -> list[Any]:
         shortcuts = findings["shortcuts"] and name != "kvm-exact"
-        machine = KvmMachine(memory.address, memory.size, {**findings, "shortcuts": shortcuts})
+        returns = findings["returns"] and shortcuts
+        machine = KvmMachine(
+            memory.address, memory.size, {**findings, "shortcuts": shortcuts, "returns": returns}
+        )
         return [KvmEngine(machine, capabilities, native_leaves) for _ in range(pcpus)]
 
     return open_kvm

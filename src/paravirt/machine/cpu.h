@@ -36,7 +36,8 @@ enum {
     SHORTCUT_ABSENT_VCPUS = 1,  /* VCPUOP_is_up of any other vcpu: -ENOENT */
     SHORTCUT_UPDATES = 2,       /* an mmu_update of one entry of a table that defer_table named: 0, and it joins
                                  * cpu.deferred */
-    SHORTCUT_TIMER = 4          /* VCPUOP_set_singleshot_timer to cpu.timer_from or later: 0, and it is in cpu.timer_set */
+    SHORTCUT_TIMER = 4,         /* VCPUOP_set_singleshot_timer to cpu.timer_from or later: 0, and it is in cpu.timer_set */
+    SHORTCUT_RETURN = 8         /* iret to where cpu.process is, while no event is pending: cpu.returned */
 };
 
 /* Why the guest stopped. */
@@ -59,6 +60,12 @@ struct cpu_exit {
     uint32_t error_code;
     uint64_t address;
     const char *why;  /* of EXIT_ENGINE: a static text */
+};
+
+/* What a process was left in: its registers as they stand in the frame that the guest's kernel was given, and its segments. */
+struct cpu_process {
+    uint64_t rip, rflags, rsp;
+    struct cpu_seg cs, ss;
 };
 
 /* One virtual CPU as an engine sees it.  The hypervisor's vcpu record begins with it. */
@@ -85,6 +92,11 @@ struct cpu {
     uint64_t timer_from;     /* in ns of system time: about then, at the latest, the hypervisor has the engine kicked */
     uint64_t timer_set;      /* what the guest has set its timer to so since the last exit; 0: it has not */
     uint8_t has_shortcuts;   /* an engine that answers hypercalls by itself says so here */
+    uint8_t returned;        /* the guest's kernel went back to its process so, which runs since: user is 1, events are not
+                              * masked, */
+    uint64_t kernel_gs;      /* and this is the base that its GS had */
+    uint64_t vcpu_info;      /* machine address */
+    struct cpu_process process;
 };
 
 /* What a handler answers. */

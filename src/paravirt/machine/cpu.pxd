@@ -21,7 +21,7 @@ cdef extern from "paravirt/machine/cpu.h":
     const int EXIT_EXCEPTION, EXIT_SOFTINT, EXIT_SYSCALL, EXIT_SYSENTER, EXIT_CPUID, EXIT_RDTSC
     const int EXIT_KICKED, EXIT_PAUSE, EXIT_BUDGET, EXIT_ENGINE
     const int CPU_RESUME, CPU_LEAVE
-    const int SHORTCUT_ABSENT_VCPUS, SHORTCUT_UPDATES, SHORTCUT_TIMER
+    const int SHORTCUT_ABSENT_VCPUS, SHORTCUT_UPDATES, SHORTCUT_TIMER, SHORTCUT_RETURN
     const int FLUSH_KERNEL, FLUSH_USER, FLUSH_ALL
 
     ctypedef struct CpuSeg "struct cpu_seg":
@@ -36,6 +36,13 @@ cdef extern from "paravirt/machine/cpu.h":
         u32 error_code
         u64 address
         const char* why
+
+    ctypedef struct CpuProcess "struct cpu_process":
+        u64 rip
+        u64 rflags
+        u64 rsp
+        CpuSeg cs
+        CpuSeg ss
 
     ctypedef struct Cpu "struct cpu":
         u64 gpr[16]
@@ -59,6 +66,10 @@ cdef extern from "paravirt/machine/cpu.h":
         u64 timer_from
         u64 timer_set
         u8 has_shortcuts
+        u8 returned
+        u64 kernel_gs
+        u64 vcpu_info
+        CpuProcess process
 
     ctypedef int (*cpu_handler)(void* owner, Cpu* cpu, const CpuExit* exit) noexcept nogil
 

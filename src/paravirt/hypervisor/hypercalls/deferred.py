@@ -15,6 +15,9 @@ and looks for what it left in their places (compaction).  It does not while it s
 looks at the entries, makes what is missing, and goes back.  So updates are put off from such a fault to the next exit
 only, single updates aside: whatever takes an entry away, changes tables or tasks, or sleeps, is another exit.  And
 before there are processes, when a kernel patches its code and maps what it needs, and has no such memory.
+
+An iret to just where the process was left may be answered while nothing but such calls came in between: whatever else
+a kernel does with tables, descriptors or bases is an exit.
 """
 
 import cython
@@ -23,6 +26,7 @@ from cython.cimports.paravirt.abi.constants import (
     ERESTART,
     MMU_NORMAL_PT_UPDATE,
     MMU_PT_UPDATE_PRESERVE_AD,
+    HYPERVISOR_iret,
     HYPERVISOR_mmu_update,
     HYPERVISOR_vcpu_op,
 )
@@ -45,8 +49,23 @@ from cython.cimports.paravirt.hypervisor.refusals import note_refusal, refuse_fr
 from cython.cimports.paravirt.hypervisor.timekeeping import signed_deadline
 from cython.cimports.paravirt.hypervisor.timers import set_singleshot
 from cython.cimports.paravirt.hypervisor.tsc import read_tsc
-from cython.cimports.paravirt.machine.cpu import SHORTCUT_ABSENT_VCPUS, SHORTCUT_TIMER, SHORTCUT_UPDATES, U64Ptr
+from cython.cimports.paravirt.machine.cpu import (
+    SEG_CS,
+    SEG_SS,
+    SHORTCUT_ABSENT_VCPUS,
+    SHORTCUT_RETURN,
+    SHORTCUT_TIMER,
+    SHORTCUT_UPDATES,
+    U64Ptr,
+)
 
+RFLAGS_IF = cython.declare(u64, 0x200)
+# Of a process's flags: TF, IF, IOPL, NT, VM, VIF, VIP.
+RETURN_FLAGS = cython.declare(u64, 0x1A7300)
+LOWER_HALF = cython.declare(u64, 1 << 47)
+LONG_MODE = cython.declare(u32, 1 << 21)
+# vm_assist: flags take the guest kernel's I/O privilege level.
+ARCHITECTURAL_IOPL = cython.declare(u64, 1 << 4)
 # How late a timer may go off, in ns: as on Xen.
 TIMER_SLOP = cython.declare(u64, 50_000)
 # Updates in a row, all of them good, before one may be put off.
@@ -59,6 +78,25 @@ def may_put_off(v: VcpuPtr) -> cython.bint:
     return TRUSTED <= v.good_updates < NEVER_TRUSTED and (v.serves_fault == SERVES_NOW or not v.ran_processes)
 
 
+def may_return(v: VcpuPtr) -> cython.bint:
+    """Whether an iret to where the process was left would change nothing but the mode, the registers and the event mask.
+
+    What is asked for beyond that: an ordinary process, of 64 bits, with no base in GS, that is not stepped through; and
+    a vcpu_info that will not move.
+    """
+    return (
+        v.left_process
+        and not v.cpu.user
+        and v.gs_base_kernel == 0
+        and v.info_mfn != 0
+        and not v.nmi_masked
+        and v.cpu.process.rflags & RETURN_FLAGS == RFLAGS_IF
+        and v.cpu.process.rip < LOWER_HALF
+        and v.cpu.process.cs.flags & LONG_MODE != 0
+        and not v.domain.arch_vm_assist & ARCHITECTURAL_IOPL
+    )
+
+
 def allowed_shortcuts(v: VcpuPtr) -> u8:
     """What an engine may answer by itself; nothing that a trace has to show."""
     allowed: u8 = SHORTCUT_ABSENT_VCPUS
@@ -69,6 +107,9 @@ def allowed_shortcuts(v: VcpuPtr) -> u8:
     if v.expected_timer:
         v.cpu.timer_from = v.expected_timer - TIMER_SLOP
         allowed |= SHORTCUT_TIMER
+    if may_return(v):
+        v.cpu.vcpu_info = (v.info_mfn << 12) | (cython.cast(size_t, v.info) & 0xFFF)
+        allowed |= SHORTCUT_RETURN
     return allowed
 
 
@@ -79,10 +120,22 @@ def take_timer(v: VcpuPtr) -> cython.void:
     v.domain.host.stats.hypercall_count[HYPERVISOR_vcpu_op] += 1
 
 
+def take_return(v: VcpuPtr) -> cython.void:
+    """The guest's kernel has gone back to its process, which the engine has answered: see traps.iret."""
+    v.cpu.returned = 0
+    v.gs_base_kernel = v.cpu.kernel_gs
+    v.domain.host.stats.hypercall_count[HYPERVISOR_iret] += 1
+
+
 def begin_exit(v: VcpuPtr) -> cython.void:
     """The guest was left: unless this is one more update, its kernel may do anything from now on."""
+    if v.cpu.returned:
+        take_return(v)
+    v.left_process = 0
     if v.cpu.user:
         v.ran_processes = 1
+        v.cpu.process.cs = v.cpu.seg[SEG_CS]
+        v.cpu.process.ss = v.cpu.seg[SEG_SS]
     v.serves_fault = SERVES_BEFORE if v.serves_fault == SERVES_NOW else SERVES_NOTHING
 
 

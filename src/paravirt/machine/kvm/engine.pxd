@@ -9,6 +9,7 @@ cdef extern from "paravirt/machine/kvm/kvm.h":
         u8 rip_after_out
         u8 icebp_is_fault
         u8 shortcuts
+        u8 returns
 
     ctypedef struct CpuidLeaf "struct kvm_cpuid_leaf":
         u32 leaf, subleaf, any_subleaf

@@ -46,6 +46,7 @@ class KvmMachine:
         found.rip_after_out = findings["rip_after_out"]
         found.icebp_is_fault = findings["icebp_is_fault"]
         found.shortcuts = findings["shortcuts"]
+        found.returns = findings["returns"]
         self.machine = kvm_machine_open(
             cython.cast(cython.p_void, address), size, cython.address(found), message, 256
         )

@@ -139,6 +139,7 @@ static int take_exception(struct kvm_state *s, struct cpu *cpu, unsigned vector,
 {
     const struct kvm_machine *m = s->machine;
     const uint64_t *frame = (const uint64_t *)(s->page + STACK_TOP) - 5;
+    enum system_call_stage stage;
 
     kvm_to_gpr(&s->run->s.regs.regs, cpu->gpr);
     cpu->rip = frame[0];
@@ -151,7 +152,10 @@ static int take_exception(struct kvm_state *s, struct cpu *cpu, unsigned vector,
     kvm_read_segments(s, cpu);
     kvm_read_code_segment(s, cpu, (uint16_t)frame[1], (uint16_t)frame[4]);
     *exit = (struct cpu_exit){EXIT_EXCEPTION, vector, 0, 0};
-    if (kvm_leave_system_call(s, cpu, frame[0]) == SYSTEM_CALL_BEGUN) {
+    stage = kvm_leave_system_call(s, cpu, frame[0]);
+    if (stage == SYSTEM_CALL_RETURNED)
+        return 0;
+    if (stage == SYSTEM_CALL_BEGUN) {
         exit->kind = EXIT_SYSCALL; /* a shortcut's end: its way is the common one */
         return 1;
     }
@@ -207,10 +211,10 @@ void kvm_take_plain(struct kvm_state *s, struct cpu *cpu)
     kvm_to_gpr(regs, cpu->gpr);
     cpu->rip = regs->rip;
     cpu->rflags = (regs->rflags & RFLAGS_GUEST) | RFLAGS_ALWAYS;
-    if (kvm_leave_system_call(s, cpu, regs->rip) == SYSTEM_CALL_BEGUN)
-        cpu->rip -= 2; /* it is made again, and nobody sees the stub */
     kvm_read_segments(s, cpu);
     kvm_read_code_segment(s, cpu, sregs->cs.selector, sregs->ss.selector);
+    if (kvm_leave_system_call(s, cpu, regs->rip) == SYSTEM_CALL_BEGUN)
+        cpu->rip -= 2; /* it is made again, and nobody sees the stub */
 }
 
 struct cpu_exit kvm_gives_up(const char *why, uint32_t number)
@@ -240,11 +244,20 @@ void kvm_take_failure(struct kvm_state *s, struct cpu *cpu, struct cpu_exit *exi
     }
 }
 
+static int is_at_stub(const struct kvm_state *s, uint64_t stub)
+{
+    return s->run->s.regs.regs.rip - trampoline_address(PAGE_STUBS) - stub < STUB_BYTES &&
+           s->run->s.regs.sregs.ss.dpl == 0;
+}
+
 int kvm_has_only_repaired(const struct kvm_state *s)
 {
-    uint64_t offset = s->run->s.regs.regs.rip - trampoline_address(PAGE_STUBS);
+    return is_at_stub(s, STUB_REPAIRED);
+}
 
-    return offset - STUB_REPAIRED < STUB_BYTES && s->run->s.regs.sregs.ss.dpl == 0;
+int kvm_has_only_returned(const struct kvm_state *s)
+{
+    return is_at_stub(s, STUB_RETURNED);
 }
 
 /* Guest code wrote to the port that is open for the stubs: to it, no port is.  The host has carried the instruction out,
@@ -295,6 +308,8 @@ int kvm_take_io(struct kvm_state *s, struct cpu *cpu, struct cpu_exit *exit)
 
     if (offset < STUB_EXCEPTIONS + 32 * STUB_BYTES && !ring3)
         return take_exception(s, cpu, (unsigned)(offset / STUB_BYTES), exit);
+    if (offset - STUB_DIVIDE < STUB_DIVIDE_BYTES && !ring3)
+        return take_exception(s, cpu, 0, exit);
     if (offset - STUB_SYSCALL < 2 * STUB_BYTES && (!ring3 || host->user_stubs))
         take_entry(s, cpu, EXIT_SYSCALL, offset < STUB_SYSCALL32, exit);
     else if (offset - STUB_SYSENTER < STUB_BYTES && (!ring3 || host->user_stubs))

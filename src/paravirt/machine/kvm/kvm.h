@@ -33,7 +33,8 @@ struct kvm_findings {
     uint8_t real_selectors;  /* selectors that ring 3 reads are those of the virtual machine */
     uint8_t rip_after_out;   /* KVM_EXIT_IO leaves rip past the `out` */
     uint8_t icebp_is_fault;  /* `icebp` is reported before it, not behind */
-    uint8_t shortcuts;       /* the stub of `syscall` may answer some hypercalls (shortcuts.c) */
+    uint8_t shortcuts;       /* the stub of `syscall` may answer some hypercalls (shortcuts.c), */
+    uint8_t returns;         /* and iret among them */
 };
 
 struct kvm_cpuid_leaf {
@@ -67,6 +68,7 @@ struct kvm_state {
     uint8_t *page;           /* its task state segment and stack */
     uint8_t *program;        /* the page behind it */
     struct queue *queue;     /* the guest's kernel could fill it since the last entry; else NULL */
+    int returning;           /* and could go back to its process by itself */
     uint64_t flushes_seen, flushes_next;
     uint64_t fault_rip, fault_address; /* of the last page fault that the tables do not explain, */
     unsigned fault_tries;    /* and how often it came */

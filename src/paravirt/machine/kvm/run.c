@@ -45,12 +45,14 @@ static enum outcome interrupted(struct kvm_engine *e, struct kvm_state *s, struc
     if (repairing && in_repair(s))
         return OUTCOME_NOTHING; /* what it did can be done again, and of the guest nothing has changed */
     if (!state_is_whole(s)) {
+        kvm_stop_return(s);
         s->run->immediate_exit = 0;
         kvm_interrupt_again(e); /* a host where it never becomes that must not keep this thread for ever */
         return OUTCOME_AGAIN;
     }
     if (repairing)
         kvm_repairs_made(e, s);
+    kvm_note_return(s, cpu);
     kvm_take_plain(s, cpu);
     return OUTCOME_NOTHING;
 }
@@ -79,11 +81,17 @@ static enum outcome run_once(struct kvm_engine *e, struct kvm_state *s, struct c
     }
     if (run->exit_reason == KVM_EXIT_INTR)
         return interrupted(e, s, cpu, repairing);
+    kvm_note_return(s, cpu);
     if (run->exit_reason == KVM_EXIT_IO && run->io.port == STUB_PORT && run->io.direction == KVM_EXIT_IO_OUT) {
         if (repairing)
             kvm_repairs_made(e, s);
         if (kvm_has_only_repaired(s))
             return OUTCOME_NOTHING;
+        if (kvm_has_only_returned(s)) {
+            kvm_take_plain(s, cpu);
+            kvm_take_process(cpu);
+            return OUTCOME_NOTHING;
+        }
         return kvm_take_io(s, cpu, exit) ? OUTCOME_EXIT : OUTCOME_NOTHING;
     }
     if (run->exit_reason == KVM_EXIT_IO)

@@ -72,17 +72,24 @@ void kvm_defer_table(void *engine, struct cpu *cpu, uint64_t mfn);
 void kvm_forget_table(struct kvm_machine *m, uint64_t mfn);
 /* After it: what was put off is the hypervisor's. */
 void kvm_take_deferred(struct kvm_state *s, struct cpu *cpu);
-/* The guest was left in the stub of `syscall`, at rip: its registers become those of the kernel that calls, behind the
- * call.  Whether that was made. */
-enum system_call_stage { NO_SYSTEM_CALL, SYSTEM_CALL_BEGUN, SYSTEM_CALL_DONE };
-enum system_call_stage kvm_leave_system_call(const struct kvm_state *s, struct cpu *cpu, uint64_t rip);
+/* The guest was left in the stub of `syscall`, at rip, and its segments were read: its registers become those of the kernel
+ * that calls, behind the call.  Whether that was made; if it was iret, they are the process's. */
+enum system_call_stage { NO_SYSTEM_CALL, SYSTEM_CALL_BEGUN, SYSTEM_CALL_DONE, SYSTEM_CALL_RETURNED };
+enum system_call_stage kvm_leave_system_call(struct kvm_state *s, struct cpu *cpu, uint64_t rip);
+/* The guest was left: if its kernel has gone back to its process, that is what was left.  Before registers are read. */
+void kvm_note_return(struct kvm_state *s, struct cpu *cpu);
+/* An exception is on its way, or ring 0 at work: should that be such a return, it is to end before the process runs, */
+void kvm_stop_return(struct kvm_state *s);
+/* by the stub of that name; then this is where the process goes on. */
+void kvm_take_process(struct cpu *cpu);
 
 /* exits.c */
 /* This guest cannot go on: a static text, and a number for it. */
 struct cpu_exit kvm_gives_up(const char *why, uint32_t number);
 void kvm_take_failure(struct kvm_state *s, struct cpu *cpu, struct cpu_exit *exit);
-/* Whether it was the stub behind that which repairs page tables: no guest code ran. */
+/* Whether it was the stub behind that which repairs page tables, or another: no guest code ran. */
 int kvm_has_only_repaired(const struct kvm_state *s);
+int kvm_has_only_returned(const struct kvm_state *s);
 /* 0: there is nothing for the hypervisor to do, and guest code goes on. */
 void kvm_refuse_input(struct kvm_state *s, struct cpu *cpu, struct cpu_exit *exit);
 int kvm_take_io(struct kvm_state *s, struct cpu *cpu, struct cpu_exit *exit);

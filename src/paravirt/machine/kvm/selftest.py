@@ -19,6 +19,7 @@ from cython.cimports.paravirt.machine.cpu import (
     EXIT_EXCEPTION,
     EXIT_SOFTINT,
     EXIT_SYSCALL,
+    SHORTCUT_RETURN,
     Cpu,
     CpuExitPtr,
     CpuOpsPtr,
@@ -35,7 +36,7 @@ from paravirt.machine.memory import Memory
 
 CODE = 0x1000
 FRAMES = 512
-L4, L3, L2, L1, HIGH_L3, OTHER_L1, OTHER_L2, OTHER_L3 = range(16, 24)
+L4, L3, L2, L1, HIGH_L3, OTHER_L1, OTHER_L2, OTHER_L3, PROCESS_L4 = range(16, 25)
 ONE, TWO = 5, 6
 UNMAPPED = 0x20000
 OTHER = 0x205000
@@ -44,8 +45,11 @@ MANY = 300
 """More than the repairs that an engine keeps in mind."""
 LONGEST_NS = 10**10
 """What a scratch machine may take, by far: after that its program, which has no end on an odd host, is stopped."""
+GS_BASE = 0x1234000
 MAX_STATES = 32
 """Of XCR0, the bits that may have a leaf."""
+PROCESS, FRAME, INFO = 0x2000, 0x3000, 0x4040
+"""Where a process's code is, the frame of the iret that leads there, and the vcpu_info."""
 HIGH_256, HIGH_257 = 0xFFFF_8000_0000_1000, 0xFFFF_8080_0000_1000
 
 READ_PAGE = b"\x48\x8b\x04\x25\x00\x50\x00\x00\x0f\x05"  # mov 0x5000, %rax; syscall
@@ -59,6 +63,7 @@ HALT = b"\xf4"
 UNDEFINED = b"\x0f\x0b"
 ICEBP = b"\xf1\x0f\x05"
 CPUID = b"\x89\xf1\x0f\xa2\x89\xce\x0f\x05"  # mov %esi, %ecx; cpuid; mov %ecx, %esi; syscall
+IRET = b"\xb8\x17\x00\x00\x00\x0f\x05"  # mov $23, %eax; syscall
 NOPS = b"\x90\x90\x90\x90\x0f\x05"
 PAST_READ = (EXIT_SYSCALL, 0, 0, 0, 5)
 """How READ_RDI stops when nothing is in its way."""
@@ -73,7 +78,7 @@ PROCESSOR = {
 }
 
 SAFE = {"shadow_tables": 0, "reload_repairs": 0, "user_stubs": 0, "real_selectors": 0, "rip_after_out": 0,
-        "icebp_is_fault": 0, "shortcuts": 0}  # fmt: skip
+        "icebp_is_fault": 0, "shortcuts": 0, "returns": 0}  # fmt: skip
 # How changes of page tables can be made known to a host, the cheapest way first.
 TABLES = (
     {"shadow_tables": 0, "reload_repairs": 0},
@@ -155,6 +160,26 @@ class Bench:
             self.ops.run(self.handle, cython.address(self.cpu), on_stop, cython.address(self.stop))
         stop = self.stop
         return stop.kind, stop.vector, stop.error, stop.address, stop.rip - CODE
+
+    def go_back(self) -> tuple:
+        """Let a kernel go back to a process that stops at once: its stop, and all that the engine says of it."""
+        frame = (1, 2, 3, 0, PROCESS, 0xE033, 0x203, FRAME + 0x800, 0xE02B)
+        self.memory.write(PROCESS_L4 << 12, bytes(self.memory.read(L4 << 12, 4096)))
+        self.memory.write(PROCESS, UNDEFINED)
+        self.memory.write(FRAME, b"".join(word.to_bytes(8, "little") for word in frame))
+        self.memory.write(INFO, b"\0\1")
+        self.cpu.user_cr3 = PROCESS_L4 << 12
+        self.cpu.shortcuts = SHORTCUT_RETURN
+        self.cpu.vcpu_info = INFO
+        self.cpu.process.rip, self.cpu.process.rflags, self.cpu.process.rsp = PROCESS, 0x203, FRAME + 0x800
+        self.cpu.process.cs = self.cpu.seg[1]
+        self.cpu.process.ss = self.cpu.seg[2]
+        self.cpu.seg[5].base = GS_BASE
+        self.cpu.gpr[4] = FRAME
+        stop = self.run(IRET)
+        cpu = self.cpu
+        return (stop, cpu.user, cpu.returned, cpu.kernel_gs, cpu.seg[5].base, cpu.gpr[0], cpu.gpr[11], cpu.gpr[1],
+                cpu.gpr[4], cpu.rflags & 0xFFF, bytes(self.memory.read(INFO, 2)))  # fmt: skip
 
     def store(self, table: int, index: int, value: int) -> None:
         """Change an entry of a table, and flush, as the hypervisor does."""
@@ -301,6 +326,12 @@ def shows_selectors(bench: Bench) -> bool:
     return True
 
 
+def returns(bench: Bench) -> bool:
+    """Whether a guest's kernel can go back to its process without an exit, with everything as it should be."""
+    stop = (EXIT_EXCEPTION, 6, 0, 0, PROCESS - CODE)
+    return bench.go_back() == (stop, 1, 1, GS_BASE, 0, 1, 2, 3, FRAME + 0x800, 0x203, b"\0\0")
+
+
 def native_leaves(bench: Bench) -> dict:
     """What processes are told of vector state, if that is not what the table says."""
     if bench.cpuid(1, 0)[0] == PROCESSOR[1, None][0]:
@@ -337,6 +368,8 @@ def probe() -> tuple:
     found["real_selectors"] = trial(found, shows_selectors)
     found["icebp_is_fault"] = trial(found, lambda bench: bench.run(ICEBP)) == (EXIT_EXCEPTION, 1, 0, 0, 0)
     found["shortcuts"] = found["user_stubs"]
+    if found["shortcuts"] and not found["real_selectors"]:
+        found["returns"] = trial({**found, "returns": 1}, returns)
     bench = Bench(found)
     try:
         check_exceptions(bench)

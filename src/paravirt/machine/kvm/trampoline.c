@@ -17,6 +17,7 @@
 #define STRINGIZE(x) #x
 #define TEXT(x) STRINGIZE(x)
 #define QUEUE(offset) "(kvm_stubs + " TEXT(QUEUE_DISTANCE) " + " #offset ")(%rip)"
+#define DEPARTURE(offset) "(kvm_stubs + " TEXT(DEPARTURE_DISTANCE) " + " #offset ")(%rip)"
 
 /* The stubs.  They lie at fixed offsets, so that the host knows by rip which one stopped. */
 __asm__(".pushsection .rodata\n"
@@ -42,6 +43,14 @@ __asm__(".pushsection .rodata\n"
         ".org kvm_stubs + 0x230\n"
         "    out %al, $" TEXT(STUB_PORT) "\n"
         "    ud2\n"
+        ".org kvm_stubs + 0x240\n"
+        "    out %al, $" TEXT(STUB_PORT) "\n"
+        "    ud2\n"
+        ".org kvm_stubs + 0x250\n"
+        "    cmpl $0x80000000, 4(%rsp)\n" /* trampoline_allow_departure */
+        "    je 0f\n"
+        "    out %al, $" TEXT(STUB_PORT) "\n"
+        "    ud2\n"
         ".org kvm_stubs + 0x400\n"
         "    mov %rcx, " QUEUE(0) "\n"
         "    mov %rax, " QUEUE(8) "\n"
@@ -53,6 +62,8 @@ __asm__(".pushsection .rodata\n"
         "    jnz 8f\n"
         "    cmp $1, %rax\n" /* mmu_update */
         "    je 7f\n"
+        "    cmp $23, %rax\n" /* iret */
+        "    je 3f\n"
         "    cmp $24, %rax\n" /* vcpu_op */
         "    jne 8f\n"
         "    cmp $8, %edi\n" /* VCPUOP_set_singleshot_timer */
@@ -119,7 +130,7 @@ __asm__(".pushsection .rodata\n"
         "    jl 8b\n"
         "    mov %rax, " QUEUE(48) "\n" /* who is left here makes the call anew, and sets the timer to the same */
         "    jmp 4f\n"
-        ".org kvm_stubs + 0x540 - 7\n"
+        ".org kvm_stubs + 0x560 - 7\n"
         "6:  mov %rcx, " QUEUE(24) "\n"
         "4:  mov " QUEUE(16) ", %rax\n"
         "    add $0x7f, %al\n"
@@ -127,12 +138,70 @@ __asm__(".pushsection .rodata\n"
         "    mov $0, %eax\n"
         "    mov " QUEUE(0) ", %rcx\n"
         "    jmp *%rcx\n"
-        ".org kvm_stubs + 0x580\n"
+        ".org kvm_stubs + 0x5a0\n"
+        /* (rsp: rax, r11, rcx, flags, rip, cs, rflags, rsp, ss) */
+        "3:  testb $8, " QUEUE(32) "\n"
+        "    jz 8b\n"
+        "    mov %rsp, %rax\n"
+        "    shr $43, %rax\n"
+        "    cmp $0x1ffff0, %eax\n"
+        "    je 8b\n"
+        "    mov 32(%rsp), %rax\n"
+        "    cmp %rax, " QUEUE(576) "\n"
+        "    jne 8b\n"
+        "    mov 40(%rsp), %ax\n"
+        "    cmp %ax, " QUEUE(584) "\n"
+        "    jne 8b\n"
+        "    mov 48(%rsp), %rax\n"
+        "    cmp %rax, " QUEUE(592) "\n"
+        "    jne 8b\n"
+        "    mov 56(%rsp), %rax\n"
+        "    cmp %rax, " QUEUE(600) "\n"
+        "    jne 8b\n"
+        "    mov 64(%rsp), %ax\n"
+        "    cmp %ax, " QUEUE(608) "\n"
+        "    jne 8b\n"
+        "    testb $1, 25(%rsp)\n" /* VGCF_in_syscall: rcx and r11 are not the frame's */
+        "    jnz 8b\n"
+        "    lea " QUEUE(640) ", %rax\n" /* an update that was put off may be what the process waits for */
+        "    cmp %rax, " QUEUE(24) "\n"
+        "    jne 8b\n"
+        "    mov (%rsp), %rax\n"
+        "    mov %rax, " QUEUE(616) "\n"
+        "    mov 8(%rsp), %rax\n"
+        "    mov %rax, " QUEUE(624) "\n"
+        "    mov 16(%rsp), %rax\n"
+        "    mov %rax, " QUEUE(632) "\n"
+        "    mov " QUEUE(56) ", %rax\n"
+        "    jmp 2f\n"
+        ".org kvm_stubs + 0x680 - 5\n"
+        "2:  lock andb $0, 1(%rax)\n" /* evtchn_upcall_mask: whoever makes an event pending from now on kicks this vcpu */
+        "    cmpb $0, (%rax)\n"       /* evtchn_upcall_pending */
+        "    jne 1f\n"
+        "    mov " QUEUE(632) ", %rcx\n"
+        "    mov " QUEUE(624) ", %r11\n"
+        "    mov " QUEUE(616) ", %rax\n"
+        "    divb 4f(%rip)\n"
+        "    hlt\n"
+        ".org kvm_stubs + 0x6b0 - 4\n"
+        "1:  movb $1, 1(%rax)\n"
+        "    jmp 8b\n"
+        "4:  .byte 0\n"
+        ".org kvm_stubs + 0x6c0\n"
+        "0:  xchg %rax, " DEPARTURE(0) "\n"
+        "    mov %rax, %cr3\n" /* from here on these are the stubs that processes see: there this lies in the same place */
+        "    movw " DEPARTURE(8) ", %gs\n"
+        "    mov " DEPARTURE(0) ", %rax\n"
+        "    lea " DEPARTURE(16) ", %rsp\n"
+        "    iretq\n"
+        ".org kvm_stubs + 0x700\n"
         "kvm_stubs_end:\n"
         ".popsection\n");
 extern const uint8_t kvm_stubs[], kvm_stubs_end[];
 
 _Static_assert(QUEUE_DISTANCE == (PAGE_QUEUE - PAGE_STUBS) * PAGE, "the stubs know where the queue is");
+_Static_assert(DEPARTURE_DISTANCE == (PAGE_VCPUS - PAGE_STUBS) * PAGE + DEPARTURE_PLACE, "and what they depart by");
+_Static_assert(offsetof(struct queue, process) == 576 && offsetof(struct queue, entries) == 640, "and what is in it");
 _Static_assert(sizeof(struct queue) == PAGE, "the queue ends where its page does");
 
 static uint64_t linear_tables(uint64_t memory_bytes)
@@ -194,7 +263,8 @@ static void build_idt(uint64_t *idt)
     unsigned vector;
 
     for (vector = 0; vector < 32; vector++) {
-        uint64_t target = trampoline_address(PAGE_STUBS) + STUB_EXCEPTIONS + vector * STUB_BYTES;
+        uint64_t stub = vector == 0 ? STUB_DIVIDE : STUB_EXCEPTIONS + vector * STUB_BYTES;
+        uint64_t target = trampoline_address(PAGE_STUBS) + stub;
         uint64_t type = vector == 3 || vector == 4 ? 0xeeull : 0x8eull;
         idt[2 * vector] = (target & 0xffff) | (uint64_t)SELECTOR_RING0_CODE << 16 | 1ull << 32 | type << 40 |
                           (target >> 16 & 0xffff) << 48;
@@ -211,7 +281,15 @@ static void build_descriptors(uint64_t *table)
     table[6] = 0x00affb000000ffffull; /* 0xe033: 64-bit code */
 }
 
-/* As the others, but that `syscall` leads to the shortcuts, which the others have not. */
+/* What processes see: what a kernel's shortcuts lead to, but not these. */
+static void build_stubs(uint8_t *stubs)
+{
+    memcpy(stubs, kvm_stubs, STUB_SHORTCUTS);
+    memcpy(stubs + STUB_DIVIDE, kvm_stubs, STUB_BYTES);
+    memcpy(stubs + STUB_DEPARTURE, kvm_stubs + STUB_DEPARTURE, (size_t)(kvm_stubs_end - kvm_stubs) - STUB_DEPARTURE);
+}
+
+/* With the shortcuts, to which `syscall` leads. */
 static void build_kernel_stubs(uint8_t *stubs)
 {
     int32_t distance = STUB_SHORTCUTS - (STUB_SYSCALL + 5);
@@ -219,6 +297,15 @@ static void build_kernel_stubs(uint8_t *stubs)
     memcpy(stubs, kvm_stubs, (size_t)(kvm_stubs_end - kvm_stubs));
     stubs[STUB_SYSCALL] = JUMP;
     memcpy(stubs + STUB_SYSCALL + 1, &distance, sizeof(distance));
+    trampoline_allow_departure(stubs, 0);
+}
+
+void trampoline_allow_departure(uint8_t *stubs, int allowed)
+{
+    /* No code runs where the other one leads. */
+    uint32_t from = allowed ? (uint32_t)(TRAMPOLINE_BASE >> 32) : 0x80000000u;
+
+    memcpy(stubs + STUB_DIVIDE_FROM, &from, sizeof(from));
 }
 
 void trampoline_build(uint8_t *region, uint64_t base, uint64_t memory_bytes, int user_stubs)
@@ -228,7 +315,7 @@ void trampoline_build(uint8_t *region, uint64_t base, uint64_t memory_bytes, int
     build_linear_map(region, base, memory_bytes);
     build_idt(page(region, PAGE_IDT));
     build_descriptors(page(region, PAGE_DESCRIPTORS));
-    memcpy(page(region, PAGE_STUBS), kvm_stubs, STUB_SHORTCUTS);
+    build_stubs((uint8_t *)page(region, PAGE_STUBS));
     build_kernel_stubs((uint8_t *)page(region, PAGE_KERNEL_STUBS));
     memset(((struct queue *)page(region, PAGE_QUEUE))->tables, 0xff, QUEUE_TABLES * sizeof(uint64_t));
 }

@@ -46,15 +46,25 @@ enum {
     TRAMPOLINE_PAGES = PAGE_VCPUS + PAGES_PER_VCPU * MAX_VCPUS_PER_SPACE
 };
 
-/* A vcpu's first page: its task state segment below, its exception stack above.  Its second page is the program that
- * repairs page tables (pagetables.c). */
+/* No page of the trampoline's: where the guest's kernel, and the stub, see the page of the vcpu_info. */
+#define PAGE_INFO PAGE_KERNEL_L3
+
+/* A vcpu's first page: its task state segment below, its exception stack above, and in between how ring 0 leaves for a
+ * process.  Its second page is the program that repairs page tables (pagetables.c). */
 #define TSS_LIMIT 107u
 #define STACK_TOP PAGE
+#define DEPARTURE_PLACE 0x800
+struct departure {
+    uint64_t table;    /* CR3; then the process's rax */
+    uint64_t null;     /* its selector in GS */
+    uint64_t frame[5]; /* what `iretq` pops */
+};
 #define MAX_REPAIRS 256u
 
-/* How far PAGE_QUEUE is from PAGE_STUBS, for the stubs. */
+/* How far PAGE_QUEUE, and what the first vcpu departs by, are from PAGE_STUBS, for the stubs. */
 #define QUEUE_DISTANCE 0x9000
-#define QUEUE_LENGTH 220u
+#define DEPARTURE_DISTANCE 0x1a800
+#define QUEUE_LENGTH 216u
 #define QUEUE_TABLES 64u
 
 /* PAGE_QUEUE.  The guest's kernel can write to all of it: nothing here is trusted. */
@@ -65,8 +75,10 @@ struct queue {
     uint64_t shortcuts; /* cpu.shortcuts */
     uint64_t timer_from; /* cpu.timer_from */
     uint64_t timer_set;  /* what the timer is set to; 0: it was not set */
-    uint64_t spare;
+    uint64_t info;       /* address of the vcpu_info */
     uint64_t tables[QUEUE_TABLES]; /* L1 tables whose updates may be put off, by frame number modulo the length */
+    uint64_t process[5]; /* what the frame of an iret must have for it to be answered: rip, cs, rflags, rsp, ss */
+    uint64_t process_rax, process_r11, process_rcx; /* and what it had of these */
     uint64_t entries[QUEUE_LENGTH][2];
 };
 
@@ -80,10 +92,18 @@ struct queue {
 #define STUB_SYSCALL32 0x210u
 #define STUB_SYSENTER 0x220u
 #define STUB_REPAIRED 0x230u
+#define STUB_RETURNED 0x240u
+#define STUB_DIVIDE 0x250u /* of vector 0: where its `out` alone does not fit */
+#define STUB_DIVIDE_BYTES 0x20u
+#define STUB_DIVIDE_FROM 0x254u /* upper half of the addresses from which it leads to the departure */
 #define STUB_SHORTCUTS 0x400u
 #define STUB_SHORTCUTS_SAVED 0x40eu     /* from here on rcx and rax are in the queue's page */
-#define STUB_SHORTCUTS_COMMITTED 0x540u /* and from here on the call was made, and its answer is 0 */
-#define STUB_SHORTCUTS_END 0x580u
+#define STUB_SHORTCUTS_COMMITTED 0x560u /* and from here on the call was made, and its answer is 0 */
+#define STUB_RETURN 0x5a0u
+#define STUB_RETURN_COMMITTED 0x680u /* from here on the guest is back in its process */
+#define STUB_RETURN_UNDONE 0x6b0u    /* unless the stub has found an event, and is here */
+#define STUB_SHORTCUTS_END 0x6c0u
+#define STUB_DEPARTURE 0x6c0u
 
 #define SELECTOR_RING0_CODE 0xe008
 #define SELECTOR_RING0_DATA 0xe010
@@ -102,6 +122,9 @@ void trampoline_build(uint8_t *region, uint64_t base, uint64_t memory_bytes, int
 
 /* The pages of one vcpu, in a region.  user_stubs: ring 3 must be able to write to the stubs' port, too. */
 void trampoline_add_vcpu(uint8_t *region, unsigned vcpu, int user_stubs);
+
+/* In the stubs of a guest's kernel: whether an exception of vector 0 in a stub leads to its process. */
+void trampoline_allow_departure(uint8_t *stubs, int allowed);
 
 /* Entries for L4 slots 258 and 259; `kernel`: of a table that only the guest's kernel runs on. */
 uint64_t trampoline_l4_entry(uint64_t base, int kernel);
