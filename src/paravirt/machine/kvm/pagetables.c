@@ -150,6 +150,9 @@ static uint8_t *add_load_rax(uint8_t *at, uint64_t value)
     return at + sizeof(value);
 }
 
+/* The longest program: so many writes of 15 bytes, and an end of 25. */
+_Static_assert(MAX_REPAIRS * 15 + 25 <= DEPARTURE_PROGRAM, "it ends before the other one in its page");
+
 /* One of the program's writes. */
 static uint8_t *add_repair(uint8_t *at, uint64_t repair)
 {

@@ -19,7 +19,7 @@
 static int in_repair(const struct kvm_state *s)
 {
     uint64_t offset = s->run->s.regs.regs.rip - kvm_repair_program(s);
-    return s->run->s.regs.sregs.ss.dpl == 0 && offset < PAGE;
+    return s->run->s.regs.sregs.ss.dpl == 0 && offset < DEPARTURE_PROGRAM;
 }
 
 /* Whether the guest's state is whole: no exception is on its way, and none has just reached its stub.

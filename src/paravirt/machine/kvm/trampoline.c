@@ -17,7 +17,7 @@
 #define STRINGIZE(x) #x
 #define TEXT(x) STRINGIZE(x)
 #define QUEUE(offset) "(kvm_stubs + " TEXT(QUEUE_DISTANCE) " + " #offset ")(%rip)"
-#define DEPARTURE(offset) "(kvm_stubs + " TEXT(DEPARTURE_DISTANCE) " + " #offset ")(%rip)"
+#define DEPARTURE(offset) "(kvm_departure - " TEXT(DEPARTURE_DISTANCE) " + " #offset ")(%rip)"
 
 /* The stubs.  They lie at fixed offsets, so that the host knows by rip which one stopped. */
 __asm__(".pushsection .rodata\n"
@@ -48,9 +48,9 @@ __asm__(".pushsection .rodata\n"
         "    ud2\n"
         ".org kvm_stubs + 0x250\n"
         "    cmpl $0x80000000, 4(%rsp)\n" /* trampoline_allow_departure */
-        "    je 0f\n"
+        "    je kvm_stubs + " TEXT(DEPARTURE_PROGRAM_DISTANCE) "\n"
         "    out %al, $" TEXT(STUB_PORT) "\n"
-        "    ud2\n"
+        "    hlt\n"
         ".org kvm_stubs + 0x400\n"
         "    mov %rcx, " QUEUE(0) "\n"
         "    mov %rax, " QUEUE(8) "\n"
@@ -62,13 +62,11 @@ __asm__(".pushsection .rodata\n"
         "    jnz 8f\n"
         "    cmp $1, %rax\n" /* mmu_update */
         "    je 7f\n"
-        "    cmp $23, %rax\n" /* iret */
-        "    je 3f\n"
         "    cmp $24, %rax\n" /* vcpu_op */
-        "    jne 8f\n"
+        "    jne 3f\n"
         "    cmp $8, %edi\n" /* VCPUOP_set_singleshot_timer */
         "    je 5f\n"
-        "    .nops 7\n" /* a kernel that jumps into the midst of the rest shall find nothing that costs it its stack */
+        "    .nops 3\n" /* a kernel that jumps into the midst of the rest shall find nothing that costs it its stack */
         "    testb $1, " QUEUE(32) "\n"
         "    jz 8f\n"
         "    cmp $3, %edi\n" /* VCPUOP_is_up */
@@ -130,7 +128,7 @@ __asm__(".pushsection .rodata\n"
         "    jl 8b\n"
         "    mov %rax, " QUEUE(48) "\n" /* who is left here makes the call anew, and sets the timer to the same */
         "    jmp 4f\n"
-        ".org kvm_stubs + 0x560 - 7\n"
+        ".org kvm_stubs + 0x540 - 7\n"
         "6:  mov %rcx, " QUEUE(24) "\n"
         "4:  mov " QUEUE(16) ", %rax\n"
         "    add $0x7f, %al\n"
@@ -138,9 +136,11 @@ __asm__(".pushsection .rodata\n"
         "    mov $0, %eax\n"
         "    mov " QUEUE(0) ", %rcx\n"
         "    jmp *%rcx\n"
-        ".org kvm_stubs + 0x5a0\n"
+        ".org kvm_stubs + 0x580\n"
         /* (rsp: rax, r11, rcx, flags, rip, cs, rflags, rsp, ss) */
-        "3:  testb $8, " QUEUE(32) "\n"
+        "3:  cmp $23, %rax\n" /* iret */
+        "    jne 8b\n"
+        "    testb $8, " QUEUE(32) "\n"
         "    jz 8b\n"
         "    mov %rsp, %rax\n"
         "    shr $43, %rax\n"
@@ -174,7 +174,7 @@ __asm__(".pushsection .rodata\n"
         "    mov %rax, " QUEUE(632) "\n"
         "    mov " QUEUE(56) ", %rax\n"
         "    jmp 2f\n"
-        ".org kvm_stubs + 0x680 - 5\n"
+        ".org kvm_stubs + 0x660 - 5\n"
         "2:  lock andb $0, 1(%rax)\n" /* evtchn_upcall_mask: whoever makes an event pending from now on kicks this vcpu */
         "    cmpb $0, (%rax)\n"       /* evtchn_upcall_pending */
         "    jne 1f\n"
@@ -183,24 +183,27 @@ __asm__(".pushsection .rodata\n"
         "    mov " QUEUE(616) ", %rax\n"
         "    divb 4f(%rip)\n"
         "    hlt\n"
-        ".org kvm_stubs + 0x6b0 - 4\n"
+        ".org kvm_stubs + 0x690 - 4\n"
         "1:  movb $1, 1(%rax)\n"
         "    jmp 8b\n"
         "4:  .byte 0\n"
-        ".org kvm_stubs + 0x6c0\n"
-        "0:  xchg %rax, " DEPARTURE(0) "\n"
-        "    mov %rax, %cr3\n" /* from here on these are the stubs that processes see: there this lies in the same place */
+        ".org kvm_stubs + 0x6a0\n"
+        "kvm_stubs_end:\n"
+        /* Ring 0 leaves for a process. */
+        "kvm_departure:\n"
+        "    xchg %rax, " DEPARTURE(0) "\n"
+        "    mov %rax, %cr3\n"
         "    movw " DEPARTURE(8) ", %gs\n"
         "    mov " DEPARTURE(0) ", %rax\n"
         "    lea " DEPARTURE(16) ", %rsp\n"
         "    iretq\n"
-        ".org kvm_stubs + 0x700\n"
-        "kvm_stubs_end:\n"
+        "kvm_departure_end:\n"
         ".popsection\n");
-extern const uint8_t kvm_stubs[], kvm_stubs_end[];
+extern const uint8_t kvm_stubs[], kvm_stubs_end[], kvm_departure[], kvm_departure_end[];
 
 _Static_assert(QUEUE_DISTANCE == (PAGE_QUEUE - PAGE_STUBS) * PAGE, "the stubs know where the queue is");
-_Static_assert(DEPARTURE_DISTANCE == (PAGE_VCPUS - PAGE_STUBS) * PAGE + DEPARTURE_PLACE, "and what they depart by");
+_Static_assert(DEPARTURE_PROGRAM_DISTANCE == (PAGE_VCPUS + 1 - PAGE_STUBS) * PAGE + DEPARTURE_PROGRAM, "and its program");
+_Static_assert(DEPARTURE_DISTANCE == PAGE + DEPARTURE_PROGRAM - DEPARTURE_PLACE, "which knows where the rest is");
 _Static_assert(offsetof(struct queue, process) == 576 && offsetof(struct queue, entries) == 640, "and what is in it");
 _Static_assert(sizeof(struct queue) == PAGE, "the queue ends where its page does");
 
@@ -281,12 +284,11 @@ static void build_descriptors(uint64_t *table)
     table[6] = 0x00affb000000ffffull; /* 0xe033: 64-bit code */
 }
 
-/* What processes see: what a kernel's shortcuts lead to, but not these. */
+/* What processes see: no shortcuts, and nothing that leads to a departure. */
 static void build_stubs(uint8_t *stubs)
 {
     memcpy(stubs, kvm_stubs, STUB_SHORTCUTS);
     memcpy(stubs + STUB_DIVIDE, kvm_stubs, STUB_BYTES);
-    memcpy(stubs + STUB_DEPARTURE, kvm_stubs + STUB_DEPARTURE, (size_t)(kvm_stubs_end - kvm_stubs) - STUB_DEPARTURE);
 }
 
 /* With the shortcuts, to which `syscall` leads. */
@@ -328,6 +330,7 @@ void trampoline_add_vcpu(uint8_t *region, unsigned vcpu, int user_stubs)
     uint16_t bitmap = 104;
 
     memset(tss, 0, PAGES_PER_VCPU * PAGE);
+    memcpy(tss + PAGE + DEPARTURE_PROGRAM, kvm_departure, (size_t)(kvm_departure_end - kvm_departure));
     memcpy(tss + 4, &stack, 8);  /* rsp0 */
     memcpy(tss + 36, &stack, 8); /* ist1 */
     memcpy(tss + 102, &bitmap, 2);

@@ -50,10 +50,12 @@ enum {
 #define PAGE_INFO PAGE_KERNEL_L3
 
 /* A vcpu's first page: its task state segment below, its exception stack above, and in between how ring 0 leaves for a
- * process.  Its second page is the program that repairs page tables (pagetables.c). */
+ * process.  Its second page has the programs: from its beginning that which repairs page tables (pagetables.c), and
+ * behind that the departure. */
 #define TSS_LIMIT 107u
 #define STACK_TOP PAGE
 #define DEPARTURE_PLACE 0x800
+#define DEPARTURE_PROGRAM 0xf80
 struct departure {
     uint64_t table;    /* CR3; then the process's rax */
     uint64_t null;     /* its selector in GS */
@@ -61,9 +63,11 @@ struct departure {
 };
 #define MAX_REPAIRS 256u
 
-/* How far PAGE_QUEUE, and what the first vcpu departs by, are from PAGE_STUBS, for the stubs. */
+/* How far PAGE_QUEUE, and the program by which the first vcpu departs, are from PAGE_STUBS, for the stubs; and how far that
+ * is from what it departs with. */
 #define QUEUE_DISTANCE 0x9000
-#define DEPARTURE_DISTANCE 0x1a800
+#define DEPARTURE_PROGRAM_DISTANCE 0x1bf80
+#define DEPARTURE_DISTANCE 0x1780
 #define QUEUE_LENGTH 216u
 #define QUEUE_TABLES 64u
 
@@ -98,12 +102,11 @@ struct queue {
 #define STUB_DIVIDE_FROM 0x254u /* upper half of the addresses from which it leads to the departure */
 #define STUB_SHORTCUTS 0x400u
 #define STUB_SHORTCUTS_SAVED 0x40eu     /* from here on rcx and rax are in the queue's page */
-#define STUB_SHORTCUTS_COMMITTED 0x560u /* and from here on the call was made, and its answer is 0 */
-#define STUB_RETURN 0x5a0u
-#define STUB_RETURN_COMMITTED 0x680u /* from here on the guest is back in its process */
-#define STUB_RETURN_UNDONE 0x6b0u    /* unless the stub has found an event, and is here */
-#define STUB_SHORTCUTS_END 0x6c0u
-#define STUB_DEPARTURE 0x6c0u
+#define STUB_SHORTCUTS_COMMITTED 0x540u /* and from here on the call was made, and its answer is 0 */
+#define STUB_RETURN 0x580u
+#define STUB_RETURN_COMMITTED 0x660u /* from here on the guest is back in its process */
+#define STUB_RETURN_UNDONE 0x690u    /* unless the stub has found an event, and is here */
+#define STUB_SHORTCUTS_END 0x6a0u
 
 #define SELECTOR_RING0_CODE 0xe008
 #define SELECTOR_RING0_DATA 0xe010
