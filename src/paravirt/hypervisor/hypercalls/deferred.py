@@ -79,7 +79,7 @@ def may_put_off(v: VcpuPtr) -> cython.bint:
 
 
 def may_return(v: VcpuPtr) -> cython.bint:
-    """Whether an iret to where the process was left would change nothing but the mode, the registers and the event mask.
+    """Whether an iret to where the process was left would change but the mode, the registers and the event mask.
 
     What is asked for beyond that: an ordinary process, of 64 bits, with no base in GS, that is not stepped through; and
     a vcpu_info that will not move.
