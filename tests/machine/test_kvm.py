@@ -7,10 +7,12 @@ import gc
 import os
 import resource
 import struct
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,6 +32,10 @@ __all__ = ["built"]
 KVM_SET_USER_MEMORY_REGION = 0x4020AE46
 SYSTEM_CALLS = 2
 """In the statistics: the kind of exit that hypercalls are."""
+KICKED = 6
+"""And that of kicks."""
+SET_TIMER = b"\xbf\x08\0\0\0\x31\xf6\xba\0\x50\0\0\xb8\x18\0\0\0\x0f\x05"
+"""mov $8, %edi; xor %esi, %esi; mov $0x5000, %edx; mov $24, %eax; syscall: VCPUOP_set_singleshot_timer to 1."""
 TRAMPOLINE = 1
 """The memory slot of the engine's own pages."""
 
@@ -195,3 +201,46 @@ def test_a_tick_is_set_anew_without_an_exit_unless_exactness_is_asked_for(engine
         stats = machine.stats()
         made = sum(count for count, _ in stats["hypercalls"].values())
         assert (made > stats["exits"][SYSTEM_CALLS]) is (engine == "kvm")
+
+
+def gone_back(found: dict[str, int], kernel: bytes = selftest.IRET, process: bytes = selftest.UNDEFINED) -> Any:
+    """What a kernel of a scratch machine comes to that goes back to a process."""
+    return selftest.trial(found, lambda bench: bench.go_back(kernel, process))
+
+
+@pytest.fixture
+def returning(shortcuts: None) -> dict[str, int]:
+    """Findings of this host with which a guest's kernel goes back to its process without an exit."""
+    host: dict[str, Any] = kvm_host()
+    found = {name: int(host[name]) for name in selftest.SAFE} | {"returns": 1}
+    if host["real_selectors"] or gone_back(found)[0][0] == SYSTEM_CALLS:
+        pytest.skip("here no kernel can go back to its process without an exit")
+    return found
+
+
+def test_a_table_that_was_a_kernels_shows_a_process_nothing_of_the_stubs(returning: dict[str, int]) -> None:
+    stop, user, returned, *_ = gone_back(returning, process=selftest.READ_QUEUE)
+    assert stop[:4] == (0, 14, 4, selftest.QUEUE)
+    assert (user, returned) == (1, 1)
+
+
+def test_a_kernel_that_has_changed_its_gs_by_itself_goes_back_with_an_exit(returning: dict[str, int]) -> None:
+    stop, user, *_ = gone_back(returning, kernel=selftest.NULL_GS + selftest.IRET)
+    assert (stop[0], user) == (SYSTEM_CALLS, 0)
+
+
+def test_what_a_kernel_did_before_it_went_back_survives_who_holds_the_engine(returning: dict[str, int]) -> None:
+    """The hypervisor hears of it before the process goes on."""
+
+    def held(bench: Any) -> Any:
+        done: list[Any] = []
+        loops = b"\xeb\xfe"
+        runner = threading.Thread(target=lambda: done.append(bench.go_back(SET_TIMER + selftest.IRET, loops)))
+        runner.start()
+        while runner.is_alive():
+            bench.hold()
+        return *done[0], bench.timer_set
+
+    trial: Any = selftest.trial
+    stop, user, returned, *_, timer = trial(returning, held)
+    assert (stop[0], user, returned, timer) == (KICKED, 1, 1, 1)

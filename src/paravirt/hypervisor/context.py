@@ -131,6 +131,7 @@ def load_registers(v: VcpuPtr, c: ContextPtr) -> cython.void:
     v.cpu.rflags = (c.regs.rflags & RFLAGS_KEPT) | 0x202
     v.iopl = (c.regs.rflags >> 12) & 3
     v.cpu.user = 0 if c.flags & VGCF_in_kernel else 1
+    v.cpu.process.cs.flags = 0  # no process that an engine knows of was left
     v.kernel_ss = c.kernel_ss | 3
     v.kernel_sp = c.kernel_sp
     # Of the control registers only CR0.TS, and in CR4 what we offer, are the guest's.

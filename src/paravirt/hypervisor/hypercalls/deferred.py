@@ -79,7 +79,7 @@ def may_put_off(v: VcpuPtr) -> cython.bint:
 
 
 def may_return(v: VcpuPtr) -> cython.bint:
-    """Whether an iret to where the process was left would change but the mode, the registers and the event mask.
+    """Whether an iret to where the process was left would change nothing but mode, registers and the event mask.
 
     What is asked for beyond that: an ordinary process, of 64 bits, with no base in GS, that is not stepped through; and
     a vcpu_info that will not move.
@@ -136,6 +136,8 @@ def begin_exit(v: VcpuPtr) -> cython.void:
         v.ran_processes = 1
         v.cpu.process.cs = v.cpu.seg[SEG_CS]
         v.cpu.process.ss = v.cpu.seg[SEG_SS]
+    else:
+        v.cpu.process.cs.flags = 0  # a process that is entered, and left before it runs, was not left like this
     v.serves_fault = SERVES_BEFORE if v.serves_fault == SERVES_NOW else SERVES_NOTHING
 
 

@@ -154,6 +154,10 @@ static int engine_run(void *engine, struct cpu *cpu, cpu_handler handler, void *
             e->kicked = 0;
             exit = (struct cpu_exit){EXIT_KICKED, 0, 0, 0};
         } else if (enter(e, s, cpu, &exit) != OUTCOME_EXIT) {
+            /* A process is not entered again before the hypervisor knows: an event may be pending that its kernel has just
+             * unmasked, and that nobody kicks this vcpu for. */
+            if (cpu->returned)
+                e->kicked = 1;
             continue;
         }
         kvm_take_deferred(s, cpu);

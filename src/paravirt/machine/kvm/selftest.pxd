@@ -12,6 +12,7 @@ ctypedef Stop* StopPtr
 cdef int on_stop(void* owner, Cpu* cpu, const CpuExit* exit) noexcept nogil
 
 cdef class Bench:
+    cdef object findings
     cdef object memory
     cdef object engine
     cdef CpuOps* ops

@@ -19,7 +19,9 @@ from cython.cimports.paravirt.machine.cpu import (
     EXIT_EXCEPTION,
     EXIT_SOFTINT,
     EXIT_SYSCALL,
+    SHORTCUT_ABSENT_VCPUS,
     SHORTCUT_RETURN,
+    SHORTCUT_TIMER,
     Cpu,
     CpuExitPtr,
     CpuOpsPtr,
@@ -50,6 +52,8 @@ MAX_STATES = 32
 """Of XCR0, the bits that may have a leaf."""
 PROCESS, FRAME, INFO = 0x2000, 0x3000, 0x4040
 """Where a process's code is, the frame of the iret that leads there, and the vcpu_info."""
+QUEUE = 0xFFFF_8100_0000_C000
+"""Where a guest's kernel has the engine's queue (trampoline.h)."""
 HIGH_256, HIGH_257 = 0xFFFF_8000_0000_1000, 0xFFFF_8080_0000_1000
 
 READ_PAGE = b"\x48\x8b\x04\x25\x00\x50\x00\x00\x0f\x05"  # mov 0x5000, %rax; syscall
@@ -64,6 +68,8 @@ UNDEFINED = b"\x0f\x0b"
 ICEBP = b"\xf1\x0f\x05"
 CPUID = b"\x89\xf1\x0f\xa2\x89\xce\x0f\x05"  # mov %esi, %ecx; cpuid; mov %ecx, %esi; syscall
 IRET = b"\xb8\x17\x00\x00\x00\x0f\x05"  # mov $23, %eax; syscall
+NULL_GS = b"\x31\xc0\x8e\xe8"  # xor %eax, %eax; mov %eax, %gs
+READ_QUEUE = b"\x48\xa1" + QUEUE.to_bytes(8, "little") + UNDEFINED  # movabs QUEUE, %rax; ud2
 NOPS = b"\x90\x90\x90\x90\x0f\x05"
 PAST_READ = (EXIT_SYSCALL, 0, 0, 0, 5)
 """How READ_RDI stops when nothing is in its way."""
@@ -102,6 +108,7 @@ class Bench:
     """A scratch machine of one vcpu, or two that take turns."""
 
     def __init__(self, findings: dict) -> None:
+        self.findings = findings
         self.memory = Memory(FRAMES)
         self.engine = KvmEngine(KvmMachine(self.memory.address, self.memory.size, findings), None, {})
         self.engine.set_cpuid(PROCESSOR)
@@ -161,25 +168,40 @@ class Bench:
         stop = self.stop
         return stop.kind, stop.vector, stop.error, stop.address, stop.rip - CODE
 
-    def go_back(self) -> tuple:
-        """Let a kernel go back to a process that stops at once: its stop, and all that the engine says of it."""
+    def go_back(self, kernel: bytes = IRET, process: bytes = UNDEFINED) -> tuple:
+        """Let a kernel go back to a process, whose table was a kernel's before: the stop, and what the engine says."""
         frame = (1, 2, 3, 0, PROCESS, 0xE033, 0x203, FRAME + 0x800, 0xE02B)
+        cpu = cython.address(self.cpu)
         self.memory.write(PROCESS_L4 << 12, bytes(self.memory.read(L4 << 12, 4096)))
-        self.memory.write(PROCESS, UNDEFINED)
+        cpu.kernel_cr3 = PROCESS_L4 << 12
+        cpu.shortcuts = SHORTCUT_ABSENT_VCPUS
+        self.run(UNDEFINED)
+        self.memory.write(PROCESS, process)
         self.memory.write(FRAME, b"".join(word.to_bytes(8, "little") for word in frame))
         self.memory.write(INFO, b"\0\1")
-        self.cpu.user_cr3 = PROCESS_L4 << 12
-        self.cpu.shortcuts = SHORTCUT_RETURN
-        self.cpu.vcpu_info = INFO
-        self.cpu.process.rip, self.cpu.process.rflags, self.cpu.process.rsp = PROCESS, 0x203, FRAME + 0x800
-        self.cpu.process.cs = self.cpu.seg[1]
-        self.cpu.process.ss = self.cpu.seg[2]
-        self.cpu.seg[5].base = GS_BASE
-        self.cpu.gpr[4] = FRAME
-        stop = self.run(IRET)
-        cpu = self.cpu
+        cpu.kernel_cr3 = L4 << 12
+        cpu.user_cr3 = PROCESS_L4 << 12
+        cpu.shortcuts = SHORTCUT_RETURN | SHORTCUT_TIMER
+        cpu.timer_from = 0
+        cpu.vcpu_info = INFO
+        cpu.process.rip, cpu.process.rflags, cpu.process.rsp = PROCESS, 0x203, FRAME + 0x800
+        cpu.process.cs = cpu.seg[1]
+        cpu.process.ss = cpu.seg[2]
+        cpu.seg[5].base = GS_BASE
+        cpu.gpr[4] = FRAME
+        stop = self.run(kernel)
         return (stop, cpu.user, cpu.returned, cpu.kernel_gs, cpu.seg[5].base, cpu.gpr[0], cpu.gpr[11], cpu.gpr[1],
                 cpu.gpr[4], cpu.rflags & 0xFFF, bytes(self.memory.read(INFO, 2)))  # fmt: skip
+
+    @property
+    def timer_set(self) -> int:
+        return self.cpu.timer_set
+
+    def hold(self) -> None:
+        """Keep the vcpu out of guest code for a moment; from any thread."""
+        with cython.nogil:
+            self.ops.hold(self.handle)
+            self.ops.unhold(self.handle)
 
     def store(self, table: int, index: int, value: int) -> None:
         """Change an entry of a table, and flush, as the hypervisor does."""
@@ -327,9 +349,16 @@ def shows_selectors(bench: Bench) -> bool:
 
 
 def returns(bench: Bench) -> bool:
-    """Whether a guest's kernel can go back to its process without an exit, with everything as it should be."""
-    stop = (EXIT_EXCEPTION, 6, 0, 0, PROCESS - CODE)
-    return bench.go_back() == (stop, 1, 1, GS_BASE, 0, 1, 2, 3, FRAME + 0x800, 0x203, b"\0\0")
+    """Whether a guest's kernel can go back to its process without an exit, with everything as it should be; the process
+    must not see the kernel's stubs, and what the kernel has in GS must be known."""
+    undefined = (EXIT_EXCEPTION, 6, 0, 0, PROCESS - CODE)
+    missing = (EXIT_EXCEPTION, 14, 4, QUEUE, PROCESS - CODE)
+    null = (EXIT_SYSCALL, 0, 0, 0, len(NULL_GS + IRET))
+    return (
+        bench.go_back() == (undefined, 1, 1, GS_BASE, 0, 1, 2, 3, FRAME + 0x800, 0x203, b"\0\0")
+        and trial(bench.findings, lambda other: other.go_back(process=READ_QUEUE))[:3] == (missing, 1, 1)
+        and trial(bench.findings, lambda other: other.go_back(kernel=NULL_GS + IRET))[:5] == (null, 0, 0, 0, 0)
+    )
 
 
 def native_leaves(bench: Bench) -> dict:

@@ -49,14 +49,24 @@ static int shows_info(const struct kvm_space *space, uint64_t info)
     return ((*entry ^ info) & ADDRESS) == 0;
 }
 
+/* Slot 258 of a table: with the shortcuts for the guest's kernel only. */
+static void lead_to_stubs(struct kvm_engine *e, uint64_t table, int kernel)
+{
+    uint64_t *entry = (uint64_t *)(e->machine->memory + (table & ADDRESS)) + TRAMPOLINE_SLOT;
+    uint64_t wanted = trampoline_l4_entry(e->machine->trampoline_base, kernel), old;
+
+    for (old = *entry; (old ^ wanted) & ADDRESS; old = __atomic_load_n(entry, __ATOMIC_RELAXED))
+        (void)kvm_store_pte(e, entry, old, wanted);
+}
+
 /* How ring 0 leaves for the process, and what the stub compares the frame of an iret with. */
-static void offer_return(struct kvm_state *s, const struct cpu *cpu)
+static void offer_return(struct kvm_engine *e, struct kvm_state *s, const struct cpu *cpu)
 {
     const struct cpu_process *p = &cpu->process;
     struct departure *departure = (struct departure *)(s->page + DEPARTURE_PLACE);
     uint8_t *stubs = s->space->trampoline + (size_t)PAGE_KERNEL_STUBS * PAGE;
 
-    s->returning = s->machine->findings.returns && s->queue != NULL && s->index == 0 &&
+    s->returning = s->machine->findings.returns && s->queue != NULL && s->index == 0 && cpu->user_cr3 != 0 &&
                    cpu->shortcuts & SHORTCUT_RETURN && shows_info(s->space, cpu->vcpu_info);
     trampoline_allow_departure(stubs, s->returning);
     if (!s->returning) {
@@ -64,10 +74,12 @@ static void offer_return(struct kvm_state *s, const struct cpu *cpu)
             s->queue->shortcuts &= ~(uint64_t)SHORTCUT_RETURN;
         return;
     }
+    lead_to_stubs(e, cpu->user_cr3, 0); /* it may have been a kernel's until now, and no entry is to come */
     *departure = (struct departure){
         cpu->user_cr3, 0, {p->rip, 0xe033, (p->rflags & RFLAGS_GUEST) | RFLAGS_ALWAYS, p->rsp, 0xe02b}};
     memcpy(s->queue->process, (uint64_t[]){p->rip, p->cs.selector, p->rflags, p->rsp, p->ss.selector},
            sizeof(s->queue->process));
+    s->queue->kernel_gs = cpu->seg[SEG_GS].base;
     s->queue->info = trampoline_address(PAGE_INFO) + (cpu->vcpu_info & (PAGE - 1));
 }
 
@@ -110,17 +122,12 @@ void kvm_take_process(struct cpu *cpu)
 
 void kvm_offer_shortcuts(struct kvm_engine *e, struct kvm_state *s, struct cpu *cpu)
 {
-    const struct kvm_machine *m = e->machine;
-    uint64_t table = cpu->user ? cpu->user_cr3 : cpu->kernel_cr3;
-    uint64_t *entry = (uint64_t *)(m->memory + (table & ADDRESS)) + TRAMPOLINE_SLOT;
     int offered = !cpu->user && cpu->shortcuts && s->space->vcpus == 1 && cpu->kernel_cr3 != cpu->user_cr3;
-    uint64_t wanted = trampoline_l4_entry(m->trampoline_base, offered), old;
 
-    cpu->has_shortcuts = m->findings.shortcuts;
-    if (!m->findings.shortcuts)
+    cpu->has_shortcuts = e->machine->findings.shortcuts;
+    if (!cpu->has_shortcuts)
         return;
-    for (old = *entry; (old ^ wanted) & ADDRESS; old = __atomic_load_n(entry, __ATOMIC_RELAXED))
-        (void)kvm_store_pte(e, entry, old, wanted);
+    lead_to_stubs(e, cpu->user ? cpu->user_cr3 : cpu->kernel_cr3, offered);
     if (offered && s->queue == NULL) {
         queue_in(s->space)->next = first_entry();
         queue_in(s->space)->timer_set = 0;
@@ -132,7 +139,7 @@ void kvm_offer_shortcuts(struct kvm_engine *e, struct kvm_state *s, struct cpu *
         s->queue->timer_from = cpu->timer_from;
         s->queue->shortcuts = cpu->shortcuts;
     }
-    offer_return(s, cpu);
+    offer_return(e, s, cpu);
 }
 
 void kvm_defer_table(void *engine, struct cpu *cpu, uint64_t mfn)

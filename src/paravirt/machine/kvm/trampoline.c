@@ -161,9 +161,12 @@ __asm__(".pushsection .rodata\n"
         "    mov 64(%rsp), %ax\n"
         "    cmp %ax, " QUEUE(608) "\n"
         "    jne 8b\n"
+        "    rdgsbase %rax\n" /* what a kernel loads into GS by itself, nobody else sees; a processor without this: #UD */
+        "    cmp %rax, " QUEUE(640) "\n"
+        "    jne 8b\n"
         "    testb $1, 25(%rsp)\n" /* VGCF_in_syscall: rcx and r11 are not the frame's */
         "    jnz 8b\n"
-        "    lea " QUEUE(640) ", %rax\n" /* an update that was put off may be what the process waits for */
+        "    lea " QUEUE(656) ", %rax\n" /* an update that was put off may be what the process waits for */
         "    cmp %rax, " QUEUE(24) "\n"
         "    jne 8b\n"
         "    mov (%rsp), %rax\n"
@@ -174,7 +177,7 @@ __asm__(".pushsection .rodata\n"
         "    mov %rax, " QUEUE(632) "\n"
         "    mov " QUEUE(56) ", %rax\n"
         "    jmp 2f\n"
-        ".org kvm_stubs + 0x660 - 5\n"
+        ".org kvm_stubs + 0x680 - 5\n"
         "2:  lock andb $0, 1(%rax)\n" /* evtchn_upcall_mask: whoever makes an event pending from now on kicks this vcpu */
         "    cmpb $0, (%rax)\n"       /* evtchn_upcall_pending */
         "    jne 1f\n"
@@ -183,18 +186,18 @@ __asm__(".pushsection .rodata\n"
         "    mov " QUEUE(616) ", %rax\n"
         "    divb 4f(%rip)\n"
         "    hlt\n"
-        ".org kvm_stubs + 0x690 - 4\n"
+        ".org kvm_stubs + 0x6b0 - 4\n"
         "1:  movb $1, 1(%rax)\n"
         "    jmp 8b\n"
         "4:  .byte 0\n"
-        ".org kvm_stubs + 0x6a0\n"
+        ".org kvm_stubs + 0x6c0\n"
         "kvm_stubs_end:\n"
         /* Ring 0 leaves for a process. */
         "kvm_departure:\n"
         "    xchg %rax, " DEPARTURE(0) "\n"
         "    mov %rax, %cr3\n"
         "    movw " DEPARTURE(8) ", %gs\n"
-        "    mov " DEPARTURE(0) ", %rax\n"
+        "    xchg %rax, " DEPARTURE(0) "\n" /* nothing of a process's is left where CR3 comes from */
         "    lea " DEPARTURE(16) ", %rsp\n"
         "    iretq\n"
         "kvm_departure_end:\n"
@@ -204,7 +207,7 @@ extern const uint8_t kvm_stubs[], kvm_stubs_end[], kvm_departure[], kvm_departur
 _Static_assert(QUEUE_DISTANCE == (PAGE_QUEUE - PAGE_STUBS) * PAGE, "the stubs know where the queue is");
 _Static_assert(DEPARTURE_PROGRAM_DISTANCE == (PAGE_VCPUS + 1 - PAGE_STUBS) * PAGE + DEPARTURE_PROGRAM, "and its program");
 _Static_assert(DEPARTURE_DISTANCE == PAGE + DEPARTURE_PROGRAM - DEPARTURE_PLACE, "which knows where the rest is");
-_Static_assert(offsetof(struct queue, process) == 576 && offsetof(struct queue, entries) == 640, "and what is in it");
+_Static_assert(offsetof(struct queue, process) == 576 && offsetof(struct queue, entries) == 656, "and what is in it");
 _Static_assert(sizeof(struct queue) == PAGE, "the queue ends where its page does");
 
 static uint64_t linear_tables(uint64_t memory_bytes)

@@ -57,7 +57,7 @@ enum {
 #define DEPARTURE_PLACE 0x800
 #define DEPARTURE_PROGRAM 0xf80
 struct departure {
-    uint64_t table;    /* CR3; then the process's rax */
+    uint64_t table;    /* CR3; the process's rax while that is loaded */
     uint64_t null;     /* its selector in GS */
     uint64_t frame[5]; /* what `iretq` pops */
 };
@@ -68,7 +68,7 @@ struct departure {
 #define QUEUE_DISTANCE 0x9000
 #define DEPARTURE_PROGRAM_DISTANCE 0x1bf80
 #define DEPARTURE_DISTANCE 0x1780
-#define QUEUE_LENGTH 216u
+#define QUEUE_LENGTH 215u
 #define QUEUE_TABLES 64u
 
 /* PAGE_QUEUE.  The guest's kernel can write to all of it: nothing here is trusted. */
@@ -83,6 +83,8 @@ struct queue {
     uint64_t tables[QUEUE_TABLES]; /* L1 tables whose updates may be put off, by frame number modulo the length */
     uint64_t process[5]; /* what the frame of an iret must have for it to be answered: rip, cs, rflags, rsp, ss */
     uint64_t process_rax, process_r11, process_rcx; /* and what it had of these */
+    uint64_t kernel_gs;  /* the base of GS, as of the last entry */
+    uint64_t unused;
     uint64_t entries[QUEUE_LENGTH][2];
 };
 
@@ -104,9 +106,9 @@ struct queue {
 #define STUB_SHORTCUTS_SAVED 0x40eu     /* from here on rcx and rax are in the queue's page */
 #define STUB_SHORTCUTS_COMMITTED 0x540u /* and from here on the call was made, and its answer is 0 */
 #define STUB_RETURN 0x580u
-#define STUB_RETURN_COMMITTED 0x660u /* from here on the guest is back in its process */
-#define STUB_RETURN_UNDONE 0x690u    /* unless the stub has found an event, and is here */
-#define STUB_SHORTCUTS_END 0x6a0u
+#define STUB_RETURN_COMMITTED 0x680u /* from here on the guest is back in its process */
+#define STUB_RETURN_UNDONE 0x6b0u    /* unless the stub has found an event, and is here */
+#define STUB_SHORTCUTS_END 0x6c0u
 
 #define SELECTOR_RING0_CODE 0xe008
 #define SELECTOR_RING0_DATA 0xe010
