@@ -13,8 +13,8 @@ const char guest_name[] = "ring0_pages";
 #define QUEUE_NEXT (QUEUE + 24)
 #define QUEUE_SHORTCUTS (QUEUE + 32)
 #define QUEUE_TABLES (QUEUE + 64)
-#define QUEUE_ENTRIES (QUEUE + 576)
-#define QUEUE_LENGTH 220
+#define QUEUE_ENTRIES (QUEUE + 656)
+#define QUEUE_LENGTH 215
 #define UPDATES_UNTIL_TRUSTED 1100
 
 USER_ASM(u_read, "movq (%rdi), %rax; int3");
@@ -237,6 +237,52 @@ static void nonsense_in_the_queue(void)
     twin("and back", set_entry(entry, old));
 }
 
+static void take_event(struct regs *r)
+{
+    (void)r;
+    vcpu0->evtchn_upcall_pending = 0;
+    vcpu0->evtchn_pending_sel = 0;
+}
+
+/* A table that the kernel runs on, and then its process: an event ends the first iret there before the process runs, and
+ * its handler returns to where the process was left. */
+static void on_a_table_that_was_the_kernels(void)
+{
+    char *page = page_alloc();
+    struct vcpu_register_vcpu_info info = {mfn_of(page), 0, 0};
+    u64 *table = table_alloc();
+    struct regs r;
+    rule("a table that was the kernel's shows a process nothing of it: #PF");
+    for (u64 i = 0; i < 512; i++)
+        if ((i < 256 || i > 271) && ((u64 *)kernel_l4)[i] & PTE_P)
+            check(set_entry(table + i, ((u64 *)kernel_l4)[i]) == 0);
+    twin("pin it", pin(4, table));
+    twin("run on it", mmuext(MMUEXT_NEW_BASEPTR, mfn_of(table), 0));
+    twin("and not any more", mmuext(MMUEXT_NEW_BASEPTR, mfn_of((void *)kernel_l4), 0));
+    twin("let processes run on it", mmuext(MMUEXT_NEW_USER_BASEPTR, mfn_of(table), 0));
+    twin("move the vcpu_info", xen_vcpu_op(VCPUOP_register_vcpu_info, 0, &info));
+    vcpu0 = (struct vcpu_info *)page;
+    vcpu0->evtchn_upcall_pending = 0;
+    vcpu0->evtchn_pending_sel = 0;
+    check(USER(u_read, 0) == 14);
+    for (int i = 0; i < 2; i++) {
+        const char *code = i == 0 ? u_read : u_write;
+        check(mmuext(MMUEXT_NEW_USER_BASEPTR, mfn_of((void *)user_l4), 0) == 0);
+        check(mmuext(MMUEXT_NEW_BASEPTR, mfn_of(table), 0) == 0);
+        check(mmuext(MMUEXT_NEW_BASEPTR, mfn_of((void *)kernel_l4), 0) == 0);
+        check(mmuext(MMUEXT_NEW_USER_BASEPTR, mfn_of(table), 0) == 0);
+        handlers[VEC_EVENT] = take_event;
+        vcpu0->evtchn_upcall_pending = 1;
+        user_frame(&r);
+        r.rdi = QUEUE;
+        int vector = run_user(code, (u64)((i == 0 ? u_read_end : u_write_end) - code), &r);
+        stays("the event was taken", !vcpu0->evtchn_upcall_pending);
+        attack(i == 0 ? "a read of the queue" : "a write to it", vector, 14);
+    }
+    handlers[VEC_EVENT] = 0;
+    twin("and as before", mmuext(MMUEXT_NEW_USER_BASEPTR, mfn_of((void *)user_l4), 0));
+}
+
 static void ports(void)
 {
     rule("no port is a process's: #GP");
@@ -305,4 +351,5 @@ void guest_main(void)
     port_forms();
     updates_by_user_mode();
     nonsense_in_the_queue();
+    on_a_table_that_was_the_kernels();
 }

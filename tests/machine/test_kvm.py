@@ -39,6 +39,10 @@ SET_TIMER = b"\xbf\x08\0\0\0\x31\xf6\xba\0\x50\0\0\xb8\x18\0\0\0\x0f\x05"
 IRET = 23
 TRAMPOLINE = 1
 """The memory slot of the engine's own pages."""
+UNMASKED = 0xFFFF_8100_0000_3680
+"""Where the stub is that makes a return, when it has just let events come (STUB_RETURN_COMMITTED in trampoline.h)."""
+FAULT_THERE = b"\x48\xb8\0\0\0\0\0\0\0\x80\x48\xbb" + UNMASKED.to_bytes(8, "little") + b"\xff\xe3"
+"""movabs $0x8000000000000000, %rax; movabs $UNMASKED, %rbx; jmp *%rbx: the stub looks for events where nothing is."""
 
 
 @pytest.fixture
@@ -265,3 +269,8 @@ def test_a_kernel_goes_back_to_its_process_without_an_exit_unless_exactness_is_a
         # Of its traps 15 of 16 are gone back from with nothing in between, and nearly all with a vcpu_info of its own.
         assert (answered > stats["hypercalls"][IRET][0] // 2) is (engine == "kvm")
         assert answered >= 0
+
+
+def test_no_process_goes_on_before_somebody_looks_for_events_that_were_unmasked(returning: dict[str, int]) -> None:
+    stop, user, returned, *_ = gone_back(returning, kernel=FAULT_THERE)
+    assert (stop, user, returned) == ((KICKED, 0, 0, 0, selftest.PROCESS - selftest.CODE), 1, 1)

@@ -16,7 +16,7 @@ traps = native.functions("traps")
 
 L1, L2, VALIDATED, WRITABLE = 1, 2, 4, 7
 USER, PRESENT = 0x107, 1  # of a page that ring 3 may use, as the hypervisor leaves it
-ABSENT_VCPUS, UPDATES, TIMER = 1, 2, 4
+ABSENT_VCPUS, UPDATES, TIMER, RETURN = 1, 2, 4, 8
 TRUSTED, NEVER_TRUSTED = 1000, 0xFFFFFFFF
 SERVES_NOW = 1
 RSP = 4
@@ -220,3 +220,33 @@ def test_whatever_a_guest_has_put_where_its_timer_is_taken_down_sets_its_timer(
     assert (queue.vcpu.singleshot, queue.vcpu.cpu.timer_set) == (kept, 0)
     # It stands where its physical CPU finds it.
     assert queue.vcpu.timer_due == kept
+
+
+def left_process(queue: Queue, *, ran: bool) -> None:
+    """An exit in a process, unless that was entered just now; either way its kernel is entered by an exception."""
+    vcpu, at = queue.vcpu, queue.guest.vcpu[0].at
+    vcpu.info_mfn = queue.machine.alloc(1)
+    vcpu.cpu.has_shortcuts = 1
+    vcpu.cpu.seg[1].flags = 0x00A0FB00
+    vcpu.kernel_sp = queue.guest.page() + 0x800
+    vcpu.traps[0].address = 0x5000
+    vcpu.cpu.rip = 0x2000
+    queue.guest.vcpu[0].info[1] = 0
+    vcpu.cpu.user = ran
+    deferred.begin_exit(at)
+    vcpu.cpu.user = 1
+    traps.exception(queue.machine.at, at, 0, 0, 0)
+    assert (vcpu.cpu.rip, vcpu.cpu.user) == (0x5000, 0)
+
+
+def test_a_return_to_a_process_that_was_left_needs_no_exit(queue: Queue) -> None:
+    left_process(queue, ran=True)
+    assert queue.shortcuts() & RETURN
+    deferred.begin_exit(queue.guest.vcpu[0].at)
+    assert not queue.shortcuts() & RETURN, "its kernel was left since"
+
+
+def test_a_return_to_a_process_that_was_not_left_but_only_entered_needs_one(queue: Queue) -> None:
+    left_process(queue, ran=True)
+    left_process(queue, ran=False)
+    assert not queue.shortcuts() & RETURN
