@@ -146,10 +146,6 @@ _PORT = (
     "where ring 3 runs the stub of `syscall`, the stubs' port is open there, and the host carries out what code does "
     "to it, before that is taken back: where a prefix began cannot be known, nor what memory had"
 )
-_OWN_CODE32 = (
-    "a KVM host that runs ring 3 of its guests in its own ring 3 does not say by which descriptor of the guest's 32-bit"
-    " code runs"
-)
 _NT = "a KVM host that runs ring 3 of its guests in its own ring 3 takes NT out of the flags"
 
 ON_KVM = (
@@ -394,14 +390,6 @@ ON_KVM = (
         "honours_slot_256",
     ),
     Difference("privileged", ("  valid=1",), ("  valid=0",), _SELECTORS, "kvm", "real_selectors"),
-    Difference(
-        "returns.plain",
-        ("which changes: #UD, cs=13 rax=5", "and back: #UD, cs=13 rax=6"),
-        ("which changes: #UD, cs=e033 rax=5", "and back: #UD, cs=e033 rax=6"),
-        _OWN_CODE32,
-        "kvm",
-        "real_selectors",
-    ),
     Difference(
         "ring0_pages",
         ("  slot 258, kernel: of 192 places 192 reads, 192 writes and 192 calls fault",),

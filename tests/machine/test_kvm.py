@@ -247,7 +247,10 @@ def test_what_a_kernel_did_before_it_went_back_survives_who_holds_the_engine(ret
         return *done[0], bench.timer_set
 
     trial: Any = selftest.trial
-    stop, user, returned, *_, timer = trial(returning, held)
+    for _ in range(100):
+        stop, user, returned, *_, timer = trial(returning, held)
+        if (stop[0], user) != (KICKED, 0):  # the second signal of a hold that met an exception on its way is a kick
+            break
     assert (stop[0], user, returned, timer) == (KICKED, 1, 1, 1)
 
 

@@ -121,7 +121,8 @@ void kvm_set_code_segment(struct cpu *cpu, int long_mode)
 void kvm_read_code_segment(const struct kvm_state *s, struct cpu *cpu, uint16_t cs, uint16_t ss)
 {
     if (!s->machine->findings.real_selectors) {
-        kvm_set_code_segment(cpu, cs != 0xe023); /* such a host says that much, and no more */
+        if (cs != cpu->seg[SEG_CS].selector) /* or it is what was loaded, maybe by a descriptor of the guest's */
+            kvm_set_code_segment(cpu, cs != 0xe023); /* such a host says that much, and no more */
         return;
     }
     if (cs != cpu->seg[SEG_CS].selector && (cs == 0xe033 || cs == 0xe023)) {
