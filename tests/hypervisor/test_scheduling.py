@@ -96,6 +96,22 @@ def test_a_vcpu_that_is_alone_has_no_end_of_turn(machine: Machine) -> None:
     assert run(machine) is guest.vcpu[0]
 
 
+@pytest.mark.parametrize(
+    ("tick", "others", "exits_at"),
+    [(4 * MS, 0, 4 * MS), (0, 0, 0), (4 * MS, 1, 0), (5 * MS, 0, 5 * MS), (5 * MS + 1, 0, 0), (-MS, 0, -MS)],
+    ids=["with it", "no tick is foreseen", "somebody waits", "the latest", "one that is too far", "one that is sooner"],
+)
+def test_the_end_of_a_turn_that_nobody_waits_for_goes_with_the_guests_next_tick(
+    machine: Machine, tick: int, others: int, exits_at: int
+) -> None:
+    guests = [Guest(machine, 1 + number) for number in range(1 + others)]
+    vcpu = run(machine)
+    assert vcpu is not None and len(guests) == 1 + others
+    end = machine.cpus[0].slice_end
+    vcpu.rec.expected_timer = end + tick if tick else 0
+    assert scheduling.next_alarm(native.address(machine.cpus[0])) - end == exits_at
+
+
 def test_a_yield_passes_the_turn_on_at_once(machine: Machine) -> None:
     guest = Guest(machine, 1, 3)
     assert run(machine) is guest.vcpu[0]

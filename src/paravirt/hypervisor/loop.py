@@ -34,7 +34,7 @@ from cython.cimports.paravirt.hypervisor.records import (
     u64,
 )
 from cython.cimports.paravirt.hypervisor.sched.moving import forget_vcpu, leave_engine
-from cython.cimports.paravirt.hypervisor.scheduling import earliest_deadline, pick_next, vcpu_spins
+from cython.cimports.paravirt.hypervisor.scheduling import earliest_deadline, next_alarm, pick_next, vcpu_spins
 from cython.cimports.paravirt.hypervisor.segments import reload_segments
 from cython.cimports.paravirt.hypervisor.timekeeping import guest_tsc, now, run_timers, timer_was_expected
 from cython.cimports.paravirt.hypervisor.trace import trace_exit
@@ -84,10 +84,8 @@ def advance_virtual_time(host: HostPtr, v: VcpuPtr) -> cython.void:
 def set_alarm(pcpu: PcpuPtr, v: VcpuPtr) -> cython.void:
     """See that the engine is left when the next timer, or the vcpu's turn, is due."""
     host: HostPtr = pcpu.host
-    deadline: u64 = earliest_deadline(pcpu)
+    deadline: u64 = next_alarm(pcpu)
     at: u64
-    if pcpu.slice_end != 0 and pcpu.slice_end < deadline:
-        deadline = pcpu.slice_end
     if deadline == NEVER:
         if host.virtual_clock:
             pcpu.ops.set_budget(pcpu.engine, NEVER)

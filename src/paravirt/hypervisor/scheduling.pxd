@@ -49,5 +49,7 @@ cdef void domain_shutdown(Domain* d, u32 reason) noexcept nogil
 
 cdef Vcpu* pick_next(Pcpu* p) noexcept nogil
 cdef u64 earliest_deadline(Pcpu* p) noexcept nogil
+cdef bint nobody_waits(Pcpu* p) noexcept nogil
+cdef u64 next_alarm(Pcpu* p) noexcept nogil
 cdef void rearm(Vcpu* current, Pcpu* p) noexcept nogil
 cdef void deadline_changed(Vcpu* current, Vcpu* v, u64 before) noexcept nogil

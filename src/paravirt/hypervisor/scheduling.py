@@ -64,6 +64,8 @@ from cython.cimports.paravirt.hypervisor.watchdog import forget_watchdogs, next_
 from cython.cimports.posix.unistd import write
 
 NEVER = cython.declare(u64, 0xFFFFFFFFFFFFFFFF)
+# How late, in ns, the end of a turn may come for which nobody waits.
+LATEST_TURN = cython.declare(u64, 5_000_000)
 
 
 # --- policies and units -------------------------------------------------------------------------------------
@@ -523,6 +525,30 @@ def earliest_deadline(p: PcpuPtr) -> u64:
     return deadline
 
 
+def nobody_waits(p: PcpuPtr) -> cython.bint:
+    """Whether the pool has a physical CPU for each unit that is awake."""
+    pool: CpupoolPtr
+    if sched_of(p.host) == cython.NULL:
+        return False
+    pool = cpu_of(p).pool
+    return pool != cython.NULL and pool.nr_awake <= pool.nr_cpus
+
+
+def next_alarm(p: PcpuPtr) -> u64:
+    """When the engine is to be left, for a timer or for the end of the turn, in system time; all ones: for neither.
+
+    For a guest's tick, where leaving it is dear enough to foresee that, it is left anyway: the end of a turn that
+    nobody waits for, which is the policy's accounting, goes with the next one.
+    """
+    deadline: u64 = earliest_deadline(p)
+    v: VcpuPtr = p.current
+    if p.slice_end == 0 or deadline <= p.slice_end:
+        return deadline
+    if v != cython.NULL and v.expected_timer and deadline - p.slice_end <= LATEST_TURN and nobody_waits(p):
+        return deadline
+    return p.slice_end
+
+
 def rearm(current: VcpuPtr, p: PcpuPtr) -> cython.void:
     """What is next due on ``p`` may have changed by a hypercall of ``current``: set the alarm anew."""
     host: HostPtr = p.host
@@ -534,9 +560,7 @@ def rearm(current: VcpuPtr, p: PcpuPtr) -> cython.void:
         return
     if p.ops == cython.NULL:
         return
-    deadline = earliest_deadline(p)
-    if p.slice_end != 0 and p.slice_end < deadline:
-        deadline = p.slice_end
+    deadline = next_alarm(p)
     if deadline == NEVER:
         return
     if not host.virtual_clock:
