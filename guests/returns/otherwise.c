@@ -112,9 +112,12 @@ static void nothing(struct regs *r)
     (void)r;
 }
 
-static void show_width(const char *label)
+/* Code that begins with that selector, and tells in the end how wide it is: rax is 6 after 64-bit code, else 5. */
+static void width(const char *label, void (*what)(struct regs *), u64 cs, u64 rax)
 {
+    with(0x80, u_width, u_width_end, what, cs);
     printf("%s: %s, cs=%lx rax=%lx\n", label, vector_name((int)user_exit.vector), user_exit.cs & 0xffff, user_exit.rax);
+    check(user_exit.rax == rax);
 }
 
 static void frames(void)
@@ -134,18 +137,10 @@ static void frames(void)
     WITH(u_clobbered, in_syscall);
     printf("in_syscall: rcx is rip %d, r11=%lx\n", SAVED[0] == USER_CODE + 6, SAVED[1]);
     check(SAVED[0] == USER_CODE + 6);
-    with(0x80, u_width, u_width_end, nothing, FLAT_USER_CS);
-    show_width("64-bit code");
-    check(user_exit.rax == 6);
-    with(0x80, u_width, u_width_end, narrow, FLAT_USER_CS);
-    show_width("64-bit code that becomes 32-bit code");
-    check(user_exit.rax == 5);
-    with(0x80, u_width, u_width_end, nothing, FLAT_USER_CS32);
-    show_width("32-bit code");
-    check(user_exit.rax == 5);
-    with(0x80, u_width, u_width_end, widen, FLAT_USER_CS32);
-    show_width("32-bit code that becomes 64-bit code");
-    check(user_exit.rax == 6);
+    width("64-bit code", nothing, FLAT_USER_CS, 6);
+    width("64-bit code that becomes 32-bit code", narrow, FLAT_USER_CS, 5);
+    width("32-bit code", nothing, FLAT_USER_CS32, 5);
+    width("32-bit code that becomes 64-bit code", widen, FLAT_USER_CS32, 6);
 }
 
 /* ---- descriptors and bases ---- */
@@ -185,22 +180,15 @@ static void descriptors(void)
     frame = mfn_of(gdt);
     check(page_readonly(gdt) == 0);
     check(H2(__HYPERVISOR_set_gdt, &frame, 512) == 0);
-    with(0x80, u_width, u_width_end, nothing, OWN_CS);
-    show_width("a descriptor of its own");
-    check(user_exit.rax == 6);
-    with(0x80, u_width, u_width_end, change_descriptor, OWN_CS);
-    show_width("which changes");
-    check(user_exit.rax == 5);
-    with(0x80, u_width, u_width_end, change_back, OWN_CS);
-    show_width("and back");
-    check(user_exit.rax == 6);
+    width("a descriptor of its own", nothing, OWN_CS, 6);
+    width("which changes", change_descriptor, OWN_CS, 5);
+    width("and back", change_back, OWN_CS, 6);
     handlers[VEC_EVENT] = on_quiet;
     with(0x80, u_width, u_width_end, change_and_interrupt, OWN_CS);
     printf("%d event, and then: rax=%lx\n", came, user_exit.rax);
     check(came == 1 && user_exit.rax == 5);
     check(H2(__HYPERVISOR_update_descriptor, machine_of(&gdt[OWN_CS / 8]), CODE64) == 0);
-    with(0x80, u_width, u_width_end, drop_table, OWN_CS);
-    show_width("and is no more");
+    width("and is no more", drop_table, OWN_CS, 5);
     printf("error %lx\n", user_exit.error);
     check(user_exit.vector == 13 && user_exit.error == (OWN_CS & ~3));
 }

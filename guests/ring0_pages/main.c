@@ -250,12 +250,9 @@ static void on_a_table_that_was_the_kernels(void)
 {
     char *page = page_alloc();
     struct vcpu_register_vcpu_info info = {mfn_of(page), 0, 0};
-    u64 *table = table_alloc();
+    u64 *table = root_copy(kernel_l4);
     struct regs r;
     rule("a table that was the kernel's shows a process nothing of it: #PF");
-    for (u64 i = 0; i < 512; i++)
-        if ((i < 256 || i > 271) && ((u64 *)kernel_l4)[i] & PTE_P)
-            check(set_entry(table + i, ((u64 *)kernel_l4)[i]) == 0);
     twin("pin it", pin(4, table));
     twin("run on it", mmuext(MMUEXT_NEW_BASEPTR, mfn_of(table), 0));
     twin("and not any more", mmuext(MMUEXT_NEW_BASEPTR, mfn_of((void *)kernel_l4), 0));

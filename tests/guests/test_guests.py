@@ -31,11 +31,6 @@ def machine() -> Iterator[Machine]:
         yield made
 
 
-def _kernel(name: str, built: Path) -> Path:
-    path = built / name
-    return path if path.is_file() else kernels.build(name, built)
-
-
 def _run(machine: Machine, run: kernels.Run, kernel: Path) -> transcript.Transcript:
     if run.setting.beside:
         machine.create(kernel=kernel, cmdline=run.setting.beside, memory=run.setting.memory, name=f"{run.name}-beside")
@@ -70,7 +65,7 @@ def test_every_run_has_a_transcript_that_passes(run: kernels.Run) -> None:
 
 @pytest.mark.parametrize("name", [*KERNELS, "hello"])
 def test_kernel_builds_as_a_static_elf_with_xen_notes(name: str, built: Path) -> None:
-    image = _kernel(name, built).read_bytes()
+    image = kernels.ready(name, built).read_bytes()
     assert image[:6] == b"\x7fELF\x02\x01"
     assert b"paravirt-test\0" in image
     assert b"/lib64/ld-linux" not in image
@@ -91,7 +86,7 @@ def test_no_transcript_is_left_over() -> None:
 def test_kernel_answers_as_on_real_xen(run: kernels.Run, machine: Machine, built: Path) -> None:
     expected = transcript.load(run.name)
     assert expected is not None
-    answer = _run(machine, run, _kernel(run.kernel, built))
+    answer = _run(machine, run, kernels.ready(run.kernel, built))
     expected = replace(expected, lines=known.expected(run.name, expected.lines, known.on_unicorn()))
     differences = expected.differences(answer, "real Xen", "paravirt")
     assert not differences, "\n" + "\n".join(differences)
@@ -111,14 +106,14 @@ def kvm_machine() -> Iterator[Machine]:
 def test_kernel_answers_as_on_real_xen_on_kvm(run: kernels.Run, kvm_machine: Machine, built: Path) -> None:
     expected = transcript.load(run.name)
     assert expected is not None
-    answer = _run(kvm_machine, run, _kernel(run.kernel, built))
+    answer = _run(kvm_machine, run, kernels.ready(run.kernel, built))
     expected = replace(expected, lines=known.expected(run.name, expected.lines, known.on_kvm(kvm_host())))
     differences = expected.differences(answer, "real Xen", "paravirt on KVM")
     assert not differences, "\n" + "\n".join(differences)
 
 
 def test_hello_says_who_it_is(machine: Machine, built: Path) -> None:
-    domain = machine.create(kernel=_kernel("hello", built), cmdline="some words", memory=32, name="hello")
+    domain = machine.create(kernel=kernels.ready("hello", built), cmdline="some words", memory=32, name="hello")
     domain.wait(timeout=PATIENCE)
     text = bytes(domain.console.output).decode()
     assert "Hello from a paravirtual guest!" in text
@@ -129,10 +124,10 @@ def test_hello_says_who_it_is(machine: Machine, built: Path) -> None:
 
 def test_a_domain_ends_beside_one_that_spins(machine: Machine, built: Path) -> None:
     """A domain's end empties translation caches: it waits for an engine in guest code, and not for ever."""
-    spinning = machine.create(kernel=_kernel("hostile", built), cmdline="loop", memory=16, name="spinning")
+    spinning = machine.create(kernel=kernels.ready("hostile", built), cmdline="loop", memory=16, name="spinning")
     spinning.console.expect("going to end by: loop", PATIENCE)
     for n in range(3):
-        other = machine.create(kernel=_kernel("hello", built), memory=16, name=f"other{n}")
+        other = machine.create(kernel=kernels.ready("hello", built), memory=16, name=f"other{n}")
         other.console.expect("ello", PATIENCE)
         other.destroy()
     assert not spinning.ended

@@ -10,8 +10,9 @@ import pytest
 from paravirt.errors import UserError
 from paravirt.machine.choice import choose, kvm_host
 
+from ..oracle import kernels
 from . import known_traces, traces
-from .test_guests import RUNS, _kernel, built
+from .test_guests import RUNS, built
 from .traces import EXCEPTION, KICKED, SYSCALL, Exit
 
 __all__ = ["built"]
@@ -32,7 +33,7 @@ def honours_slot_256() -> bool:
 @pytest.mark.parametrize("name", [name for name in RUNS if name not in known_traces.NOT_COMPARED])
 def test_traces_are_the_same_on_both_engines(name: str, honours_slot_256: bool, built: Path) -> None:
     run = RUNS[name]
-    kernel = _kernel(run.kernel, built)
+    kernel = kernels.ready(run.kernel, built)
     unicorn, kvm = (traces.take(run, kernel, engine) for engine in ("unicorn", "kvm"))
     _, places = known_traces.KNOWN.get(run.name, ("", ()))
     assert traces.differences(run, unicorn, kvm, honours_slot_256) == list(places)

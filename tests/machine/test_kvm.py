@@ -57,8 +57,7 @@ def machine() -> Iterator[Machine]:
 
 @pytest.fixture
 def kernel(built: Path) -> Path:
-    path = built / "hostile"
-    return path if path.is_file() else kernels.build("hostile", built)
+    return kernels.ready("hostile", built)
 
 
 def descriptors(kind: str) -> set[int]:
@@ -195,15 +194,19 @@ def test_a_host_on_which_no_method_is_right_is_refused(machine: Machine, monkeyp
         selftest.probe()
 
 
+def ended(machine: Machine, kernel: Path, memory: int, said: bytes) -> dict[str, Any]:
+    """The statistics after a kernel that has said that, among other lines, and powered off."""
+    domain = machine.create(kernel=kernel, memory=memory)
+    assert domain.wait(PATIENCE) is ShutdownReason.POWEROFF
+    assert said in domain.console.output.replace(b"\r", b"")
+    return machine.stats()
+
+
 @pytest.mark.usefixtures("shortcuts")
 @pytest.mark.parametrize("engine", ["kvm", "kvm-exact"])
 def test_a_tick_is_set_anew_without_an_exit_unless_exactness_is_asked_for(engine: str, built: Path) -> None:
-    path = built / "tick"
     with Machine(memory=64, engine=engine, pcpus=1) as machine, audited(machine):
-        domain = machine.create(kernel=path if path.is_file() else kernels.build("tick", built), memory=16)
-        assert domain.wait(PATIENCE) is ShutdownReason.POWEROFF
-        assert b"a tick of 3 ms, 20 times: 0 wrong\n" in domain.console.output.replace(b"\r", b"")
-        stats = machine.stats()
+        stats = ended(machine, kernels.ready("tick", built), 16, b"a tick of 3 ms, 20 times: 0 wrong\n")
         made = sum(count for count, _ in stats["hypercalls"].values())
         assert (made > stats["exits"][SYSTEM_CALLS]) is (engine == "kvm")
 
@@ -261,12 +264,8 @@ def test_a_kernel_goes_back_to_its_process_without_an_exit_unless_exactness_is_a
 ) -> None:
     if not kvm_host()["returns"]:
         pytest.skip("here each return to a process is an exit")
-    path = built / "returns"
     with Machine(memory=64, engine=engine, pcpus=1) as machine, audited(machine):
-        domain = machine.create(kernel=path if path.is_file() else kernels.build("returns", built), memory=32)
-        assert domain.wait(PATIENCE) is ShutdownReason.POWEROFF
-        assert b"\nsystem calls, 3000 times: 0 wrong\n" in domain.console.output.replace(b"\r", b"")
-        stats = machine.stats()
+        stats = ended(machine, kernels.ready("returns", built), 32, b"\nsystem calls, 3000 times: 0 wrong\n")
         made = sum(count for count, _ in stats["hypercalls"].values()) + stats["system_calls"]
         answered = made - stats["exits"][SYSTEM_CALLS]
         # Of its traps 15 of 16 are gone back from with nothing in between, and nearly all with a vcpu_info of its own.

@@ -16,7 +16,8 @@ import pytest
 from paravirt.errors import UserError
 from paravirt.machine.choice import choose
 
-from ..guests.test_guests import _kernel, built
+from ..guests.test_guests import built
+from ..oracle import kernels
 from ..patience import PATIENCE
 
 __all__ = ["built"]
@@ -118,7 +119,7 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def said(shim: Path, built: Path, script: str, **environment: str) -> list[str]:
     """What a script prints in a process of its own, between which and /dev/kvm the shim stands."""
     done = subprocess.run(
-        [sys.executable, "-c", BEGINNING + script, str(_kernel("hostile", built))],
+        [sys.executable, "-c", BEGINNING + script, str(kernels.ready("hostile", built))],
         env={**os.environ, "LD_PRELOAD": str(shim), **environment},
         capture_output=True, text=True, timeout=PATIENCE, cwd=ROOT, check=False,
     )  # fmt: skip

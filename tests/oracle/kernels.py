@@ -48,6 +48,12 @@ def runs() -> dict[str, Run]:
     return found
 
 
+def ready(name: str, folder: Path) -> Path:
+    """One kernel in ``folder``, where it is built unless it has been."""
+    path = folder / name
+    return path if path.is_file() else build(name, folder)
+
+
 def build(name: str, outdir: Path) -> Path:
     """Build one kernel into ``outdir``; see guests/build.py."""
     path = _BUILD.build_guest(name, outdir)
